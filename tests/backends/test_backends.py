@@ -58,7 +58,7 @@ def test_a_model_finds_the_same_in_each(backend: str, flip_test: bool) -> None:
     estimator = PoseEstimator(PureSpotFinder("udp"), "whole-image", "cpu", backend, flip_test=flip_test)
     poses = estimator(given.image, given.boxes)
     assert np.abs(poses.keypoints - given.points).max() < 0.4
-    assert (poses.scores > 0.5).all()
+    assert (poses.keypoint_scores > 0.5).all()
     assert str(estimator.backend) == f"{backend} fp32"
     torch_poses = PoseEstimator(PureSpotFinder("udp"), "whole-image", "cpu", "torch", flip_test=flip_test)(
         given.image, given.boxes
@@ -130,11 +130,11 @@ def test_damaged_files(files: dict[str, Path], tmp_path: Path) -> None:
     strange = onnx.load(files["outside.onnx"])
     strange.metadata_props[0].value = '{"model": "spots"}'
     onnx.save(strange, tmp_path / "strange.onnx")
-    with pytest.raises(LeanposeError, match=r"strange\.onnx is damaged, or another program has changed it"):
+    with pytest.raises(LeanposeError, match=r"strange\.onnx is corrupt, or another program has changed it"):
         open_exported(tmp_path / "strange.onnx")
     del strange.metadata_props[1:]  # the checksum
     onnx.save(strange, tmp_path / "strange.onnx")
-    with pytest.raises(LeanposeError, match=r"strange\.onnx has a card that cannot be read"):
+    with pytest.raises(LeanposeError, match=r"strange\.onnx has invalid metadata"):
         open_exported(tmp_path / "strange.onnx")
     with pytest.raises(LeanposeError, match="must end in"):
         open_exported(tmp_path / "model.pt2")
@@ -193,9 +193,9 @@ def test_a_foreign_files_keypoints_get_names(tmp_path: Path) -> None:
         open_exported(simcc_file(tmp_path / "c.onnx", 26))
     named = PoseEstimator(simcc_file(tmp_path / "d.onnx", 3), "whole-image", "cpu", skeleton=SPOTS)
     assert named.skeleton is SPOTS
-    with pytest.raises(LeanposeError, match="finds 17 keypoints, but the skeleton 'spots' has 3"):
+    with pytest.raises(LeanposeError, match="predicts 17 keypoints, but the skeleton 'spots' has 3"):
         open_exported(tmp_path / "b.onnx", skeleton=SPOTS)
-    with pytest.raises(LeanposeError, match="no pose model that is known here"):
+    with pytest.raises(LeanposeError, match="is not a known pose model"):
         open_exported(simcc_file(tmp_path / "e.onnx", 17, (60, 128)))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clips import number_of, write_clip
-from data_builders import encoded, picture, write_coco
+from data_builders import encoded, make_image, write_coco
 from leanpose.data.annotations import ImageRef
 from leanpose.data.convert import convert_labels
 from leanpose.data.image_folder import spellings
@@ -31,7 +31,7 @@ KITE = Skeleton.from_dict({"name": "kite", "keypoints": ["tip", "left_wing", "ri
 
 def write_image(path: Path, width: int = SIDE, height: int = SIDE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded(picture(len(path.name), height, width), ".png"))
+    path.write_bytes(encoded(make_image(len(path.name), height, width), ".png"))
 
 
 def kite_points(labels: LabelSet, person: int = 0) -> dict[str, list[float]]:
@@ -104,7 +104,7 @@ def test_cvat_points_without_names_take_a_skeleton(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("<annotations><image", "cut off or no XML"),
+        ("<annotations><image", "truncated or not valid XML"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotations>&b;</annotations>', "declares a document type"),
         ('<annotations><image id="0" name="a"/></annotations>', "lacks or garbles 'width'"),
         (

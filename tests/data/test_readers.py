@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import HEIGHT, WIDTH, coco_content, encoded, person, picture, write_coco, write_lsp, write_tar
+from data_builders import HEIGHT, WIDTH, coco_content, encoded, make_image, person, write_coco, write_lsp, write_tar
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco_boxes import clip_boxes
 from leanpose.data.coco_file import load_coco
@@ -67,7 +67,7 @@ def test_labels_are_hidden_always_alike_and_never_from_the_measurement(tmp_path:
     share = sum(map(sum, half.values())) / sum(map(sum, everybody.values()))
     assert 0.4 < share < 0.6
     assert labels(labelled_people=0.1, training=False) == everybody
-    with pytest.raises(LeanposeError, match=r"Nobody of the data set 'annotations' keeps a label \(labelled_people, "):
+    with pytest.raises(LeanposeError, match=r"The data set 'annotations' has no labels left after labelled_people"):
         labels(labelled_people=0)
 
 
@@ -83,7 +83,7 @@ def test_coco_people(tmp_path: Path) -> None:
     assert len(people.people) == 3
     first = people.people[0]
     assert (first.image_id, first.person_id, first.area, first.score) == (1, 1, 2000.0, 1.0)
-    np.testing.assert_allclose(first.box, [50, 10, 89, 109])  # the last pixel's edge, as the papers' toolbox has it
+    np.testing.assert_allclose(first.box, [50, 10, 89, 109])  # the last pixel's edge, as mmpose has it
     np.testing.assert_allclose(first.keypoints[5], [80, 32, 2])
     assert read_image(first.image).shape == (HEIGHT, WIDTH, 3)
 
@@ -222,7 +222,7 @@ def test_every_tenth_image_is_for_validation(tmp_path: Path) -> None:
     assert sum(in_split(i, "val") for i in range(1000)) == 100
 
 
-def test_crops_of_one_picture_stay_on_one_side(tmp_path: Path) -> None:
+def test_crops_of_one_image_stay_on_one_side(tmp_path: Path) -> None:
     path = write_coco(tmp_path, 40)
     content = json.loads(path.read_text())
     for record in content["images"]:
@@ -234,7 +234,7 @@ def test_crops_of_one_picture_stay_on_one_side(tmp_path: Path) -> None:
 
 def test_archive_beside_a_json(tmp_path: Path) -> None:
     write_coco(tmp_path, 3)
-    write_tar(tmp_path / "images.tar", {f"inner/{i:04d}.jpg": encoded(picture(i)) for i in (1, 2, 3)})
+    write_tar(tmp_path / "images.tar", {f"inner/{i:04d}.jpg": encoded(make_image(i)) for i in (1, 2, 3)})
     people = read_people(coco(images="images.tar"), COCO17, tmp_path, training=True).people
     assert people[1].image.member == "inner/0002.jpg"
     np.testing.assert_array_equal(read_image(people[1].image), read_image(tmp_path / "images" / "0002.jpg"))
@@ -254,7 +254,7 @@ def test_detected_boxes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(people.people[1].box, [-10, 5, 50, 115])
     assert people.ground_truth is not None
     assert len(people.ground_truth["annotations"]) == 2
-    with pytest.raises(LeanposeError, match="training uses the labelled ones"):
+    with pytest.raises(LeanposeError, match="training uses ground-truth boxes"):
         read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=True)
 
 
@@ -323,7 +323,7 @@ def broken_annotation(kind: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("cut", "cut off or no JSON"),
+        ("cut", "truncated or not valid JSON"),
         ("list", "needs the lists `images` and `annotations`"),
         ("no id", "image_id"),
         ("stranger", "image 77, which is not there"),
@@ -382,12 +382,10 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match=r"Cannot read the annotation file .*annotations\.json"):
         read_people(coco(), COCO17, tmp_path, training=True)
     write_coco(tmp_path, 1)
-    with pytest.raises(
-        LeanposeError, match=r"The image folder .*pictures of the data set 'annotations' does not exist"
-    ):
-        read_people(coco(images="pictures"), COCO17, tmp_path, training=True)
+    with pytest.raises(LeanposeError, match=r"The image folder .*images of the data set 'annotations' does not exist"):
+        read_people(coco(images="other_images"), COCO17, tmp_path, training=True)
     source = DatasetConfig(format="lsp", images=Path("images"), annotations=Path("annotations.json"))
-    with pytest.raises(LeanposeError, match="cut off or no MATLAB file"):
+    with pytest.raises(LeanposeError, match="truncated or not a MATLAB file"):
         read_people(source, LSP14, tmp_path, training=True)
     strange = Skeleton("strange", ("antenna",), (), (0.05,))
     with pytest.raises(LeanposeError, match="none of them is a keypoint of the skeleton 'strange'"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import encoded, picture, whole_person, write_tar
+from data_builders import encoded, make_image, whole_person, write_tar
 from leanpose.data.images import read_image
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.ubody import video_of
@@ -28,7 +28,7 @@ def write_ubody(root: Path, frames: int = 4, slash: str = "/") -> Path:
             folder.mkdir(parents=True)
             for frame in range(1, frames + 1):
                 number = len(images)
-                (folder / f"{frame:06d}.png").write_bytes(encoded(picture(number), ".png"))
+                (folder / f"{frame:06d}.png").write_bytes(encoded(make_image(number), ".png"))
                 name = f"{slash}{video}/{frame:06d}.png"
                 images.append({"id": number, "file_name": name, "width": 160, "height": 120})
                 people.append(whole_person(number, number, valid_label=2, person_id=0))
@@ -148,8 +148,8 @@ def test_mistakes_get_one_sentence(tmp_path: Path) -> None:
         ({"split_list": "nothing.npy", "split": "val"}, "Cannot read the split list"),
         ({"split_list": "objects.npy", "split": "val"}, "pickled Python objects"),
         ({"split_list": "numbers.npy", "split": "val"}, "holds no names"),
-        ({"split_list": "bomb.npy", "split": "val"}, "damaged or holds"),
-        ({"split_list": "packed.npy", "split": "val"}, "damaged or holds"),
+        ({"split_list": "bomb.npy", "split": "val"}, "corrupt or holds"),
+        ({"split_list": "packed.npy", "split": "val"}, "corrupt or holds"),
     ):
         with pytest.raises(LeanposeError, match=message):
             read_people(ubody(**changes), WHOLEBODY133, tmp_path, training=True)

@@ -48,7 +48,7 @@ def test_frames_are_upright(tmp_path: Path) -> None:
 def test_what_is_no_video_is_a_sentence(tmp_path: Path) -> None:
     for name, content, words in (
         ("list.mp4", b"ffconcat version 1.0\nfile '/etc/passwd'\n", "is a list of other files"),
-        ("text.mp4", b"no video", "cannot be opened: it is damaged"),
+        ("text.mp4", b"no video", "cannot be opened: it is corrupt"),
         ("empty.mp4", b"", "is empty"),
     ):
         (tmp_path / name).write_bytes(content)

@@ -122,9 +122,9 @@ def test_real_labels_are_read(shared: Path) -> None:
     ("changes", "message"),
     [
         ({"face_kpts": [1.0, 2.0, 2.0]}, r"Annotation 1 of .* has 1 points in `face_kpts`, not 68"),
-        ({"foot_kpts": ["a", 1, 2]}, r"has `foot_kpts` that are no list of \(x, y, v\)"),
-        ({"keypoints": [1.0, 2.0]}, r"has `keypoints` that are no list"),
-        ({"keypoints": ["a", 1, 2] * 133}, r"has `keypoints` that are no list"),
+        ({"foot_kpts": ["a", 1, 2]}, r"has `foot_kpts` that are not a list of \(x, y, v\)"),
+        ({"keypoints": [1.0, 2.0]}, r"has `keypoints` that are not list"),
+        ({"keypoints": ["a", 1, 2] * 133}, r"has `keypoints` that are not list"),
     ],
 )
 def test_a_wrong_part_gets_one_sentence(tmp_path: Path, changes: dict, message: str) -> None:
@@ -149,7 +149,7 @@ def test_synthetic_people_have_all_their_parts(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "drawn" / "annotations.json").read_text())
     assert content["categories"][0]["keypoints"] == list(COCO17.keypoints)
     assert {"foot_kpts", "face_valid", "lefthand_box"} <= set(content["annotations"][0])
-    # Boxes and areas serve OKS; the same pictures serve a body model too.
+    # Boxes and areas serve OKS; the same images serve a body model too.
     assert all(p.area > 0 for p in read.people)
     body = read_people(drawn, COCO17, tmp_path, training=True)
     np.testing.assert_array_equal(body.people[0].keypoints, read.people[0].keypoints[:17])

@@ -173,7 +173,7 @@ def golden_of(row: dict[str, str], page: Path) -> str:
 def test_every_trap_of_the_data_page_is_a_test() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     rows = re.findall(
-        r"^\|[^|]+\|[^|]+\| (\w+) \|$", page.split("## What can go wrong")[1].split("\n## ")[0], re.MULTILINE
+        r"^\|[^|]+\|[^|]+\| (\w+) \|$", page.split("## Label file problems")[1].split("\n## ")[0], re.MULTILINE
     )
     assert len(rows) > 50
     assert [name for name in rows if name != "test" and f"def test_{name}(" not in TESTS] == []

@@ -12,7 +12,7 @@ from leanpose.models.cost import Cost, model_cost, table_row
 from leanpose.models.registry import list_models, model_table
 from models.test_every_model import WITH_EVERY_PART
 
-OUT_OF_DATE = "write the table anew: python -m leanpose.models.cost"
+OUT_OF_DATE = "regenerate the table: python -m leanpose.models.cost"
 
 
 def test_the_stored_table_is_of_todays_configurations() -> None:
@@ -94,7 +94,7 @@ def test_transpose_costs_what_the_paper_prints(name: str, millions: float, gflop
     assert (cost.macs + cost.attention_macs + enlarging) / 1e9 == pytest.approx(gflops, rel=0.025)
 
 
-# With 133 tokens the products of attention, which the toolbox's counter has here, are no longer small.
+# With 133 tokens the products of attention, which mmpose's counter has here, are no longer small.
 @pytest.mark.parametrize("size", ["t", "s", "m", "l"])
 def test_cost_of_whole_bodies_is_what_the_official_code_counts(shared: Path, size: str) -> None:
     facts = json.loads((shared / "golden" / "models" / f"rtmpose_{size}_wholebody133_256x192.json").read_text())
@@ -136,7 +136,11 @@ SMALL = {"encoder_layers": 2, "decoder_layers": 4}
         ("tfpose_r50", {"encoder_layers": 4}, 7.68),
         ("tfpose_r50", {}, 9.15),
         ("tfpose_r50", {"input_size": (384, 288)}, 20.4),
-        *(("tfpose_r18", {"decoder_layers": n}, 6.23 + 0.09 * n) for n in range(1, 7)),
+        ("tfpose_r18", {"decoder_layers": 1}, 6.32),
+        *(
+            pytest.param("tfpose_r18", {"decoder_layers": n}, 6.23 + 0.09 * n, marks=pytest.mark.slow)
+            for n in range(2, 7)
+        ),
         ("tfpose_r18", SMALL, 3.61),
         ("tfpose_r18", {**SMALL, "embed_dim": 128}, 2.28),
     ],

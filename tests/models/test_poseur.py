@@ -60,7 +60,10 @@ def test_projecting_what_was_read_is_projecting_before_reading(groups: int) -> N
     reference = 0.5 + 0.05 * torch.rand(2 * groups, 7, 1, 2)  # offsets stay within the maps
     expected = plain(query, reference, memory.repeat_interleave(groups, dim=0), shapes)
     torch.testing.assert_close(
-        efficient.read(efficient.look(query, reference, shapes), memory, shapes), expected, rtol=1e-4, atol=1e-5
+        efficient.aggregate(efficient.sampling_points(query, reference, shapes), memory, shapes),
+        expected,
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -187,7 +190,7 @@ def test_rle_is_summed_over_rough_points_layers_and_moved_points() -> None:
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
     torch.manual_seed(1)
-    output = model.forward_train(model.normalise(images))
+    output = model.forward_train(model.normalize(images))
     target = model.codec.encode(keypoints, weights)
     assert len(output.aux_outputs) == 1 + 4 * 2
     terms = [criterion.loss(prediction, target) for prediction in output.aux_outputs]
@@ -209,11 +212,14 @@ def test_any_backbone_of_four_levels_will_do(backbone: str) -> None:
             {"input_size": (64, 48)},
             "input_size 64x48 .* does not fit 'poseur_r50': .* a multiple of 32, the width of 32",
         ),
-        ({"input_size": (128, 96), "backbone": "rtmdet_nano", "embed_dim": 40}, "embed_dim=40 is not a multiple of 32"),
+        (
+            {"input_size": (128, 96), "backbone": "rtmdet_nano", "embed_dim": 40},
+            "embed_dim=40 must be a multiple of 32",
+        ),
         ({"embed_dim": 96, "num_heads": 10}, "embed_dim=96 is not divisible by num_heads=10"),
-        ({"backbone": "hrnet_w32"}, "Poseur reads four levels of features, and the backbone 'hrnet_w32' has one"),
+        ({"backbone": "hrnet_w32"}, "Poseur needs four levels of features, and the backbone 'hrnet_w32' has one"),
         ({"decoder_layers": 0}, "decoder_layers=0 does not fit: .* greater than 0"),
-        ({"noise_points": 18}, "noise_points=18 of a group cannot be moved: 'coco17' has 17 keypoints"),
+        ({"noise_points": 18}, "noise_points=18 is too large: 'coco17' has 17 keypoints"),
         ({"noise_variance": 0.0}, r"noise_variance=0\.0 does not fit: .* greater than 0"),
         ({"noise_groups": -1}, "noise_groups=-1 does not fit"),
     ],

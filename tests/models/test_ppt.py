@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leanpose.codecs import Heatmaps
 from leanpose.errors import LeanposeError
-from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.losses.auxiliary import AuxiliaryHeatmapLoss
 from leanpose.losses.sdpose import SDPoseLoss, SDPoseSection
 from leanpose.models.layers import TransformerLayer
 from leanpose.models.ppt import PPT, scheduled_keep_ratio
@@ -185,20 +185,20 @@ def test_the_layers_maps_show_dropped_tokens_as_they_were_last(images: Tensor) -
         torch.testing.assert_close(last[image, kept], present(output.visual_tokens)[image])
         assert torch.equal(last[image, dropped], before[image, dropped])
     target = model.codec.encode(torch.rand(2, 17, 2) * 40, torch.ones(2, 17))
-    assert AuxiliaryHeatmaps(model, weight=1.0)(output, target).isfinite()
+    assert AuxiliaryHeatmapLoss(model, weight=1.0)(output, target).isfinite()
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"depth": 9}, r"prune_layers=\[3, 6, 9\] must lie in 0\.\.8, as depth=9 says"),
-        ({"prune_layers": (-1,)}, r"prune_layers=\[-1\] must lie in 0\.\.11"),
+        ({"depth": 9}, r"prune_layers=\[3, 6, 9\] must be in 0\.\.8, since depth=9"),
+        ({"prune_layers": (-1,)}, r"prune_layers=\[-1\] must be in 0\.\.11"),
         ({"prune_layers": (6, 3)}, "must ascend"),
         ({"prune_layers": (3, 3)}, "must ascend"),
         ({"keep_ratio": 0.0}, r"keep_ratio=0\.0 does not fit: .* greater than 0"),
         ({"keep_ratio": 1.1}, r"keep_ratio=1\.1 does not fit: .* less than or equal to 1"),
         ({"keep_ratio": float("nan")}, "keep_ratio=nan does not fit"),
-        ({"stages": 3}, "stages=3 must be 1 where tokens are dropped"),
+        ({"stages": 3}, "stages=3 must be 1 if tokens are pruned"),
         ({"prune_layer": (3,)}, "did you mean 'prune_layers'"),
     ],
 )

@@ -143,13 +143,13 @@ def test_fresh_weights_are_drawn_as_stated() -> None:
         ({"input_size": (256,)}, "input_size"),
         ({"input_size": "large"}, "input_size='large' does not fit"),
         ({"embed_dim": 100, "num_heads": 8}, "embed_dim=100 is not divisible by num_heads=8"),
-        ({"embed_dim": 18, "num_heads": 1}, "not divisible by 4"),
+        ({"embed_dim": 18, "num_heads": 1}, "must be divisible by 4"),
         ({"depth": 7, "stages": 3}, "depth=7 is not divisible by stages=3"),
         ({"depth": 0}, "depth=0 does not fit: .* greater than 0"),
         ({"cycles": 0}, "cycles=0 does not fit"),
         ({"head_hidden": 0}, "head_hidden=0"),
         ({"backbone": "resnet"}, "Unknown backbone 'resnet'; did you mean 'resnet"),
-        ({"backbone": "hrnet_w32", "stem_width": 32}, "'hrnet_w32' has no stem_width to be set"),
+        ({"backbone": "hrnet_w32", "stem_width": 32}, "'hrnet_w32' has no setting stem_width"),
         ({"backbone": "hrnet_w32", "input_size": (96, 72)}, "a multiple of 16, the width of 48"),
         ({"dept": 6}, "did you mean 'depth'"),
         ({"width": 96}, "the setting 'width' is called 'embed_dim' now"),
@@ -166,7 +166,7 @@ def test_settings_that_do_not_fit_get_one_sentence(overrides: dict[str, Any], me
 
 def test_every_renamed_setting_is_one_of_today() -> None:
     fields = [{field.name for field in dataclasses.fields(configure_model(name))} for name in list_models()]
-    for old, new in registry.RENAMED_SETTINGS.items():
+    for old, new in registry.RENAMED_MODEL_OPTIONS.items():
         assert any(new in known for known in fields)
         assert not any(old in known for known in fields)
 
@@ -184,13 +184,13 @@ def test_images_of_another_size_are_refused() -> None:
             model(torch.zeros(shape))
 
 
-def test_normalise_is_imagenets() -> None:
+def test_normalize_is_imagenets() -> None:
     model = create_model("sdpose_t", input_size=(64, 48))
     crops = torch.randint(0, 256, (2, 64, 48, 3), dtype=torch.uint8)
     expected = (crops.permute(0, 3, 1, 2) / 255 - torch.tensor(model.mean)[:, None, None]) / torch.tensor(model.std)[
         :, None, None
     ]
-    torch.testing.assert_close(model.normalise(crops), expected)
+    torch.testing.assert_close(model.normalize(crops), expected)
 
 
 def test_hrnet_starts_from_the_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:

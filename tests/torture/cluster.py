@@ -1,7 +1,7 @@
 """Kill workers and the command of `leanpose data label --ray` at random, run it again, and compare with an uninterrupted run.
 
 Each round kills `--workers` workers, one after the other, and then the command itself, by SIGKILL; the same command then goes
-on. All files must be equal byte for byte, with nothing unfinished beside them, and no process of Ray may be left.
+on. All files must be equal byte for byte, with nothing unfinished next to them, and no process of Ray may be left.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=3, help="kills of workers in each round")
-    parser.add_argument("--pictures", type=int, default=48)
+    parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -38,9 +38,9 @@ def main() -> None:
         root = Path(name)
         os.environ["TMPDIR"], os.environ["LEANPOSE_CACHE"] = str(root), str(root / "cache")
         (root / "photos").mkdir()
-        for photo in sorted(PHOTOS.glob("*.jpg"))[: options.pictures]:
+        for photo in sorted(PHOTOS.glob("*.jpg"))[: options.images]:
             shutil.copy(photo, root / "photos")
-        (root / "photos" / "damaged.jpg").write_bytes(next(PHOTOS.glob("*.jpg")).read_bytes()[:3000])
+        (root / "photos" / "corrupt.jpg").write_bytes(next(PHOTOS.glob("*.jpg")).read_bytes()[:3000])
         began = time.monotonic()
         _finish(root, root / "whole")
         expected, seconds = _files(root / "whole"), time.monotonic() - began
@@ -106,7 +106,7 @@ def _command(root: Path, out: Path) -> list[str]:
 
 def _finish(root: Path, out: Path) -> None:
     done = subprocess.run(_command(root, out), capture_output=True, text=True, check=False)
-    if done.returncode != 3:  # the damaged picture
+    if done.returncode != 3:  # the corrupt image
         sys.exit(f"The command ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 

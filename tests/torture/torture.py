@@ -1,7 +1,7 @@
 """Kill every long command at random, run it again, and compare what comes out with an uninterrupted run.
 
 `make torture` does 50 kills (`--kills`), by SIGKILL to the command and all its processes, through the real command line:
-train, distill, data pack, data label, predict on pictures and on a video, and export. Results must be equal: weights and
+train, distill, data pack, data label, predict on images and on a video, and export. Results must be equal: weights and
 logs but for times, packs, labels and poses byte for byte, exports but for the moment that is in no file.
 """
 
@@ -135,7 +135,7 @@ def _finish(work: Work, out: Path) -> None:
     """Run the command to its end, on from where it was stopped."""
     arguments = work.again(out) if out.exists() else work.first(out)
     done = subprocess.run(_command(arguments), capture_output=True, text=True, check=False)
-    if done.returncode and "already holds a run" not in done.stderr:
+    if done.returncode and "already contains a run" not in done.stderr:
         sys.exit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
@@ -146,7 +146,7 @@ def _works(root: Path) -> list[Work]:
     settings = tiny_recipe(data, schedule={"epochs": 12, "warmup_steps": 0}, checkpoint_minutes=0.01)
     settings["data"]["num_workers"] = 2
     recipe.write_text(yaml.safe_dump(settings))
-    val = write_tiny_coco(root / "val", people=20, seed=1)  # distill refuses to measure on what it trains on
+    val = write_tiny_coco(root / "val", people=20, seed=1)  # distill refuses to evaluate on what it trains on
     others = {
         **settings["data"],
         "val": {"format": "coco", "images": str(val.parent / "images"), "annotations": str(val)},
@@ -188,12 +188,12 @@ def _works(root: Path) -> list[Work]:
         ),
         once(
             "label",
-            ["data", "label", str(data / "images"), "--detector", "whole-image", "--threshold", "0"],
+            ["data", "label", str(data / "images"), "--detector", "whole-image", "--keypoint-threshold", "0"],
             "--out",
             "labels.json",
             lambda out: (out / "labels.json").read_bytes(),
         ),
-        once("pictures", ["predict", str(data / "images"), *find], "--out", "", _files),
+        once("images", ["predict", str(data / "images"), *find], "--out", "", _files),
         once("video", ["predict", str(root / "clip.mp4"), *find], "--out", "", _files),
         once("export", ["export", "sdpose_t"], "--out", "model.onnx", _graph),
     ]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import Precision
-from leanpose.backends.exported import KEY, ExportedBackend, Shaped
+from leanpose.backends.exported import KEY, ExportedBackend, TensorInfo
 from leanpose.backends.foreign import read_card
 from leanpose.backends.onnx import metadata_of, open_session
 from leanpose.checksums import check_seal
@@ -33,7 +33,7 @@ HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
 def import_openvino() -> ModuleType:
-    """The package, without its habit of reporting each import to its makers.
+    """Import the package with its telemetry disabled.
 
     Raises:
         LeanposeError: it is not installed.
@@ -59,13 +59,14 @@ class OpenVinoBackend(ExportedBackend):
     """An OpenVINO file, or an ONNX file, in OpenVINO.
 
     Args:
-        path: `.xml` (its `.bin` beside it) or `.onnx`.
+        path: `.xml` (its `.bin` next to it) or `.onnx`.
         precision: in which to compute; None: as the file's card says.
         skeleton: what the keypoints of a file without a card are.
-        streams: passes that are computed at the same time, each on one thread; by default one, with as many threads as torch.
+        streams: passes that are computed at the same time, each on one thread; by default one, with as many threads as
+            torch.
 
     Raises:
-        LeanposeError: the package or the file is missing, or the file is damaged or no pose model that is known here.
+        LeanposeError: the package or the file is missing, or the file is corrupt or not a known pose model.
     """
 
     name = "openvino"
@@ -95,7 +96,7 @@ class OpenVinoBackend(ExportedBackend):
             values = _shapes(model.inputs), _shapes(model.outputs)
             card, outputs = read_card({} if text is None else {KEY: text}, *values, self._dtype, path, skeleton)
             if card.precision == "int8" and precision not in (None, "int8"):
-                raise LeanposeError(f"{path} is quantised: it computes in int8, not in {precision}.")
+                raise LeanposeError(f"{path} is quantized: it computes in int8, not in {precision}.")
             chosen: Precision = precision or card.precision
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[chosen],
@@ -160,7 +161,7 @@ class OpenVinoBackend(ExportedBackend):
 
 
 def _last_line(error: RuntimeError) -> str:
-    """Of what OpenVINO says, which begins with places in its own source."""
+    """Last line of an OpenVINO error, whose first lines are locations in its source."""
     return (str(error).strip() or "no reason given").splitlines()[-1].strip()[:200]
 
 
@@ -170,7 +171,7 @@ def _card_text(model: Model, path: Path) -> str | None:
     return str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
 
 
-def _shapes(values: Sequence) -> list[Shaped]:
+def _shapes(values: Sequence) -> list[TensorInfo]:
     return [
         (value.get_any_name(), [side.get_length() if side.is_static else None for side in value.partial_shape])
         for value in values

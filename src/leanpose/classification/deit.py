@@ -1,11 +1,13 @@
-"""DeiT-Tiny (Touvron et al., ICML 2021, arXiv 2012.12877), and SDPose's cycles around its layers (SDPose, §4.5, Table 9).
+"""DeiT-Tiny (Touvron et al., ICML 2021, arXiv 2012.12877), and SDPose's cycles around its layers (SDPose, §4.5, Table
+9).
 
-The network is timm's `deit_tiny_patch16_224`. As in SDPose the tokens pass the same layers more than once, and the same final norm
-and head read them after each pass; the first cycle is supervised by the later ones in training, inference computes the first alone.
+The network is timm's `deit_tiny_patch16_224`. As in SDPose the tokens pass the same layers more than once, and the same
+final norm and head read them after each pass; the first cycle is supervised by the later ones in training, inference
+computes the first alone.
 
-The paper says no more than the table. Chosen here as in SDPose's own network: what goes on into the next cycle, and what the
-cycles compare, are the tokens before the final norm; the position embedding is added once, before the first cycle; the class
-token plays the part of the keypoint tokens.
+The paper says no more than the table. Chosen here as in SDPose's own network: what goes on into the next cycle, and
+what the cycles compare, are the tokens before the final norm; the position embedding is added once, before the first
+cycle; the class token plays the part of the keypoint tokens.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ class ClassOutput:
         logits: one number a class, before the softmax.
         class_tokens: after the last layer, before the final norm: what the head reads.
         visual_tokens: of all patches, row by row, likewise.
-        cycles: only from `forward_train`: the output of every cycle, the first first; the other fields are then those of
-            the first cycle.
+        cycles: only from `forward_train`: the output of every cycle, the first first; the other fields are then those
+            of the first cycle.
     """
 
     logits: Float[Tensor, "B classes"]
@@ -69,7 +71,7 @@ class ClassOutput:
 class DeiTConfig:
     """Every size of a DeiT. The defaults are DeiT-Tiny's."""
 
-    input_size: tuple[int, int] = (224, 224)  # of the picture, in pixels
+    input_size: tuple[int, int] = (224, 224)  # of the image, in pixels
     patch_size: int = 16  # side of a square patch, in pixels
     embed_dim: int = 192  # of a token
     depth: int = 12  # transformer layers
@@ -100,7 +102,7 @@ class DeiTConfig:
 
 
 class DeiT(ImageModel):
-    """timm's DeiT, from a batch of pictures to a `ClassOutput`, run `config.cycles` times through its layers in training.
+    """timm's DeiT, from a batch of images to a `ClassOutput`, run `config.cycles` times through its layers in training.
 
     Attributes:
         class_names: of the classes, in the order of the logits; their indices if they have no names.
@@ -111,6 +113,7 @@ class DeiT(ImageModel):
 
     def __init__(self, name: str, config: DeiTConfig) -> None:
         super().__init__(name, config)
+        self.num_cycles = config.cycles
         self.class_names: tuple[str, ...] = tuple(str(i) for i in range(config.classes))
         import timm  # takes seconds, and `list_models` imports this file whatever network is wanted
 
@@ -167,13 +170,13 @@ class DeiT(ImageModel):
         return ClassOutput(cast(torch.Tensor, logits), tokens[:, :1], tokens[:, 1:])
 
 
-@register_model(DeiT, 72.2, "SDPose (CVPR 2024), table 9", measure="top-1")
+@register_model(DeiT, 72.2, "SDPose (CVPR 2024), table 9", metric="top-1")
 def deit_tiny() -> DeiTConfig:
     """DeiT-Tiny: 12 layers on 16×16 patches of 224×224 pixels. 72.2 top-1 on ImageNet."""
     return DeiTConfig()
 
 
-@register_model(DeiT, 72.7, "SDPose (CVPR 2024), table 9", measure="top-1")
+@register_model(DeiT, 72.7, "SDPose (CVPR 2024), table 9", metric="top-1")
 def sdpose_deit_tiny() -> DeiTConfig:
     """DeiT-Tiny, trained with 2 cycles, run with one. 72.7 top-1 on ImageNet."""
     return DeiTConfig(cycles=2)
@@ -187,5 +190,5 @@ def load_classifier(path: Path | str) -> DeiT:
     """
     model = load_network(path)
     if not isinstance(model, DeiT):
-        raise LeanposeError(f"{path} holds a '{model.name}', which finds poses and is no classifier.")
+        raise LeanposeError(f"{path} holds a '{model.name}', which finds poses and is not a classifier.")
     return model

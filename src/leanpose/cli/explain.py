@@ -1,4 +1,4 @@
-"""`leanpose explain`: figures of what a model does with one person."""
+"""`leanpose explain`: plots of a model's attention and predictions for one person."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from leanpose.cli.options import Detector
+from leanpose.cli.options import DetectorOption
 from leanpose.errors import LeanposeError
 from leanpose.files import require_own_folder
 
 DEPTHS = ("depth", "cycles", "encoder_layers", "decoder_layers")
-"""Settings of models that are said of the one that is explained."""
+"""Model options that are printed."""
 
 
 def explain(
@@ -20,19 +20,22 @@ def explain(
         str, Option(help="A released name, a .safetensors file, or hf://USER/NAME.")
     ] = "leanpose-body-tokenpose",
     teacher: Annotated[str | None, Option(help="A heatmap model of the same keypoints and crops.")] = None,
-    keypoint: Annotated[list[str] | None, Option(help="Whose token or query; again for more. [default: nose]")] = None,
-    compare: Annotated[list[str] | None, Option(help="A model whose weights to compare; again for more.")] = None,
-    box: Annotated[
-        tuple[float, float, float, float] | None, Option(help="The person, in pixels.", metavar="X1 Y1 X2 Y2")
+    keypoint: Annotated[
+        list[str] | None, Option(help="Keypoint whose attention is plotted (repeatable). [default: nose]")
     ] = None,
-    detector: Detector = "auto",
-    person: Annotated[int, Option(min=0, help="Of several people: 0 for the largest, 1 for the next …")] = 0,
-    out: Annotated[Path | None, Option(help="Folder. [default: IMAGE_explained, beside it]")] = None,
+    compare: Annotated[
+        list[str] | None, Option(help="Model whose weight distribution is compared (repeatable).")
+    ] = None,
+    box: Annotated[
+        tuple[float, float, float, float] | None, Option(help="Box of the person, in pixels.", metavar="X1 Y1 X2 Y2")
+    ] = None,
+    detector: DetectorOption = "auto",
+    person: Annotated[int, Option(min=0, help="Person to explain: 0 for the largest, 1 for the next …")] = 0,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Output folder. [default: IMAGE_explained, next to the image]")
+    ] = None,
 ) -> None:
-    """Draw what a model attends to and what it predicts.
-
-    And how its weights are distributed.
-    """
+    """Plot a model's attention, predictions and weight distribution."""
     if box is not None and (detector != "auto" or person):
         raise LeanposeError("Give --box, or --detector and --person, not both.")
 
@@ -40,7 +43,7 @@ def explain(
     from leanpose.explanation import explain as draw
     from leanpose.explanation.explain import MARKER, write_drawings
     from leanpose.explanation.person import check_box, choose_box
-    from leanpose.inference.detectors import Detector as PersonDetector
+    from leanpose.inference.detectors import Detector
     from leanpose.weights import load_model
 
     folder = out or image.with_name(f"{image.stem}_explained")
@@ -52,7 +55,7 @@ def explain(
     if box is not None:
         chosen, whence = check_box(photo, box), "--box"
     else:
-        found = PersonDetector.load(detector)
+        found = Detector.load(detector)
         chosen, people = choose_box(photo, found, person)
         whence = f"{person + 1} of {people} by size, from {found.name}" if people > 1 else f"from {found.name}"
     size, config = "×".join(map(str, net.input_size)), asdict(net.config)
@@ -61,9 +64,9 @@ def explain(
     print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
     drawings = draw(photo, chosen, net, label=label, keypoints=keypoint or [], teacher=teacher_net, others=others)
     if not any(drawing.name in ("keypoint_attention.png", "query_attention.png") for drawing in drawings):
-        print("          Neither keypoint tokens nor queries attend to each other in it: not drawn.")
+        print("          This model has no attention between keypoints: not plotted.")
     write_drawings(folder, drawings)
-    print(f"Pictures: in {folder}")
+    print(f"Images: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)
     for drawing in drawings:
         print(f"          {drawing.name:{width}}  {drawing.title}")

@@ -1,4 +1,4 @@
-"""`leanpose export`: write a model as a file for another backend, int8 ones only where their AP stays."""
+"""`leanpose export`: write a model as a file for another backend; int8 files only if their AP is kept."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,56 +6,64 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from leanpose.cli.exit_codes import exit_if_skipped
-from leanpose.cli.options import AnyModel, print_some, status
+from leanpose.cli.options import AnyModelArgument, print_some, status
 
 if TYPE_CHECKING:
     from leanpose.backends.exported import ExportCard
     from leanpose.data.readers import DatasetConfig
     from leanpose.models.base import PoseModel
-    from leanpose.quantisation import QuantisationReport
+    from leanpose.quantization import QuantizationReport
 
 
-def quantised(help: str, **settings: Any) -> Any:
-    """An option of quantised files."""
-    return Option(help=f"With --quantise: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
+def quantized(help: str, **settings: Any) -> Any:
+    """An option for quantized files."""
+    return Option(help=f"With --quantize: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
 
 
 def export(
-    model: AnyModel,
+    model: AnyModelArgument,
     format: Annotated[str, Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
         Path | None, Option("--out", "-o", help="[default: the model's name and the format's ending]")
     ] = None,
-    include_preprocessing: Annotated[bool, Option(help="Takes uint8 (B, H, W, 3), else float (B, 3, H, W).")] = True,
-    include_decoding: Annotated[bool, Option(help="Gives keypoints and scores, else the prediction.")] = False,
-    precision: Annotated[str, Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")] = "fp32",
+    include_preprocessing: Annotated[
+        bool, Option(help="Include normalisation: uint8 (B, H, W, 3) in, instead of float (B, 3, H, W).")
+    ] = True,
+    include_decoding: Annotated[
+        bool, Option(help="Include decoding: keypoints and scores out, instead of raw predictions.")
+    ] = False,
+    precision: Annotated[
+        str, Option(help="fp32, fp16 or bf16; the export fails if keypoints deviate too much.")
+    ] = "fp32",
     images: Annotated[
         list[str] | None,
-        Option(help="Pictures to check on, again for more [default: a portrait]; the images of --annotations."),
+        Option(help="Images to check on (repeatable) [default: a portrait]; with --annotations, their images."),
     ] = None,
-    quantise: Annotated[
-        str | None, Option(help="int8, kept only if AP stays: dynamic, static (onnx), nncf (openvino).")
+    quantize: Annotated[
+        str | None, Option(help="int8: dynamic or static (onnx), or nncf (openvino); fails if AP drops too much.")
     ] = None,
-    annotations: Annotated[Path | None, quantised(help="The set to measure AP on, as in `leanpose eval`.")] = None,
-    data_format: Annotated[str, quantised(help="As --format of `leanpose eval`.")] = "coco",
-    boxes: Annotated[Path | None, quantised(help="Detected boxes (COCO results JSON) to measure in.")] = None,
-    split: Annotated[str, quantised(help="all, or for sets without splits train or val.")] = "all",
+    annotations: Annotated[Path | None, quantized(help="Evaluation annotations for AP, as in `leanpose eval`.")] = None,
+    data_format: Annotated[str, quantized(help="As --data-format of `leanpose eval`.")] = "coco",
+    bbox_file: Annotated[Path | None, quantized(help="Detected boxes (COCO results JSON) for the evaluation.")] = None,
+    split: Annotated[str, quantized(help="all, or for sets without splits train or val.")] = "all",
     flip_test: Annotated[
-        bool | None, quantised(help="Measure with the mirrored crop too. [default: unless --include-decoding]")
+        bool | None, quantized(help="Evaluate with the flip test. [default: unless --include-decoding]")
     ] = None,
     calibration_annotations: Annotated[
         Path | None,
-        quantised(help="Other people, to calibrate on. [default: some of the set, not measured]"),
+        quantized(help="Calibration annotations. [default: people held out of the evaluation set]"),
     ] = None,
-    calibration_images: Annotated[Path | None, quantised(help="Their images. [default: --images]")] = None,
-    calibration_people: Annotated[int, quantised(min=1, help="How many people calibrate, at most.")] = 128,
-    seed: Annotated[int, quantised(min=0, help="Decides who calibrates.")] = 0,
-    max_ap_drop: Annotated[float, quantised(help="AP points that may be lost; beyond, nothing is written.")] = 0.5,
-    max_float_layers: Annotated[int | None, quantised(min=0, help="Layers to stay float. [default: half]")] = None,
+    calibration_images: Annotated[Path | None, quantized(help="Their images. [default: --images]")] = None,
+    calibration_people: Annotated[int, quantized(min=1, help="Maximum number of people for calibration.")] = 128,
+    seed: Annotated[int, quantized(min=0, help="Seed for sampling the calibration people.")] = 0,
+    max_ap_drop: Annotated[float, quantized(help="Maximum AP drop in points; the export fails beyond it.")] = 0.5,
+    max_float_layers: Annotated[
+        int | None, quantized(min=0, help="Maximum number of layers kept in float. [default: half]")
+    ] = None,
 ) -> None:
     """Write a model as a file for another backend.
 
-    The file is checked against the model on pictures.
+    The file is checked against the model on images.
     """
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.export import FORMATS, export_model
@@ -66,37 +74,39 @@ def export(
     source = model if fresh is None else fresh
     others = {"--calibration-annotations": calibration_annotations, "--calibration-images": calibration_images}
     file: dict[str, Any] = {"include_preprocessing": include_preprocessing, "include_decoding": include_decoding}
-    if quantise is not None:
-        from leanpose.quantisation import SCHEMES, quantise_model
+    if quantize is not None:
+        from leanpose.quantization import SCHEMES, quantize_model
 
-        if quantise not in SCHEMES:
-            raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, SCHEMES)}")
-        if format != SCHEMES[quantise].format:
-            raise LeanposeError(f"--quantise {quantise} writes --format {SCHEMES[quantise].format}, not {format}.")
-        source_set, calibration = _measured_sets(annotations, images or [], data_format, boxes, split, *others.values())
+        if quantize not in SCHEMES:
+            raise LeanposeError(f"Unknown --quantize '{quantize}'; {did_you_mean(quantize, SCHEMES)}")
+        if format != SCHEMES[quantize].format:
+            raise LeanposeError(f"--quantize {quantize} writes --format {SCHEMES[quantize].format}, not {format}.")
+        source_set, calibration = _measured_sets(
+            annotations, images or [], data_format, bbox_file, split, *others.values()
+        )
         if precision != "fp32":
-            raise LeanposeError(f"With --quantise the rest of the file is fp32; leave --precision {precision} out.")
-        path = out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}")
-        file |= {"scheme": quantise}
+            raise LeanposeError(f"With --quantize the rest of the file is fp32; leave --precision {precision} out.")
+        path = out or Path(f"{Path(model).stem}_{quantize}{FORMATS[format]}")
+        file |= {"scheme": quantize}
         with status() as advance:
-            quantisation = quantise_model(
+            quantization = quantize_model(
                 source, path, source_set, calibration=calibration, seed=seed, flip_test=flip_test,
                 calibration_people=calibration_people, max_ap_drop=max_ap_drop, max_float_layers=max_float_layers,
                 advance=advance, **file,
             )  # fmt: skip
-        _print_quantisation(quantisation)
-        exit_if_skipped(quantisation.broken)
+        _print_quantization(quantization)
+        exit_if_skipped(quantization.broken)
         return
-    for option, value in {"--annotations": annotations, "--boxes": boxes, **others}.items():
+    for option, value in {"--annotations": annotations, "--bbox-file": bbox_file, **others}.items():
         if value is not None:
-            raise LeanposeError(f"{option} is for quantised files; add --quantise dynamic, static or nncf.")
+            raise LeanposeError(f"{option} is for quantized files; add --quantize dynamic, static or nncf.")
     path = out or Path(Path(model).stem + FORMATS[format])
     file |= {"format": format, "precision": precision}
     report = export_model(source, path, crops=images or (), **file)
     print(f"File:     {path} ({report.bytes / 1e6:.1f} MB, {precision})")
     _print_interface(report.card)
     if fresh is not None:
-        print(f"          ('{model}' has no released weights: the file holds fresh ones)")
+        print(f"          ('{model}' has no released weights: the file has randomly initialised ones)")
     print(f"Checked:  {report.agreement}")
 
 
@@ -105,13 +115,13 @@ def _print_interface(card: "ExportCard") -> None:
     height, width = card.spec.input_size
     raw = card.includes_preprocessing
     given = f"uint8 RGB, batch × {height} × {width} × 3" if raw else f"float32, batch × 3 × {height} × {width}"
-    print(f"Input:    images, {given}" + ("" if raw else ", normalised"))
-    comes_out = "keypoints in crop pixels, scores" if card.includes_decoding else "the prediction, to be decoded"
+    print(f"Input:    images, {given}" + ("" if raw else ", normalized"))
+    comes_out = "keypoints in crop pixels, scores" if card.includes_decoding else "raw predictions, to be decoded"
     print(f"Output:   {comes_out}")
 
 
 def fresh_model(name: str) -> "PoseModel | None":
-    """A model by its architecture's name, with the weights that it is born with; None for anything else."""
+    """A randomly initialised model by its architecture's name; None for anything else."""
     from leanpose.errors import LeanposeError
     from leanpose.models.registry import create_model, list_models, model_entry
     from leanpose.weights import RELEASED
@@ -119,7 +129,7 @@ def fresh_model(name: str) -> "PoseModel | None":
     if name in RELEASED or Path(name).exists() or name not in list_models():
         return None
     if model_entry(name).task != "pose":
-        raise LeanposeError(f"'{name}' is a classifier and finds no poses; this command is for models that do.")
+        raise LeanposeError(f"'{name}' is a classifier; this command is for pose models.")
     import torch
 
     torch.manual_seed(0)
@@ -130,12 +140,12 @@ def _measured_sets(
     annotations: Path | None,
     images: list[str],
     data_format: str,
-    boxes: Path | None,
+    bbox_file: Path | None,
     split: str,
     calibration_annotations: Path | None,
     calibration_images: Path | None,
 ) -> "tuple[DatasetConfig, DatasetConfig | None]":
-    """The set to measure on, and the one to calibrate on, if it is another.
+    """The evaluation set, and the calibration set, if it is another.
 
     Raises:
         LeanposeError: something is missing or does not fit.
@@ -144,14 +154,12 @@ def _measured_sets(
     from leanpose.errors import LeanposeError
 
     if annotations is None or len(images) != 1:
-        raise LeanposeError(
-            "Int8 is kept only if AP is: give the set to measure it on with --annotations and --images."
-        )
+        raise LeanposeError("--quantise checks AP: give the evaluation set with --annotations and --images.")
     if calibration_annotations is None and calibration_images is not None:
-        raise LeanposeError("--calibration-images needs --calibration-annotations, which says where the people are.")
+        raise LeanposeError("--calibration-images needs --calibration-annotations.")
     folder = Path(images[0])
     measured = DatasetConfig.from_options(
-        format=data_format, annotations=annotations, images=folder, bbox_file=boxes, split=split
+        format=data_format, annotations=annotations, images=folder, bbox_file=bbox_file, split=split
     )
     if calibration_annotations is None:
         return measured, None
@@ -159,9 +167,9 @@ def _measured_sets(
     return measured, DatasetConfig.from_options(format=data_format, annotations=calibration_annotations, images=others)
 
 
-def _print_quantisation(report: "QuantisationReport") -> None:
-    """The file, the figures of both, and the layers that stayed in float."""
-    from leanpose.quantisation.layers import module_of
+def _print_quantization(report: "QuantizationReport") -> None:
+    """Print the file, the AP of both, and the layers kept in float."""
+    from leanpose.quantization.layers import module_of
 
     summary = report.summary
     size, before = report.bytes / 1e6, report.float_bytes / 1e6
@@ -172,10 +180,10 @@ def _print_quantisation(report: "QuantisationReport") -> None:
     where = f"{summary['measured_on']}, {summary['boxes']} boxes, {flips}, both in {summary['backend']}"
     print(f"Measured: {summary['people']} people of {where}")
     lost = report.float_ap - report.ap
-    change = f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points gained, which is chance"
-    print(f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantised: {change}")
+    change = f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points gained (within noise)"
+    print(f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantized: {change}")
     print(f"          calibrated on {summary['calibration_people']} other people of {summary['calibrated_on']}")
-    which = ", those that break most" if report.in_float else ""
+    which = " (the most sensitive ones)" if report.in_float else ""
     print(f"In float: {len(report.in_float)} of {summary['layers']} layers{which}")
     alone = "{} (alone it changes the output by {:.1f} %)"
     print_some([alone.format(module_of(kept.layer), 100 * kept.error) for kept in report.in_float], 12)

@@ -1,7 +1,9 @@
-"""A cluster of Ray (2.52 or later, which knows tokens): one that is there, or a new one on this machine that nothing else can reach.
+"""A cluster of Ray (2.52 or later, which knows tokens): one that is there, or a new one on this machine that nothing
+else can reach.
 
-Ray runs whatever its ports are told to. A cluster that is begun here listens on 127.0.0.1 alone and asks for a token that only
-its processes know; it sends no statistics and has no dashboard. Its logs go with it, unless the command is killed.
+Ray runs whatever its ports are told to. A cluster that is begun here listens on 127.0.0.1 alone and asks for a token
+that only its processes know; it sends no statistics and has no dashboard. Its logs go with it, unless the command is
+killed.
 """
 
 from __future__ import annotations
@@ -22,18 +24,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from leanpose.cluster.images import StoredImage
 from leanpose.cluster.parts import LabelledPart, LabelSettings, PartLabeller
-from leanpose.cluster.pictures import StoredPicture
 from leanpose.errors import LeanposeError
 from leanpose.version import __version__
 
 LOG = logging.getLogger(__name__)
 RETRIES = 5
-"""So often a part is begun again whose worker has died; a picture that kills whoever opens it ends the run then."""
+"""So often a part is begun again whose worker has died; an image that kills whoever opens it ends the run then."""
 
 _CONNECT_SECONDS = 5.0
 _RAYLET_PID = "RAY_RAYLET_PID"  # of the environment of workers
-_STORE_BYTES = 100_000_000  # of the object store, beside the names of the pictures: results are fetched as they come
+_STORE_BYTES = 100_000_000  # of the object store, beside the names of the images: results are fetched as they come
 _LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, it makes Ray listen on 127.0.0.1
     "RAY_AUTH_MODE": "token",
@@ -61,7 +63,7 @@ class ClusterOptions:
 
 
 def require_ray(options: ClusterOptions) -> None:
-    """See that the packages are there, and that something listens at the address; Ray itself tries for minutes.
+    """Check that the packages are there, and that something listens at the address; Ray itself tries for minutes.
 
     Raises:
         LeanposeError: it is not so.
@@ -73,17 +75,16 @@ def require_ray(options: ClusterOptions) -> None:
 
 
 def label_with_ray(
-    parts: Sequence[tuple[int, Sequence[StoredPicture]]], settings: LabelSettings, options: ClusterOptions
+    parts: Sequence[tuple[int, Sequence[StoredImage]]], settings: LabelSettings, options: ClusterOptions
 ) -> Generator[tuple[int, LabelledPart], None, None]:
     """Label parts by Ray Data, in any order; each comes once, however often its workers die.
 
     Raises:
-        LeanposeError: the cluster cannot be reached or is lost, a worker failed, or workers died too often over one part.
+        LeanposeError: the cluster cannot be reached or is lost, a worker failed, or workers died too often over one
+            part.
     """
-    rows = [
-        {"part": number, "pictures": json.dumps([picture.row for picture in pictures])} for number, pictures in parts
-    ]
-    names = sum(len(row["pictures"]) for row in rows)
+    rows = [{"part": number, "images": json.dumps([image.row for image in images])} for number, images in parts]
+    names = sum(len(row["images"]) for row in rows)
     with _connected(options, _STORE_BYTES + 2 * names):
         from ray.data import ActorPoolStrategy, DataContext, from_items  # pyright: ignore[reportMissingImports]
         from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
@@ -108,12 +109,13 @@ def label_with_ray(
         except RayError as error:
             reason = str(error).strip().splitlines()[0]
             raise LeanposeError(
-                f"The cluster gave up ({type(error).__name__}: {reason}); the same command goes on where it was."
+                f"The cluster gave up ({type(error).__name__}: {reason}); the same command resumes it."
             ) from error
 
 
 class RayWorker(PartLabeller):
-    """A `PartLabeller` that ends with Ray: one in the middle of a part does not notice by itself that Ray was killed."""
+    """A `PartLabeller` that ends with Ray: one in the middle of a part does not notice by itself that Ray was
+    killed."""
 
     def __init__(self, settings: LabelSettings, version: str) -> None:
         super().__init__(settings, version)

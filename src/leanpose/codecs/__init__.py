@@ -1,4 +1,4 @@
-"""Codecs: encodings of keypoints for a network. Each has `encode`, `decode`, `loss` and `merge_flipped`."""
+"""Codecs: encodings of keypoints. Each has `encode`, `decode`, `loss` and `merge_flipped`."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ CODECS: dict[str, type[HeatmapCodec | CoordinateCodec | SimCCCodec]] = {
     codec.name: codec for codec in (CoordinateCodec, HeatmapCodec, SimCCCodec)
 }
 
-RENAMED_SETTINGS = {"kernel": "blur_kernel_size", "split": "simcc_split_ratio"}
-"""Old names of settings, which cards and recipes may still have."""
+RENAMED_CODEC_SETTINGS = {"kernel": "blur_kernel_size", "split": "simcc_split_ratio"}
+"""Former names of settings, for error messages about older cards and recipes."""
 
 
 def build_codec(values: Mapping[str, Any]) -> Codec:
-    """A codec from its name and settings, as a recipe writes them or `Codec.to_dict` gave them.
+    """A codec from its name and settings, as in a recipe or from `Codec.to_dict`.
 
     >>> build_codec({"name": "heatmap", "sigma": 3}).sigma
     3
 
     Raises:
-        LeanposeError: the name or a setting is unknown, or a value does not fit.
+        LeanposeError: the name or a setting is unknown, or a value is not valid.
     """
     settings = dict(values)
     name = settings.pop("name", None)
@@ -46,8 +46,10 @@ def build_codec(values: Mapping[str, Any]) -> Codec:
     if isinstance(calibration, Mapping):
         calibration = ScoreCalibration.from_dict(calibration)
     for key, value in settings.items():
-        if RENAMED_SETTINGS.get(key) in known:
-            raise LeanposeError(f"The setting '{key}' of the codec '{name}' is called '{RENAMED_SETTINGS[key]}' now.")
+        if RENAMED_CODEC_SETTINGS.get(key) in known:
+            raise LeanposeError(
+                f"The setting '{key}' of the codec '{name}' is called '{RENAMED_CODEC_SETTINGS[key]}' now."
+            )
         if (key, value) == ("encoding", "classic"):
             raise LeanposeError(f"The encoding 'classic' of the codec '{name}' is called 'msra' now.")
         if key not in known:
@@ -57,4 +59,4 @@ def build_codec(values: Mapping[str, Any]) -> Codec:
     try:
         return CODECS[name](**settings, calibration=calibration)
     except (TypeError, ValueError) as error:
-        raise LeanposeError(f"A setting of the codec '{name}' has a value of the wrong kind: {error}.") from error
+        raise LeanposeError(f"A setting of the codec '{name}' has an invalid value: {error}.") from error

@@ -1,11 +1,11 @@
 """What network a checkpoint is of, told from the names and shapes of its weights alone.
 
 Each family leaves its own marks: the head's names say which paper's code wrote the file, the shapes say width, depth,
-number of keypoints and, where a layer is tied to the picture's size, that too.
+number of keypoints and, where a layer is tied to the image's size, that too.
 
 The token networks by the code that wrote them: TokenPose's own code keeps everything under `features.` (S) or under
-`pre_feature.` and `transformer.`; PPT's does the same, with a level less in the names around the attention; SDPose's and
-DistilPose's, both on mmpose 0.29, have `backbone.` and `keypoint_head.tokenpose.` (heatmaps) or
+`pre_feature.` and `transformer.`; PPT's does the same, with a level less in the names around the attention; SDPose's
+and DistilPose's, both on mmpose 0.29, have `backbone.` and `keypoint_head.tokenpose.` (heatmaps) or
 `keypoint_head.tokenhead.` (coordinates), and SDPose's own transformer is `transformer_layer1`.
 """
 
@@ -63,7 +63,7 @@ class RecognisedNetwork:
         family: the paper's name for it.
         fits: the model names that it fits, the likeliest first, each with the settings in which it differs from them.
         keypoints: how many it finds.
-        input_size: of the picture (height, width); None where no weight depends on it.
+        input_size: of the image (height, width); None where no weight depends on it.
         ask: whether the file does not tell which of `fits` it is, in a way that changes what the network computes.
     """
 
@@ -90,9 +90,11 @@ def recognise_network(tensors: Mapping[str, Tensor]) -> RecognisedNetwork | None
 
 
 def unwrap_distiller(tensors: Mapping[str, Tensor], stage: int | None = None) -> tuple[dict[str, Tensor], str]:
-    """The trained network of a DWPose distiller's file, and a sentence on what was taken; other files come back as they are.
+    """The trained network of a DWPose distiller's file, and a sentence on what was taken; other files come back as they
+    are.
 
-    In stage 1 the student is the network. In stage 2 only the student's head is trained, on the features of the teacher's
+    In stage 1 the student is the network. In stage 2 only the student's head is trained, on the features of the
+    teacher's
     backbone: the network is the two together. The two stages have the same names; in the published recipes the teacher
     of stage 1 is a larger network, that of stage 2 the same one.
 
@@ -100,7 +102,8 @@ def unwrap_distiller(tensors: Mapping[str, Tensor], stage: int | None = None) ->
         stage: 1 or 2, if it is known better.
 
     Raises:
-        LeanposeError: the file has a teacher but no student, or no teacher's backbone where that is part of the network.
+        LeanposeError: the file has a teacher but no student, or no teacher's backbone where that is part of the
+            network.
     """
     student = {key[8:]: value for key, value in tensors.items() if key.startswith("student.")}
     teacher = {key[8:]: value for key, value in tensors.items() if key.startswith("teacher.")}
@@ -122,7 +125,8 @@ def unwrap_distiller(tensors: Mapping[str, Tensor], stage: int | None = None) ->
 
 
 def recognise_backbone(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]] | None:
-    """The feature extractor of a checkpoint: timm's name for it, and its weights by timm's names; None: none that is known."""
+    """The feature extractor of a checkpoint: timm's name for it, and its weights by timm's names; None: none that is
+    known."""
     inner = {key[9:]: value for key, value in tensors.items() if key.startswith("backbone.")} or dict(tensors)
     inner = {key: value for key, value in inner.items() if not _NOT_BACKBONE.match(key)}
     if "stem.0.conv.weight" in inner:
@@ -159,7 +163,8 @@ def _backbone_by_shapes(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, T
 def has_only_a_backbone(tensors: Mapping[str, Tensor]) -> bool:
     """Whether a network starts from these weights by its backbone alone, since no model here has their head.
 
-    There is no head, or a classifier's, or the heatmap head with which the CSPNeXts are trained from which RTMPose starts.
+    There is no head, or a classifier's, or the heatmap head with which the CSPNeXts are trained from which RTMPose
+    starts.
     """
     headless = not any(key.startswith(("head.", "keypoint_head.")) for key in tensors)
     classifies = any(key in tensors for key in ("head.fc.weight", "fc.weight", "classifier.weight"))
@@ -227,7 +232,7 @@ def _size_of_area(pixels: float) -> Size | None:
 
 
 def _simcc_split(x_bins: int, y_bins: int, features: int, stride: float) -> tuple[Size, float]:
-    """The picture's size and the bins a pixel, from the numbers of bins and of positions of the feature map."""
+    """The image's size and the bins a pixel, from the numbers of bins and of positions of the feature map."""
     split = math.sqrt(x_bins * y_bins / (features * stride * stride))
     return (round(y_bins / split), round(x_bins / split)), round(split, 4)
 
@@ -371,10 +376,10 @@ def _token_backbone(tensors: Mapping[str, Tensor]) -> tuple[str, int, dict[str, 
 
 
 def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | None) -> tuple[Size, Size]:
-    """Of the picture and of a patch, both (height, width), from how many pixels each has.
+    """Of the image and of a patch, both (height, width), from how many pixels each has.
 
     Raises:
-        LeanposeError: the position embedding was learnt, or is for another grid than the one that leanpose computes.
+        LeanposeError: the position embedding was learned, or is for another grid than the one that leanpose computes.
     """
     size = None
     if position is not None:
@@ -382,7 +387,7 @@ def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | Non
     if size is None and head > 64:  # a heatmap at stride 4
         size = _size_of_area(head * 16)
     size = size or (256, 192)
-    # Patches have nearly the aspect of the picture.
+    # Patches have nearly the aspect of the image.
     sides = [(height, patch_area // height) for height in range(1, patch_area + 1) if patch_area % height == 0]
     patch = min(sides, key=lambda side: abs(math.log(side[0] / side[1] * size[1] / size[0])))
     rows, columns = size[0] // stride // patch[0], size[1] // stride // patch[1]
@@ -391,8 +396,8 @@ def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | Non
         and torch.allclose(position[0], sine_position(rows, columns, position.shape[2]), atol=1e-3)
     ):
         raise LeanposeError(
-            f"The checkpoint's position embedding for {position.shape[1]} patches is not the fixed one of sines for a picture "
-            f"of {size[0]}x{size[1]}, and leanpose's TokenPose has no other."
+            f"The checkpoint's position embedding for {position.shape[1]} patches is not the fixed one of sines for an "
+            f"image of {size[0]}x{size[1]}, and leanpose's TokenPose has no other."
         )
     return size, patch
 

@@ -131,10 +131,10 @@ def account_sentences(accounts: Iterable[Account]) -> list[str]:
 
 
 def empty_set(account: Account) -> str:
-    """The sentence for a set of which nobody can be used."""
+    """The message for a set without usable people."""
     changes = f" In reading it: {account.changes}." if account.changes else ""
     if not account.total:
-        return f"The data set '{account.title}' is empty: nobody has a valid box and a labelled keypoint.{changes}"
+        return f"The data set '{account.title}' is empty: no person has a valid box and a labelled keypoint.{changes}"
     near = {name: found for name in account.keypoints if (found := account.nearest(name))}
     hints = _some([f"{name} may be {found} in the file" for name, found in near.items()])
     return f"The data set '{account.title}' is empty: of {account.counted} none can be used, {account.reasons}." + (

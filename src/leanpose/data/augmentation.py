@@ -1,11 +1,12 @@
-"""How a person's crop varies in training: where it lies (`Augmentation.sample`), and how it looks (`Augmentation.sample_look`).
+"""Augmentation of crops: geometric (`Augmentation.sample`) and photometric (`Augmentation.sample_photometric`).
 
-The places are SDPose's recipe (its configurations on mmpose 0.29): shift, half body, scale, rotation and flip, in the same
-order, from the same distributions. `truncnorm` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with.
-Nothing is warped here; the result is folded into one affine map.
+The geometric part is SDPose's recipe (its configurations on mmpose 0.29): shift, half body, scale, rotation and flip,
+in the same order, from the same distributions. `truncnorm` makes it that of mmpose 1.x, with which RTMPose and DWPose
+are trained. Nothing is warped here; the result is folded into one affine map.
 
-The looks are RTMPose's recipe (Jiang et al., 2023; the toolbox's configurations), YOLOX's colour change, two blurs, and one
-dropped rectangle, and PP-TinyPose's dropped disc beside a keypoint. All draws come from the generator that is given, so a crop is a function of (seed, epoch, person).
+The photometric part is RTMPose's recipe (Jiang et al., 2023; mmpose's configurations): YOLOX's colour jitter, two blurs
+and one dropped rectangle; and PP-TinyPose's dropped disc next to a keypoint. All random numbers come from the given
+generator, so a crop is a function of (seed, epoch, person).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from leanpose.schema import Section
 from leanpose.skeleton import Skeleton
 
 BLUR_SIZES = (3, 5, 7)  # sides of the kernels
-JOINT_DROPOUT_OFFSET = 0.05  # deviation of the disc's centre from its keypoint, as a share of the crop's width
+JOINT_DROPOUT_OFFSET = 0.05  # standard deviation of the disc's centre from its keypoint, as a share of the crop's width
 HALF_BODY_PADDING = 1.5  # the region around a half of the body is its keypoints' extent times this
 
 
@@ -43,7 +44,7 @@ class CropParams(NamedTuple):
     flip: bool
 
 
-class Look(NamedTuple):
+class PhotometricParams(NamedTuple):
     """How a crop is changed in place: in this order.
 
     Attributes:
@@ -81,7 +82,7 @@ class Look(NamedTuple):
 
 
 def _truncnorm(ranks: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-    """Uniform draws between 0 and 1, made draws of the normal distribution between its first deviations."""
+    """Uniform draws between 0 and 1, made draws of the normal distribution truncated at one standard deviation."""
     low, high = ndtr(-1.0), ndtr(1.0)
     return ndtri(low + (high - low) * ranks)
 
@@ -116,12 +117,15 @@ class Augmentation(Section):
         flip_probability: of a mirror image.
         half_body_probability, half_body_keypoints: of cropping to the upper or lower half, for people with more
             labelled keypoints than this number.
-        scale: the region grows or shrinks by a normal factor of this deviation around 1, cut at one deviation.
-        rotation, rotation_probability: normal angle of this deviation in degrees, cut at two deviations.
-        truncnorm: shift, factor and angle are drawn from normal distributions that end at one deviation (the factor's and
-            the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform) [true].
-        hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens in
-            half of the crops.
+        scale: the region grows or shrinks by a normally distributed factor with this standard deviation around 1,
+            truncated at one standard deviation.
+        rotation, rotation_probability: normally distributed angle with this standard deviation in degrees, truncated at
+            two standard deviations.
+        truncnorm: shift, factor and angle are drawn from normal distributions truncated at one standard deviation (the
+            factor's and the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform)
+            [true].
+        hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens
+            in half of the crops.
         blur_probability: of a mean, and again of a median over 3×3, 5×5 or 7×7 pixels [0.1].
         coarse_dropout_probability: of a black rectangle [1].
         coarse_dropout_size: its sides' least and largest share of the crop's [0.2, 0.4].
@@ -148,8 +152,8 @@ class Augmentation(Section):
     joint_dropout_radius: Fractions = (0.1, 0.2)
 
     @property
-    def changes_look(self) -> bool:
-        """Whether `sample_look` changes anything."""
+    def has_photometric(self) -> bool:
+        """Whether `sample_photometric` changes anything."""
         colours = self.hue, self.saturation, self.value
         return any((*colours, self.blur_probability, self.coarse_dropout_probability, self.joint_dropout_probability))
 
@@ -180,7 +184,7 @@ class Augmentation(Section):
         if chance[0] < self.shift_probability:
             center = center + shift_by * self.shift * scale
         if (person.keypoints[:, 2] > 0).sum() > self.half_body_keypoints and chance[1] < self.half_body_probability:
-            # The toolbox draws this coin from a normal distribution, so the upper half comes up in 69 % of cases.
+            # mmpose draws this coin from a normal distribution, so the upper half comes up in 69 % of cases.
             half = self._half_body(person, skeleton, input_size[1] / input_size[0], prefer_upper=half_normal < 0.5)
             if half is not None:
                 center, scale = half[0], half[1] * (padding / PADDING)
@@ -207,13 +211,13 @@ class Augmentation(Section):
             return None
         return points.mean(axis=0).astype(np.float64), np.array([width, height], np.float64) * HALF_BODY_PADDING
 
-    def sample_look(
+    def sample_photometric(
         self,
         rng: np.random.Generator,
         size: tuple[int, int],
         keypoints: Float[np.ndarray, "K 2"],
         weights: Float[np.ndarray, " K"],
-    ) -> Look:
+    ) -> PhotometricParams:
         """Draw how one crop looks.
 
         Args:
@@ -242,4 +246,4 @@ class Augmentation(Section):
         if which[0] < self.joint_dropout_probability and len(labelled):
             x, y = keypoints[labelled[int(which[1] * len(labelled))]] + beside * JOINT_DROPOUT_OFFSET * size[1]
             disc = float(x), float(y), float(radius * size[1])
-        return Look(change, mean, median, hole, disc)
+        return PhotometricParams(change, mean, median, hole, disc)

@@ -16,7 +16,7 @@ from leanpose.data.images import upright_size
 from leanpose.errors import LeanposeError
 from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
 
-_FEWEST_CORNERS = 4  # boxes that can show that all of them are corners
+_MIN_CORNERS = 4  # boxes that can show that all of them are corners
 _OVER = 0.1  # of the image's side: so far, and no nearer, boxes reach over its edge that are corners
 _MANY = 0.25  # share of them
 _SHOWN = 4  # labelled keypoints of a person whose extent tells how a box is meant
@@ -24,14 +24,14 @@ _CLEARLY = 0.1  # of intersection over union
 _BETTER = 0.75  # share of people whose boxes fit their keypoints better if they are read otherwise; of real sets 0.1
 _LOOKED_AT = 8  # images of a set whose size is compared with the annotated one
 
-LEAST_AREA, MOST_AREA = 1e-3, 10.0
+MIN_AREA, MAX_AREA = 1e-3, 10.0
 """Of a person in relation to its box: what lies beyond is in other units."""
 
 
 def clip_boxes(
     xywh: Float[np.ndarray, "N 4"], sizes: Float[np.ndarray, "N 2"]
 ) -> tuple[Float[np.ndarray, "N 4"], Bool[np.ndarray, " N"]]:
-    """Labelled boxes as xyxy inside their images, the way the papers' toolbox does it, and of which something is left.
+    """Labelled boxes as xyxy inside their images, the way mmpose does it, and of which something is left.
 
     The right and bottom edges are those of the last pixel (x + w - 1), at most the image's last pixel.
 
@@ -88,7 +88,7 @@ def read_areas(
     """Everybody's area: its own, or its box's where that is missing, 0, or nothing that could be in that box.
 
     Raises:
-        LeanposeError: one is no number.
+        LeanposeError: one is not a number.
     """
     of_box = np.maximum(xywh[:, 2:], 0.0).prod(axis=1)
     stated = [record.get("area") for record in records]
@@ -96,13 +96,13 @@ def read_areas(
         try:
             float(0 if area is None else area)
         except (TypeError, ValueError) as error:
-            raise LeanposeError(f"{file.where(record)} has an `area` that is no number: {area!r}.") from error
+            raise LeanposeError(f"{file.where(record)} has an `area` that is not a number: {area!r}.") from error
     areas = np.array([math.nan if area is None else float(area) for area in stated], np.float64)
     valid = np.isfinite(areas) & (areas > 0)
     given = np.array([area is not None for area in stated], bool)
     notes["areas are 0 or no number (the box's is taken)"] += int((given & ~valid & (of_box > 0)).sum())
     with np.errstate(invalid="ignore"):
-        other = valid & (of_box > 0) & ((areas < LEAST_AREA * of_box) | (areas > MOST_AREA * of_box))
+        other = valid & (of_box > 0) & ((areas < MIN_AREA * of_box) | (areas > MAX_AREA * of_box))
     notes["areas are in other units than their boxes (the box's is taken)"] += int(other.sum())
     return np.where(valid & ~other, areas, of_box)
 
@@ -110,7 +110,7 @@ def read_areas(
 def require_width_and_height(
     xywh: Float[np.ndarray, "N 4"], points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object
 ) -> None:
-    """See that boxes are x, y, width and height.
+    """Check that boxes are x, y, width and height.
 
     Args:
         points: of the people, cleaned.
@@ -137,14 +137,14 @@ def _require_inside_images(
         first, last, sizes = xywh[known, :2], xywh[known, 2:], sizes[known]
         over = (first + last > (1 + _OVER) * sizes).any(axis=1)
         corners = (last > first).all(axis=1) & (last <= sizes + 1).all(axis=1)
-    if not known.any() or known.sum() < _FEWEST_CORNERS or over.mean() < _MANY or not corners.all():
+    if not known.any() or known.sum() < _MIN_CORNERS or over.mean() < _MANY or not corners.all():
         return
     seen, xy = points[known, :, 2] > 0, points[known, :, :2]
     outside = np.asarray(((xy < first[:, None] - 1) | (xy > last[:, None] + 1)).any(axis=2))
     if seen.any() and outside[seen].mean() < _OVER:
         raise LeanposeError(
-            f"The boxes of {where} look like corners x1, y1, x2, y2, where x, y, width, height are expected: read so, {over.mean():.0%} of "
-            "them reach over the edge of their images; subtract the first corner from the second one."
+            f"The boxes of {where} look like corners x1, y1, x2, y2, where x, y, width, height are expected: read so, "
+            f"{over.mean():.0%} of them reach over the edge of their images; subtract the first corner from the second one."
         )
 
 
@@ -157,7 +157,7 @@ def _require_best_fit(xywh: Float[np.ndarray, "N 4"], points: Float[np.ndarray, 
     with np.errstate(invalid="ignore"):
         shown = ((points[..., 2] > 0).sum(axis=1) >= _SHOWN) & (xywh[:, 2:] > 0).all(axis=1)
     first, last = xywh[shown, :2], xywh[shown, 2:]
-    if len(first) < _FEWEST_CORNERS:
+    if len(first) < _MIN_CORNERS:
         return
     extents = boxes_from_keypoints(points[shown])
     fit = _overlap(first, first + last, extents)

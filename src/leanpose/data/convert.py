@@ -15,7 +15,7 @@ import numpy as np
 from leanpose.data.annotations import ImageRef, padded_boxes
 from leanpose.data.images import read_bytes, upright_size
 from leanpose.data.label_set import PERSON, LabelledImage, LabelSet, images_of
-from leanpose.data.readers import FARTHEST, READERS
+from leanpose.data.readers import MAX_COORDINATE, READERS
 from leanpose.data.sets import load_labels
 from leanpose.data.yolo import SUFFIXES, steps_below, yolo_image, yolo_labels
 from leanpose.errors import LeanposeError
@@ -34,7 +34,7 @@ _NEEDS_BOXES, _NEEDS_SIZES = ("coco", "yolo"), ("yolo", "labelstudio", "cvat")
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedLabels:
     """What was written.
 
     Attributes:
@@ -59,22 +59,22 @@ def convert_labels(
     skeleton: Skeleton | None = None,
     category: str | None = None,
     wait: bool = False,
-) -> Converted:
+) -> ConvertedLabels:
     """Write the labels of a file, or of the one set of a folder, in another format.
 
     Args:
         out: a file, or a folder to write to.
         kind: the format, of `WRITERS`.
-        images: folder or archive of the images or videos, where they do not lie beside the labels; needed for their sizes alone, for
-            YOLO, whose images are linked or copied to where its label files are looked for, and for frames, which are written as
-            images beside the labels.
+        images: folder or archive of the images or videos, where they do not lie next to the labels; needed for their
+            sizes alone, for YOLO, whose images are linked or copied to where its label files are looked for, and for
+            frames, which are written as images next to the labels.
         skeleton: what the file labels, where it does not say; or the order to write.
         category: of several, the one to write.
-        wait: until another process has written the target, in place of an error.
+        wait: until another process has written the target, instead of an error.
 
     Raises:
-        LeanposeError: the source cannot be read, has no images where their sizes are needed, or the target cannot be written, is
-            being written by another process, or holds another set.
+        LeanposeError: the source cannot be read, has no images where their sizes are needed, or the target cannot be
+            written, is being written by another process, or holds another set.
     """
     labels = without_impossible(load_labels(source).of_category(category).relabelled(skeleton))
     path = out / FILES.get(kind, "annotations.json") if not out.suffix else out
@@ -103,7 +103,7 @@ def convert_labels(
             changed.append(f"{made} boxes are missing and made from the keypoints")
     with ExitStack() as locked:
         locked.enter_context(lock_file(path, wait=wait))
-        if kind == "yolo" and find is not None:  # the images first: a set without labels is no set
+        if kind == "yolo" and find is not None:  # the images first: a set without labels is not a data set
             locked.enter_context(lock_file(path.with_name("labels"), wait=wait))  # whatever the yaml is called
             changed += require_own_set(labels, path.parent)
             place_images(labels, path.parent, find, yolo_image)
@@ -112,7 +112,7 @@ def convert_labels(
             changed.append(f"{len(labels.images)} frames are images in {path.parent / 'images'} now")
         write_labels(labels, path, kind)
     changed += [f"{count} {what}" for what, count in getattr(find, "notes", {}).items()]
-    return Converted(path, labels, losses(labels, kind), changed)
+    return ConvertedLabels(path, labels, losses(labels, kind), changed)
 
 
 def write_labels(labels: LabelSet, path: Path, kind: str) -> None:
@@ -129,16 +129,16 @@ def write_labels(labels: LabelSet, path: Path, kind: str) -> None:
 
 
 def without_impossible(labels: LabelSet) -> LabelSet:
-    """The labels without points and boxes that no picture can have; how many there were is noted."""
+    """The labels without points and boxes that no image can have; how many there were is noted."""
     people, notes = [], Counter(labels.notes)
     for person in labels.people:
         with np.errstate(invalid="ignore"):
-            far = (person.points[:, 2] != 0) & ~(np.abs(person.points) < FARTHEST).all(axis=1)
-            boxless = person.box is not None and not (np.abs(person.box) < FARTHEST).all()
+            far = (person.points[:, 2] != 0) & ~(np.abs(person.points) < MAX_COORDINATE).all(axis=1)
+            boxless = person.box is not None and not (np.abs(person.box) < MAX_COORDINATE).all()
         notes["labelled points without a possible position count as not labelled"] += int(far.sum())
-        notes["boxes are none that a picture can have, and left out"] += int(boxless)
+        notes["boxes are none that an image can have, and left out"] += int(boxless)
         points = np.where(far[:, None], 0.0, person.points)
-        area = person.area if 0 <= person.area < FARTHEST**2 else float("nan")
+        area = person.area if 0 <= person.area < MAX_COORDINATE**2 else float("nan")
         people.append(replace(person, points=points, box=None if boxless else person.box, area=area))
     return replace(labels, people=people, notes=notes)
 
@@ -173,7 +173,7 @@ def with_sizes(labels: LabelSet, find: Callable[[str], ImageRef]) -> LabelSet:
 
 
 def require_own_set(labels: LabelSet, folder: Path) -> list[str]:
-    """See that a YOLO set holds these images alone, each with label files of its own.
+    """Check that a YOLO set holds these images alone, each with label files of its own.
 
     Returns:
         A sentence on images that lie there without being labelled, which count as images without people.
@@ -264,10 +264,10 @@ def losses(labels: LabelSet, kind: str) -> list[str]:
 
 
 def require_writer(kind: str) -> None:
-    """See that a format is one that is written.
+    """Check that a format is one that is written.
 
     Raises:
         LeanposeError: it is not.
     """
     if kind not in WRITERS:
-        raise LeanposeError(f"'{kind}' is no format that is written; choose one of: {', '.join(WRITERS)}.")
+        raise LeanposeError(f"'{kind}' is not a format that can be written; choose one of: {', '.join(WRITERS)}.")

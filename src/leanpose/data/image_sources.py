@@ -15,9 +15,9 @@ from leanpose.data.video_files import VIDEO_SUFFIXES
 from leanpose.errors import LeanposeError
 
 _IMAGE_FOLDER = re.compile(r"images?|imgs?|photos?|pictures?|jpe?gs?")
-_MOST = 300  # folders that are looked into
+_MAX_FOLDERS = 300  # folders that are looked into
 _NO_NAME = re.compile(r"[^\w.\- ]")  # characters that a folder is not called by
-_MOST_PARTS = 3  # of a video's path that tell it from others
+_MAX_PARTS = 3  # of a video's path that tell it from others
 
 
 def image_source(file: Path, top: Path, names: Sequence[str]) -> Path:
@@ -32,7 +32,7 @@ def image_source(file: Path, top: Path, names: Sequence[str]) -> Path:
         LeanposeError: none holds any.
     """
     some = list(names)[:: max(1, len(names) // 20)]
-    hits = {path: _hits(path, some) for path in islice(_candidates(file, top), _MOST)}
+    hits = {path: _hits(path, some) for path in islice(_candidates(file, top), _MAX_FOLDERS)}
     best = max(hits, key=lambda path: hits[path])
     if not hits[best]:
         example = some[0] if some else "(none listed)"
@@ -74,7 +74,7 @@ def video_names(paths: list[str]) -> list[str]:
         [_NO_NAME.sub("_", part) for part in PurePosixPath(path.replace("\\", "/")).with_suffix("").parts]
         for path in paths
     ]
-    for count in range(1, _MOST_PARTS + 1):
+    for count in range(1, _MAX_PARTS + 1):
         names = ["/".join(each[-count:]) for each in parts]
         if len({name.lower() for name in names}) == len(paths) and not any(".." in name for name in names):
             return names

@@ -1,7 +1,8 @@
-"""What a label file holds, whatever its format: images, and people with keypoints in pixels. Readers fill it, writers write it.
+"""What a label file holds, whatever its format: images, and people with keypoints in pixels. Readers fill it, writers
+write it.
 
-Boxes: a person has the box that the file gives it, by its group or else the smallest rectangle around all of its points; without
-one the extent of its labelled keypoints times `BOX_PADDING` stands in for it.
+Boxes: a person has the box that the file gives it, by its group or else the smallest rectangle around all of its
+points; without one the extent of its labelled keypoints times `BOX_PADDING` stands in for it.
 """
 
 from __future__ import annotations
@@ -158,8 +159,8 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
     """A label file's people in the keypoints of a model, with everything that readers owe: split, boxes, account.
 
     Raises:
-        LeanposeError: the images are not found, the file labels no keypoint of the skeleton or names none, or its coordinates are
-            fractions.
+        LeanposeError: the images are not found, the file labels no keypoint of the skeleton or names none, or its
+            coordinates are fractions.
     """
     given = config.labelled_skeleton(root)
     if not labels.named and given is None:
@@ -218,7 +219,7 @@ def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[st
     """What finds the images of a label set by their names.
 
     Args:
-        source: their folder or archive, or that of the videos; None: as the file says, or whatever lies beside it.
+        source: their folder or archive, or that of the videos; None: as the file says, or whatever lies next to it.
         title: of the data set, for messages.
 
     Raises:

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from leanpose.choices import SetMetric, Split
 from leanpose.data.account import Account, empty_set
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError, did_you_mean
@@ -21,8 +22,7 @@ from leanpose.files import any_damage
 from leanpose.schema import Section, validate
 from leanpose.skeleton import Skeleton, get_skeleton
 
-Split = Literal["all", "train", "val"]
-FARTHEST = 1e6
+MAX_COORDINATE = 1e6
 """Pixels from the corner: no image is larger, and float32 still tells a tenth of a pixel there."""
 
 EVERY_FORMAT = (
@@ -50,13 +50,14 @@ class Reader:
         metric: what the set's official evaluation measures.
         recognises: of formats that are found out from the files: a function (`FileContent`) → bool.
         loads: of formats that can be converted: a function (path) → `LabelSet`.
-        writes: of formats that can be converted to: a function (labels, path) → None; its module's `CANNOT_HOLD` says what is lost.
+        writes: of formats that can be converted to: a function (labels, path) → None; its module's `CANNOT_HOLD` says
+            what is lost.
     """
 
     function: str
     needs: tuple[str, ...] = ("images", "annotations")
     takes: tuple[str, ...] = ()
-    metric: Literal["coco", "crowdpose", "mpii"] = "coco"
+    metric: SetMetric = "coco"
     recognises: str | None = None
     loads: str | None = None
     writes: str | None = None
@@ -129,28 +130,31 @@ class DatasetConfig(Section):
     """A data set, as a recipe names it.
 
     Attributes:
-        format: `auto` finds it out from the file, or from the files of the folder; `coco` (any COCO keypoint JSON), `coco_wholebody`
-            (with feet, face and hands in fields of their own), `ubody` (the same, a file a scene), `crowdpose`, `lsp` (MATLAB
-            joints), `mpii` (its MATLAB file or the common JSON), `yolo` (YOLO-pose: a `data.yaml`, and a text file beside each
-            image), `cvat`, `labelstudio`, `labelme`, `dlc` (DeepLabCut), `sleap`, `csv`, `synthetic`, `pack` (of `leanpose data pack`: the
-            crops too): see docs/data.md.
+        format: `auto` finds it out from the file, or from the files of the folder; `coco` (any COCO keypoint JSON),
+            `coco_wholebody` (with feet, face and hands in fields of their own), `ubody` (the same, a file a scene),
+            `crowdpose`, `lsp` (MATLAB joints), `mpii` (its MATLAB file or the common JSON), `yolo` (YOLO-pose: a
+            `data.yaml`, and a text file next to each image), `cvat`, `labelstudio`, `labelme`, `dlc` (DeepLabCut),
+            `sleap`, `csv`, `synthetic`, `pack` (of `leanpose data pack`: the crops too): see docs/data.md.
         name: for messages and reports; otherwise the annotation file's name.
-        images: a folder or an uncompressed `.tar` archive; of annotation tools' formats found beside the file where not given.
-        annotations: the file of labels; of `yolo` the `data.yaml`, of `ubody` also the folder of the scenes' folders, of `auto`
-            and `labelme` also a folder of files.
-        bbox_file: COCO result file of a person detector: validation then uses its boxes instead of the labelled ones.
-        split: for sets without a split of their own: `val` is every tenth image, `train` the others. Of `ubody` it is every
-            tenth video, or those of `split_list`.
+        images: a folder or an uncompressed `.tar` archive; of annotation tools' formats found next to the file where
+            not given.
+        annotations: the file of labels; of `yolo` the `data.yaml`, of `ubody` also the folder of the scenes' folders,
+            of `auto` and `labelme` also a folder of files.
+        bbox_file: COCO result file of a person detector: validation then uses its boxes instead of the ground-truth
+            boxes.
+        split: for sets without a split of their own: `val` is every tenth image, `train` the others. Of `ubody` it is
+            every tenth video, or those of `split_list`.
         split_list: of `ubody`: the `.npy` file that names the videos of `val`.
-        head_sizes: of `mpii` as JSON: a JSON list with `image` and `head_size`; without it PCKh goes by the head's two points.
-        empty_hidden_parts: of `coco_wholebody`, for heatmap models: an unlabelled hand, face or foot whose wrist, nose and
-            eyes or ankle nobody can see is learnt as empty heatmaps, so that the model does not invent it.
-        frame_stride: of `ubody`: take only every so many frames.
+        head_sizes: of `mpii` as JSON: a JSON list with `image` and `head_size`; without it PCKh goes by the head's two
+            points.
+        empty_hidden_parts: of `coco_wholebody`, for heatmap models: an unlabelled hand, face or foot whose wrist, nose
+            and eyes or ankle nobody can see is learned as empty heatmaps, so that the model does not invent it.
+        frame_stride: for `ubody`: use every N-th frame.
         repeat: how many times a training epoch goes through this set, which makes it longer.
-        weight: this set's part of a training epoch, in relation to those of the others (all of them then say it); the epoch
-            stays as long as all people together.
-        labelled_people, labelled_keypoints: in training only this share of the people, and of each one's keypoints, keeps its
-            labels, always the same: a study of what a teacher brings back.
+        weight: this set's part of a training epoch, in relation to those of the others (all of them then say it); the
+            epoch stays as long as all people together.
+        labelled_people, labelled_keypoints: in training only this share of the people, and of each one's keypoints,
+            keeps its labels, always the same: a study of what a teacher brings back.
         keep_unlabelled: whether people without labels train, too: a teacher may label them.
         skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
         category: of files with several kinds of things: the one to read; otherwise all that have keypoints are.
@@ -180,7 +184,7 @@ class DatasetConfig(Section):
 
     @classmethod
     def from_options(cls, **options: Any) -> DatasetConfig:
-        """A data set that the command line names, to measure on.
+        """A data set that the command line names, to evaluate on.
 
         Raises:
             LeanposeError: the options do not describe one.
@@ -223,19 +227,21 @@ class DatasetConfig(Section):
 def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".", *, training: bool) -> PoseDataset:
     """Read a data set's people in the keypoints of `skeleton`, matched by name; what the set does not label has v = 0.
 
-    People without a labelled keypoint and crowd regions are left out, as the papers' toolbox does in training and with
-    labelled boxes alike; `ground_truth` still holds them, since OKS evaluation ignores what is found there.
+    People without a labelled keypoint and crowd regions are skipped, as in mmpose, in training and with ground-truth
+    boxes alike; `ground_truth` still holds them, since OKS evaluation ignores predictions there.
 
     Args:
         config: the data set; its relative paths start at `root`.
-        skeleton: of the model that will see the people.
+        skeleton: of the model.
         training: whether for training (`repeat` counts) or for evaluation (`bbox_file` counts).
 
     Raises:
-        LeanposeError: a file or folder is missing, cut off or wrong, or no person is left.
+        LeanposeError: a file or folder is missing, truncated or wrong, or no person is left.
     """
     if training and config.bbox_file is not None:
-        raise LeanposeError(f"The data set '{config.title}' names detected boxes, but training uses the labelled ones.")
+        raise LeanposeError(
+            f"The data set '{config.title}' has a bbox_file, which is only for evaluation; training uses ground-truth boxes."
+        )
     read = pkgutil.resolve_name(READERS[config.format].function)
     source = config.title if config.annotations is None else Path(root) / config.annotations
     with _without_garbage_collection(), any_damage("data set", source):
@@ -251,7 +257,7 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     people = _hide_labels(dataset.people, config)
     if not people:
         raise LeanposeError(
-            f"Nobody of the data set '{config.title}' keeps a label (labelled_people, labelled_keypoints)."
+            f"The data set '{config.title}' has no labels left after labelled_people and labelled_keypoints."
         )
     (account,) = dataset.accounts
     account.left_out["whose labels are hidden (labelled_people, labelled_keypoints)"] += len(dataset.people) - len(
@@ -262,7 +268,7 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
 
 
 def _require_numbers(dataset: PoseDataset, source: object) -> None:
-    """See that everybody's numbers can be computed with in float32: one that overflows would spoil the whole batch.
+    """Check that everybody's numbers can be computed with in float32: one that overflows would spoil the whole batch.
 
     Raises:
         LeanposeError: somebody's cannot.
@@ -274,13 +280,13 @@ def _require_numbers(dataset: PoseDataset, source: object) -> None:
     boxes = np.stack([person.box for person in people])
     others = np.array([(person.area**0.5 if person.area >= 0 else np.nan, person.score) for person in people])
     with np.errstate(invalid="ignore"):
-        wrong = [~(np.abs(values) < FARTHEST).all(axis=1) for values in (points, boxes, others)]
+        wrong = [~(np.abs(values) < MAX_COORDINATE).all(axis=1) for values in (points, boxes, others)]
     for values, what in zip(wrong, ("keypoints", "box", "area or score"), strict=True):
         if values.any():
             person = people[int(np.flatnonzero(values)[0])]
             raise LeanposeError(
-                f"Person {person.person_id} of image {person.image_id} ({person.image}) of {source} has a number that cannot be "
-                f"right: the {what} {'is' if what != 'keypoints' else 'are'} not finite, or above {FARTHEST:g}."
+                f"Person {person.person_id} of image {person.image_id} ({person.image}) of {source} has a number that "
+                f"cannot be right: the {what} {'is' if what != 'keypoints' else 'are'} not finite, or above {MAX_COORDINATE:g}."
             )
 
 
@@ -303,7 +309,8 @@ def _hide_labels(people: list[PoseAnnotation], config: DatasetConfig) -> list[Po
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Records of 100,000 people are millions of objects; going through them again and again takes as long as making them."""
+    """Records of 100,000 people are millions of objects; going through them again and again takes as long as making
+    them."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,5 +1,5 @@
-"""SLEAP's `.slp` projects, through the package `sleap-io`: user-labelled frames of videos, of image sequences, or of a package that holds
-them."""
+"""SLEAP's `.slp` projects, through the package `sleap-io`: user-labelled frames of videos, of image sequences, or of a
+package that holds them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def load_sleap(path: Path) -> LabelSet:
     """The labels of a project. Its symmetries are the pairs that change places in the mirror.
 
     Raises:
-        LeanposeError: `sleap-io` is not installed, the file is damaged, or its frames are of several kinds.
+        LeanposeError: `sleap-io` is not installed, the file is corrupt, or its frames are of several kinds.
     """
     if importlib.util.find_spec("sleap_io") is None:
         raise LeanposeError(
@@ -49,7 +49,7 @@ def load_sleap(path: Path) -> LabelSet:
         )
     import sleap_io  # pyright: ignore[reportMissingImports]  # an extra, and heavy
 
-    with read_errors("project", path, Exception, kind="damaged or no project of SLEAP"):
+    with read_errors("project", path, Exception, kind="corrupt or not a project of SLEAP"):
         project = sleap_io.load_slp(str(path), open_videos=False)
     if not project.skeletons:
         raise LeanposeError(f"{path} has no skeleton.")

@@ -39,7 +39,7 @@ def open_video_file(path: Path) -> InputContainer:
     import av  # heavy
 
     if not path.is_file():
-        raise VideoError(f"{path} is no file." if path.exists() else f"There is no video file {path}.")
+        raise VideoError(f"{path} is not a file." if path.exists() else f"There is no video file {path}.")
 
     try:
         if not path.stat().st_size:
@@ -60,17 +60,15 @@ def open_video_file(path: Path) -> InputContainer:
     except OSError as error:
         raise VideoError(f"The video {path} cannot be read: {error.strerror or error}.") from error
     except av.FFmpegError as error:
-        raise VideoError(
-            f"The video {path} cannot be opened: it is damaged, cut off before its end, or no video at all."
-        ) from error
+        raise VideoError(f"The video {path} cannot be opened: it is corrupt, truncated, or not a video.") from error
 
 
-def is_picture(container: InputContainer) -> bool:
+def is_image(container: InputContainer) -> bool:
     """Whether what FFmpeg has opened is a still image."""
     return container.format.name.endswith("_pipe") or container.format.name == "image2"
 
 
-def moving_picture(container: InputContainer) -> VideoStream | None:
+def moving_image(container: InputContainer) -> VideoStream | None:
     """The first video stream that is not the cover of a record."""
     from av.stream import Disposition
 
@@ -83,14 +81,14 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
     Raises:
         VideoError: there is none, or it cannot be decoded.
     """
-    if is_picture(container):
-        raise VideoError(f"{name} is a picture, not a video, whatever its name ends with.")
-    stream = moving_picture(container)
+    if is_image(container):
+        raise VideoError(f"{name} is an image, not a video, whatever its name ends with.")
+    stream = moving_image(container)
     if stream is None:
-        only = " only audio" if container.streams.audio else " no pictures"
-        raise VideoError(f"{name} is no video: it holds{only}.")
+        only = " only audio" if container.streams.audio else " no images"
+        raise VideoError(f"{name} is not a video: it holds{only}.")
     if stream.codec_context is None:
-        raise VideoError(f"The video {name} is damaged, or the installed PyAV (FFmpeg) cannot decode it.")
+        raise VideoError(f"The video {name} is corrupt, or the installed PyAV (FFmpeg) cannot decode it.")
     return stream
 
 

@@ -72,11 +72,12 @@ def check_data(
 
 
 def _checked_files(path: Path) -> list[Path]:
-    """The files to check: those given, or those of a folder that may hold labels; a folder of Labelme's files is one."""
+    """The files to check: those given, or those of a folder that may hold labels; a folder of Labelme's files is
+    one."""
     if path.is_dir() and format_of(path) == "labelme":
         return [path]
     files = label_files(path)
-    # A file of settings is no damaged file of labels, but where there is nothing else it is named.
+    # A file of settings is not a corrupt file of labels, but where there is nothing else it is named.
     held = [file for file in files if file.suffix not in (".yaml", ".yml", ".csv") or format_of(file) is not None]
     return held or files
 
@@ -104,7 +105,7 @@ def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
 
 
 def _find_duplicates(sets: list[CheckedSet], hashes: Hashes) -> None:
-    """Add pictures that occur twice in a set, or in two sets: a leak where these are different splits, or where the file
+    """Add images that occur twice in a set, or in two sets: a leak where these are different splits, or where the file
     itself names splits."""
     for checked in sets:
         by_digest = defaultdict(list)

@@ -19,7 +19,7 @@ _CELL = (260, 200)
 def draw_contact_sheet(
     report: CheckReport, *, tiles: int = 48, columns: int = 8, seed: int = 0
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture of people and their labels: half of the tiles for findings, one kind after the other, the rest drawn
+    """An image of people and their labels: half of the tiles for findings, one kind after the other, the rest drawn
     at random from all people, since what no rule finds is found by looking.
 
     Raises:
@@ -63,7 +63,7 @@ def _tile(image: ImageRef, person: CheckedPerson | None, skeleton: Skeleton) -> 
         corners = np.concatenate([corners, xywh_to_xyxy(np.array(person.valid_box)).reshape(2, 2)])
     if not len(corners):
         return pixels
-    # What lies far outside is shown as black beside the image, up to half of its size.
+    # What lies far outside is shown as black next to the image, up to half of its size.
     limit = np.array([pixels.shape[1], pixels.shape[0]])
     low, high = np.clip([corners.min(axis=0), corners.max(axis=0)], -limit / 2, 1.5 * limit)
     margin = 0.2 * max((high - low).max(), 20)

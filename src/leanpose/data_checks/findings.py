@@ -80,7 +80,7 @@ class Spread:
 
     Attributes:
         sigma: as OKS takes it, a fraction of the square root of the person's area.
-        repeats: how many people it was measured on.
+        repeats: how many people it was computed from.
         against: the other annotator's file; None where the file itself labels people twice.
     """
 
@@ -127,7 +127,7 @@ class CheckedSet:
         return any(finding.kind == "fractions" for finding in self.findings)
 
     def account_sentences(self) -> list[str]:
-        """The account, which keypoints change places in a mirrored picture, and how far repeated labels lie apart."""
+        """The account, which keypoints change places in a mirrored image, and how far repeated labels lie apart."""
         names, alone = self.skeleton.keypoints, self.skeleton.unpaired_sides
         pairs = ", ".join(f"{names[a]} / {names[b]}" for a, b in self.skeleton.pairs[:_SHOWN_PAIRS])
         more = len(self.skeleton.pairs) - _SHOWN_PAIRS

@@ -1,15 +1,15 @@
 """Left and right that look exchanged, measured by what the set itself shows: works for any skeleton with mirror pairs.
 
-The lines from right to left of a body's pairs (wings, ears, feet) all run across the body: in an image they are parallel and point
-the same way, but for limbs that move and views from the side. How wide each pair is and how far it strays is learnt from the set
-(`_Model`), and a pair that points the other way although that is far beyond its straying is a suspect. Where nearly everybody is seen
-from the same face, as from above, a pair also lies the same way round, seen along the body's length (`_turned_over`): that shows
-who has all pairs exchanged, or is seen from the other face: nobody can tell these two apart, so that many are such is a question and
-no fault.
+The lines from right to left of a body's pairs (wings, ears, feet) all run across the body: in an image they are
+parallel and point the same way, but for limbs that move and views from the side. How wide each pair is and how far it
+strays is learned from the set (`_Model`), and a pair that points the other way although that is far beyond its straying
+is a suspect. Where nearly everybody is seen from the same face, as from above, a pair also lies the same way round,
+seen along the body's length (`_turned_over`): that shows who has all pairs exchanged,
+or is seen from the other face: nobody can tell these two apart, so that many are such is a question and not a fault.
 
-Limbs and views go from one way to the other step by step, exchanged labels do not: both rules hold only where those in between are
-few. Human bodies cross their arms and legs, twist and turn round so often that only the anatomical rules of `swapped_pairs` speak of
-them.
+Limbs and views go from one way to the other step by step, exchanged labels do not: both rules hold only where those in
+between are few. Human bodies cross their arms and legs, twist and turn round so often that only the anatomical rules of
+`swapped_pairs` speak of them.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from leanpose.data_checks.findings import CheckedSet
 from leanpose.data_checks.people import swapped_pairs
 from leanpose.skeleton import Skeleton
 
-_FEWEST = 8  # people who show a pair, or a turn
+_MIN_PEOPLE = 8  # people who show a pair, or a turn
 _ROUNDS = 4  # of learning how pairs lie and which are exchanged
 _EVIDENCE = 9.0  # log-likelihood ratio of exchanged against straying: 4.2 standard deviations
-_MOST = 0.4  # of the people who show it may differ; of more nobody can say who is right
+_MAX_SHARE = 0.4  # of the people who show it may differ; of more nobody can say who is right
 _FEW = 0.03  # people between the two ways, with those who differ: so few are chance
 _TYPICAL = 4.0  # standard deviations within which a pair that is exchanged back lies where others do
 _FLOOR = 0.01  # of the person's extent: no label is more exact
@@ -36,9 +36,9 @@ _RIGID = 2.5  # times its spread: a turn that is the same on nearly everybody
 _AGAINST, _CLEAR = -0.5, 0.25  # of the usual turn: below and above these a turn is one or the other
 _AGREE = 0.75  # share of somebody's turns that are the other
 _HUMAN = {"left_shoulder", "left_wrist", "left_hip"}  # keypoints of a human body
-_MOST_PAIRS = 16  # of a whole body those of its first keypoints
+_MAX_PAIRS = 16  # of a whole body those of its first keypoints
 _PARALLEL, _WIDE = 0.8, 0.06  # cosine, and share of the extent, of pairs of which each two are compared
-_FEWEST_COMPARED = 20  # people
+_MIN_COMPARED = 20  # people
 _PAIR_MIXED, _PAIR_EXCHANGED = 0.3, 0.9  # shares; of real people, ankles reach 0.2 and others 0.1
 _MIXED, _MIXED_PEOPLE = 0.08, 5  # share and number of suspects that spoil a training
 
@@ -107,13 +107,13 @@ class _Pairs:
 
 
 def _pairs_of(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> _Pairs:
-    pairs = skeleton.pairs[:_MOST_PAIRS]
+    pairs = skeleton.pairs[:_MAX_PAIRS]
     labelled = points[..., 2] > 0
     xy = points[..., :2] / _extents(points[..., :2], labelled)[:, None, None]
     left, right = (list(side) for side in zip(*pairs, strict=True))
     both, middle = labelled[:, left] & labelled[:, right], (xy[:, left] + xy[:, right]) / 2
     in_pairs = {index for pair in skeleton.pairs for index in pair}
-    alone = [k for k in range(len(skeleton)) if k not in in_pairs][:_MOST_PAIRS]
+    alone = [k for k in range(len(skeleton)) if k not in in_pairs][:_MAX_PAIRS]
     return _Pairs(
         [f"{skeleton.keypoints[a]} / {skeleton.keypoints[b]}" for a, b in pairs],
         xy[:, left] - xy[:, right],
@@ -125,7 +125,8 @@ def _pairs_of(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> _Pairs:
 
 
 def exchanged_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict[str, float]:
-    """Of each pair the share of people on whom it lies the other way round than another pair (the median over the others).
+    """Of each pair the share of people on whom it lies the other way round than another pair (the median over the
+    others).
 
     Args:
         points: x, y in pixels, visibility.
@@ -139,7 +140,7 @@ def exchanged_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> 
         seen = wide[:, p, None] & wide
         along, back = (seen & (cosine > _PARALLEL)).sum(axis=0), (seen & (cosine < -_PARALLEL)).sum(axis=0)
         askew = seen.sum(axis=0) - along - back
-        shown = (along + back >= _FEWEST_COMPARED) & ((askew <= back) | (back <= along / 4))
+        shown = (along + back >= _MIN_COMPARED) & ((askew <= back) | (back <= along / 4))
         shown[p] = False
         if shown.any():
             # A pair that is exchanged differs from all others, the others from it alone.
@@ -177,8 +178,8 @@ def learnt_swaps(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict
 
 @dataclass(frozen=True)
 class _Model:
-    """How pairs lie: the line across pair p is `width[p]` times the body's lateral axis, and strays from it by `spread[p]` along
-    each axis, in units of the person's extent."""
+    """How pairs lie: the line across pair p is `width[p]` times the body's lateral axis, and strays from it by
+    `spread[p]` along each axis, in units of the person's extent."""
 
     width: Float[np.ndarray, " P"]
     spread: Float[np.ndarray, " P"]
@@ -203,7 +204,7 @@ class _Model:
         width, spread = self.width.copy(), self.spread.copy()
         for p in range(len(width)):
             seen = both[:, p] & np.isfinite(variance[:, p])
-            if seen.sum() < _FEWEST:
+            if seen.sum() < _MIN_PEOPLE:
                 continue
             along = (axis[seen, p] ** 2).sum(axis=-1)
             long = along >= np.median(along)
@@ -219,8 +220,8 @@ class _Model:
     def evidence(
         self, lines: Float[np.ndarray, "N P 2"], turned: Float[np.ndarray, "N P 2"], both: Bool[np.ndarray, "N P"]
     ) -> tuple[Float[np.ndarray, "N P"], Float[np.ndarray, "N P"], Bool[np.ndarray, "N P"]]:
-        """For each line the log-likelihood ratio of lying as it should against being exchanged, what it would be without straying,
-        and whether it would lie as others do if it were exchanged back."""
+        """For each line the log-likelihood ratio of lying as it should against being exchanged, what it would be
+        without straying, and whether it would lie as others do if it were exchanged back."""
         axis, variance = self.lateral(turned, both)
         shown = both & np.isfinite(variance)
         scale = np.where(shown, self.spread**2 + np.where(shown, variance, 0.0) * self.width**2, np.inf)
@@ -230,7 +231,8 @@ class _Model:
         return ratio, expected, typical
 
     def turned(self, lines: Float[np.ndarray, "N P 2"], both: Bool[np.ndarray, "N P"]) -> Float[np.ndarray, "N P 2"]:
-        """The lines with those turned that look exchanged, one after the other, the likeliest first, of everybody half at most."""
+        """The lines with those turned that look exchanged, one after the other, the likeliest first, of everybody half
+        at most."""
         turned, rows = lines.copy(), np.arange(len(lines))
         for _ in range(lines.shape[1] // 2):
             ratio, _, typical = self.evidence(turned, turned, both)
@@ -243,13 +245,13 @@ class _Model:
 
 
 def _turned_over(pairs: _Pairs, p: int) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
-    """The people on whom a pair lies on the other side of the body's length than on nearly everybody, whatever two points of the
-    middle show that length; and those on whom it clearly does not."""
+    """The people on whom a pair lies on the other side of the body's length than on nearly everybody, whatever two
+    points of the middle show that length; and those on whom it clearly does not."""
     count, line = len(pairs.across), pairs.across[:, p]
     turns, against, between = np.zeros(count), np.zeros(count), np.zeros(count)
     for a, b in combinations(range(pairs.places.shape[1]), 2):
         shown = pairs.both[:, p] & pairs.there[:, a] & pairs.there[:, b]
-        if shown.sum() < _FEWEST:
+        if shown.sum() < _MIN_PEOPLE:
             continue
         length = pairs.places[:, b] - pairs.places[:, a]
         turn = line[:, 0] * length[:, 1] - line[:, 1] * length[:, 0]
@@ -276,6 +278,11 @@ def _extents(xy: Float[np.ndarray, "N K 2"], labelled: Bool[np.ndarray, "N K"]) 
 
 
 def _tells(shown: Bool[np.ndarray, " N"], differ: Bool[np.ndarray, " N"], between: Bool[np.ndarray, " N"]) -> bool:
-    """Whether those who differ are labelled otherwise, rather than the end of what goes step by step from one way to the other."""
+    """Whether those who differ are labelled otherwise, rather than the end of what goes step by step from one way to
+    the other."""
     count, few, middle = int(shown.sum()), int(differ.sum()), int(between.sum())
-    return count >= _FEWEST and few <= _MOST * count and (middle <= few / 2 or middle + few <= max(1, _FEW * count))
+    return (
+        count >= _MIN_PEOPLE
+        and few <= _MAX_SHARE * count
+        and (middle <= few / 2 or middle + few <= max(1, _FEW * count))
+    )

@@ -1,4 +1,4 @@
-"""Pictures without labels: the teacher finds the people and their poses, and the taught student learns from these too."""
+"""Unlabelled images: the teacher pseudo-labels them, and the distilled student also learns from these labels."""
 
 from __future__ import annotations
 
@@ -10,95 +10,95 @@ from pathlib import Path
 
 from leanpose.data.coco_file import parse_coco
 from leanpose.data.inputs import Clip, find_inputs
-from leanpose.distillation.plan import TAUGHT, DistillationPlan
-from leanpose.drawing.files import write_picture
+from leanpose.distillation.plan import DISTILLED, DistillationPlan
+from leanpose.drawing.files import write_image
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json, staging_folder
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.inference.folders import predict_pictures
+from leanpose.inference.folders import predict_images
 from leanpose.locks import lock_file, lock_folder
 from leanpose.video.animation import open_reader
 from leanpose.video.reader import looks_like_video
 
 LOG = logging.getLogger(__name__)
 CONFIDENT = 0.5
-"""The teacher's keypoints from this score on are labels."""
+"""Minimum score of the teacher's keypoints that become labels."""
 
 
 FRAME_SECONDS = 0.5
-"""Of a video, a frame this often is labelled: neighbours show the same pose."""
+"""Seconds between the labelled frames of a video: neighbouring frames show the same pose."""
 
 
 @dataclass(frozen=True)
 class TeacherLabels:
-    """A file of labels that a teacher has made.
+    """A file of pseudo-labels.
 
     Attributes:
         file: COCO annotations with a score for each keypoint.
-        images: the folder that their names start at.
-        people, pictures, empty: how many people, pictures, and pictures without anybody.
-        skipped: pictures that could not be read.
-        stopped: whether the user stopped it, so that pictures behind these have no labels.
+        root: the folder that image names are relative to.
+        people, images, empty: number of people, images, and images without people.
+        skipped: number of images that could not be read.
+        stopped: whether the user stopped it, so that the remaining images have no labels.
     """
 
     file: Path
-    images: Path
+    root: Path
     people: int
-    pictures: int
+    images: int
     empty: int
     skipped: int = 0
     stopped: bool = False
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} that could not be read" if self.skipped else ""
-        end = "; stopped before its end" if self.stopped else ""
-        return f"{self.people} people in {self.pictures} pictures ({self.empty} without anybody{skipped}): {self.file}{end}"
+        end = "; stopped early" if self.stopped else ""
+        return f"{self.people} people in {self.images} images ({self.empty} without people{skipped}): {self.file}{end}"
 
 
-def label_pictures(
+def label_images(
     source: Path,
     teacher: str,
     file: Path,
     *,
     detector: str = "auto",
-    threshold: float = CONFIDENT,
+    keypoint_threshold: float = CONFIDENT,
     skeleton: str | None = None,
 ) -> TeacherLabels:
-    """Label the people of pictures.
+    """Pseudo-label the people in images.
 
     Args:
-        source: a folder of pictures, one picture, or a video, of which a frame every half second is written to a folder
-            beside `file`, with its name.
-        teacher: what `PoseEstimator` takes as a model.
-        file: to write; a video's frames must not be there yet.
-        detector: finds the people.
-        threshold: keypoints below this score are not labelled.
-        skeleton: names the keypoints of an exported teacher that does not name them.
+        source: a folder of images, one image, or a video, of which a frame every half second is written to a folder
+            next to `file`, with its name.
+        teacher: a model as for `PoseEstimator`.
+        file: file to write; a video's frames must not exist yet.
+        detector: the person detector.
+        keypoint_threshold: minimum score of a labelled keypoint.
+        skeleton: skeleton of an exported teacher that does not name its keypoints.
 
     Raises:
-        LeanposeError: there is no picture, none can be read, nobody is found in them, or another process writes the file. What
-            was there before stays then.
+        LeanposeError: there is no image, none can be read, no people are detected, or another process writes the file.
+            An existing file is then kept.
     """
     found = find_inputs([str(source)], is_video=looks_like_video)
-    pictures, root = found.pictures, found.root or source
-    of_videos = bool(found.clips) and not pictures
+    images, root = found.images, found.root or source
+    of_videos = bool(found.clips) and not images
     if of_videos:
         root = file.with_suffix("")
     elif found.clips:
-        LOG.warning(f"{source}: {len(found.clips)} videos beside the pictures are not labelled; name them one by one.")
+        LOG.warning(f"{source}: {len(found.clips)} videos in the folder are not labelled; give them one by one.")
     if found.unreadable:
-        LOG.warning(f"{source}: {len(found.unreadable)} folders may not be read: {', '.join(found.unreadable[:3])}.")
+        LOG.warning(f"{source}: {len(found.unreadable)} folders are not readable: {', '.join(found.unreadable[:3])}.")
     with lock_file(file), lock_folder(root) if of_videos else nullcontext(), staging_folder(file) as staging:
         if of_videos:
             for clip in found.clips:
                 _write_frames(clip, root)
-            pictures = find_inputs([str(root)]).pictures
-        if not pictures:
-            raise LeanposeError(f"There is no picture in {source}.")
+            images = find_inputs([str(root)]).images
+        if not images:
+            raise LeanposeError(f"There is no image in {source}.")
         estimator, labels = PoseEstimator(teacher, detector, skeleton=skeleton), staging / file.name
-        outcome = predict_pictures(estimator, pictures, labels=labels, label_threshold=threshold)
+        outcome = predict_images(estimator, images, labels=labels, keypoint_threshold=keypoint_threshold)
         if not outcome.people:
-            raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} pictures of {source}.")
+            raise LeanposeError(f"{teacher} detects no people in the {outcome.done} images of {source}.")
         os.replace(labels, file)
     skipped = len(outcome.skipped)
     found_in = outcome.people, outcome.done, outcome.empty, skipped, outcome.stopped
@@ -106,21 +106,21 @@ def label_pictures(
 
 
 def _write_frames(clip: Clip, folder: Path) -> None:
-    """A JPEG file of every half second of a video."""
+    """Write a JPEG file for every half second of a video."""
     folder.mkdir(parents=True, exist_ok=True)
     due, stem = 0.0, Path(clip.name).stem
     with open_reader(clip.source) as frames:
         for number, frame in enumerate(frames):
             if frame.seconds >= due:
-                write_picture(frame.pixels, folder / f"{stem}-{number:06d}.jpg")
+                write_image(frame.pixels, folder / f"{stem}-{number:06d}.jpg")
                 due = frame.seconds + FRAME_SECONDS
 
 
 def read_labels(file: Path, source: Path) -> TeacherLabels:
-    """What `label_pictures` has written before.
+    """Read what `label_images` has written.
 
     Raises:
-        LeanposeError: the file is damaged, or none that `label_pictures` has written.
+        LeanposeError: the file is corrupt, or was not written by `label_images`.
     """
     content = parse_coco(load_json(file, "annotation file"), file)
     frames = file.with_suffix("")
@@ -131,13 +131,13 @@ def read_labels(file: Path, source: Path) -> TeacherLabels:
 
 
 def with_unlabelled(plan: DistillationPlan, labels: TeacherLabels) -> DistillationPlan:
-    """The plan whose taught student learns from these people too, in as many steps as the plain one."""
+    """The plan whose distilled student also learns from these people, in as many steps as the baseline."""
     values = plan.values
-    data = values["rows"][TAUGHT].get("data") or values["data"]
+    data = values["rows"][DISTILLED].get("data") or values["data"]
     source = {
         "format": "coco",
-        "name": labels.images.name,
-        "images": str(labels.images),
+        "name": labels.root.name,
+        "images": str(labels.root),
         "annotations": str(labels.file.resolve()),
     }
-    return plan.with_taught_data([*data["train"], source], f"The teacher labelled {labels}.")
+    return plan.with_distillation_data([*data["train"], source], f"The teacher labelled {labels}.")

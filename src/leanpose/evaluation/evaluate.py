@@ -1,13 +1,13 @@
-"""Run a model over the people of a data set, in their boxes, and measure it.
+"""Run a model over the people of a data set, in their boxes, and evaluate it.
 
-How far AP depends on which images were measured, a bootstrap over images says (Efron, 1979).
+Confidence intervals of AP are by a bootstrap over images (Efron, 1979).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 from typing_extensions import Unpack
 
 from leanpose.backends.base import Backend, Precision, TorchBackend
+from leanpose.choices import Cycle, Metric, OksMetric
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset, start_worker
 from leanpose.data.margin import require_whole_views
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import (
-    BoxMetric,
     Ranking,
     average_precision,
     labelled_parts,
@@ -34,16 +34,10 @@ from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import FLIP_TEST, Skeleton
 
-OksMetric = Literal[BoxMetric, "wholebody"]
-"""What is measured: COCO's ten figures, CrowdPose's nine, or COCO's and AP and AR of each part (`part_metrics`)."""
-
-Metric = Literal[OksMetric, "mpii"]
-"""The same, or MPII's PCKh (`pckh`)."""
-
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name, the poses they were measured on, and the images that could not be read."""
+    """Metrics by name, the evaluated poses, and the images that could not be read."""
 
     metrics: dict[str, float]
     results: PosePredictions
@@ -55,21 +49,21 @@ def predict_people(
     people: Sequence[PoseAnnotation],
     *,
     batch_size: int = 64,
-    workers: int = 0,
+    num_workers: int = 0,
     flip_test: bool = True,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[PosePredictions, dict[str, str]]:
     """The poses of these people, in image pixels, and the images that could not be read with the reason.
 
     Args:
-        backend: what computes: a model in torch, or an exported file.
-        people: whose boxes are looked at; labels are not used.
+        backend: a model in torch, or an exported file.
+        people: the people, whose boxes are used; labels are not.
         flip_test: average with the mirrored crop.
         advance: called with the number of people done, after each batch.
 
     Raises:
-        LeanposeError: there are images, and none can be read; a pack shows less than the model sees; or with a flip test a
-            keypoint's other side is missing.
+        LeanposeError: there are images, and none can be read; a pack shows less than the model sees; or with a flip
+            test a keypoint's other side is missing.
     """
     spec = backend.spec
     if flip_test:
@@ -86,7 +80,7 @@ def predict_people(
     loader = DataLoader(
         dataset,
         batch_size=batch_size,
-        num_workers=workers,
+        num_workers=num_workers,
         collate_fn=dataset.collate,
         worker_init_fn=start_worker,
         pin_memory=backend.device.type == "cuda",
@@ -136,9 +130,9 @@ def evaluate(
     people: PoseDataset,
     *,
     batch_size: int = 64,
-    workers: int = 0,
+    num_workers: int = 0,
     flip_test: bool = True,
-    cycle: Literal["first", "last"] = "first",
+    cycle: Cycle = "first",
     precision: Precision = "fp32",
     metric: Metric = "coco",
     advance: Callable[[int], None] = lambda _: None,
@@ -146,11 +140,11 @@ def evaluate(
 ) -> Evaluation:
     """OKS AP and AR of a model on a data set, or in the metric `mpii` its PCKh.
 
-    Keypoints that the data set labels on nobody (a neck on COCO) take no part, neither in OKS nor in the score.
+    Keypoints that the data set never labels (a neck on COCO) are excluded, from OKS and from the score.
 
     Raises:
-        LeanposeError: the data set has no ground truth, none of the images can be read, or the model's skeleton lacks what
-            the metric needs (`wholebody`: parts; `mpii`: MPII's joints).
+        LeanposeError: the data set has no ground truth, none of the images can be read, or the model's skeleton lacks
+            what the metric needs (`wholebody`: parts; `mpii`: MPII's joints).
     """
     ground_truth_of(people)  # before the work, not after it
     if metric == "wholebody":
@@ -159,7 +153,7 @@ def evaluate(
         require_mpii(model.skeleton)
     backend = TorchBackend(model, model.device, precision, cycle=cycle)
     results, broken = predict_people(
-        backend, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test, advance=advance
+        backend, people.people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test, advance=advance
     )
     if metric == "mpii":
         readable = [person for person in people.people if str(person.image) not in broken]
@@ -190,18 +184,18 @@ def coco_ap(
 
 
 def ground_truth_of(people: PoseDataset) -> dict:
-    """What a data set is measured against.
+    """The ground truth of a data set.
 
     Raises:
         LeanposeError: it has none.
     """
     if people.ground_truth is None:
-        raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
+        raise LeanposeError(f"The data set {people.name} has no ground truth to evaluate against.")
     return people.ground_truth
 
 
 def labelled_only(ground_truth: dict) -> tuple[dict, list[int]]:
-    """The ground truth without the keypoints that nobody in it has, and the indices of those that stay."""
+    """The ground truth without the keypoints that it never labels, and the indices of the others."""
     annotations = ground_truth["annotations"]
     points = np.array([a["keypoints"] for a in annotations if a.get("num_keypoints", 1) > 0], np.float64)
     if points.size == 0:
@@ -223,14 +217,15 @@ def bootstrap_ap(
     seed: int = 0,
     **ranking: Unpack[Ranking],
 ) -> Float[np.ndarray, "models draws"]:
-    """AP on as many images as the data set has, drawn from them with replacement, again and again.
+    """Bootstrap samples of AP: as many images as the data set has, sampled with replacement.
 
-    All models are measured on the same draws, so the differences between two rows are those of one model to another.
+    All models use the same samples, so the difference between two rows is a sample of the difference between two
+    models.
 
     Args:
         results: of each model, in the keypoints of `skeleton`.
         people: the data set, with its ground truth.
-        draws: how often the images are drawn.
+        draws: number of bootstrap samples.
 
     Raises:
         LeanposeError: the data set has no ground truth.

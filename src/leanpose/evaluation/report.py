@@ -1,4 +1,4 @@
-"""One model on one data set: every figure this package knows, as a table for people and as JSON for programs."""
+"""Evaluation of one model on one data set: all metrics, as a table for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 from typing_extensions import Unpack
 
+from leanpose.choices import BoxMetric, Cycle, Metric, Scoring, Suppression
 from leanpose.console import make_console
 from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.evaluation.ap import (
-    BoxMetric,
     Ranking,
-    Suppression,
     best_of_images,
     has_parts,
     keypoint_similarity,
     part_rows,
     rank_people,
 )
-from leanpose.evaluation.evaluate import Metric, evaluate, ground_truth_of, labelled_only
+from leanpose.evaluation.evaluate import evaluate, ground_truth_of, labelled_only
 from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, head_sizes, missing_mpii, pck, pckh, torso_sizes
-from leanpose.evaluation.predictions import PosePredictions, Scoring
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.files import atomic_write
 from leanpose.locks import lock_together
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import FLIP_TEST, Skeleton
 
 PRIMARY_METRICS = {"AP": "AR", "PCKh@0.5": "PCKh@0.1", "top-1": "top-5"}
-"""The figures that a validation is judged by, with what is shown beside each; of all that was measured the first of them counts."""
+"""The figures that a validation is judged by, with what is shown beside each; of all that was measured the first of
+them counts."""
 
 MIN_OKS = 0.5
 """A predicted person less similar to a labelled one is not taken for it in the keypoint table."""
@@ -43,24 +43,24 @@ MIN_OKS = 0.5
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 PCK_TOLERANCE = 0.1
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 """A terminal shows the table by keypoint up to this many; a whole body's is for programs."""
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What was measured, on what, and how.
+    """The evaluation of a model on a data set.
 
     Attributes:
-        settings: everything that the figures depend on.
-        metrics: OKS AP and AR by name. On MPII its PCKh instead. For whole bodies those of all keypoints together, and of
-            each part as `AP face` and so on.
-        keypoint_metrics: PCK and its kin over labelled boxes by name; empty with detected boxes.
-        by_keypoint: one row a keypoint.
+        settings: everything that the metrics depend on.
+        metrics: OKS AP and AR by name. On MPII its PCKh instead. For whole bodies those of all keypoints together, and
+            of each part as `AP face` and so on.
+        keypoint_metrics: PCK and related metrics in ground-truth boxes by name; empty with detected boxes.
+        by_keypoint: one row per keypoint.
         results: the poses.
         broken: images that could not be read, with the reason.
         by_part: `part`, `AP` and `AR`, one row a part, all together first; empty but for whole bodies.
-        account: who of the data set was measured on, and why the others were not, in sentences.
+        account: the data summary, in sentences: who was evaluated, and why others were not.
         image_names: the images' names by their ids.
     """
 
@@ -83,21 +83,21 @@ def evaluation_report(
     scoring: Scoring = "bbox_keypoint",
     nms: Suppression | None = "oks",
     flip_test: bool = True,
-    cycle: Literal["first", "last"] = "first",
+    cycle: Cycle = "first",
     batch_size: int = 32,
-    workers: int = 0,
+    num_workers: int = 0,
     advance: Callable[[int, int], None] = lambda count, total: None,
 ) -> EvaluationReport:
     """Run a model over a data set and evaluate it.
 
     `advance` is called after each batch with its number of people and that of all.
 
-    PCK, PCKh and AUC need each pose's own label, so they are measured where the boxes are the labelled ones. Where the set
-    labels more than one part of the model's skeleton (body, feet, face, hands), each is measured. On MPII a model that finds
-    its joints is measured by PCKh in place of AP.
+    PCK, PCKh and AUC need the label of each pose, so they are only computed in ground-truth boxes. If the set labels
+    more than one part of the model's skeleton (body, feet, face, hands), each is evaluated. On MPII a model with its
+    joints is evaluated by PCKh instead of AP.
 
     Raises:
-        LeanposeError: the data set cannot be read, or holds nothing to measure against.
+        LeanposeError: the data set cannot be read, or has no ground truth.
     """
     if flip_test:
         model.skeleton.require_pairs(FLIP_TEST)
@@ -105,7 +105,7 @@ def evaluation_report(
     ground_truth, labelled = labelled_only(ground_truth_of(people))
     metric = metric_of(source, model.skeleton, labelled)
     evaluation = evaluate(
-        model, people, batch_size=batch_size, workers=workers, flip_test=flip_test, cycle=cycle, scoring=scoring, nms=nms,
+        model, people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test, cycle=cycle, scoring=scoring, nms=nms,
         metric=metric, advance=lambda count: advance(count, len(people.people)),
     )  # fmt: skip
     results, broken = evaluation.results, evaluation.broken
@@ -185,7 +185,7 @@ def _keypoint_metrics(
 
 
 def print_report(report: EvaluationReport) -> None:
-    """The figures as tables on the terminal."""
+    """Print the metrics as tables."""
     from rich.table import Table
     from rich.text import Text
 
@@ -216,7 +216,7 @@ def print_report(report: EvaluationReport) -> None:
     if report.by_part:
         parts = ((p["part"].replace("_", " "), percent(p["AP"]), percent(p["AR"])) for p in report.by_part)
         show(["part", "AP", "AR"], parts)
-    if len(report.by_keypoint) > MOST_ROWS:
+    if len(report.by_keypoint) > MAX_ROWS:
         console.print(f"The table of {len(report.by_keypoint)} keypoints goes to --out FILE.json.")
     else:
         columns = {"labelled": "labels", "matched": "found", "oks": "OKS", "recall": "recall", "error": "error/√area",
@@ -232,7 +232,7 @@ def _cell(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share in percent; a dash for -1, which stands for nothing to measure."""
+    """A fraction in percent; a dash for -1, which means not available."""
     return f"{100 * value:.1f}" if value >= 0 else "–"
 
 
@@ -253,7 +253,7 @@ def write_report(report: EvaluationReport, out: Path | None, results: Path | Non
         if results is not None:
             with atomic_write(results) as path:
                 poses = report.results.to_coco(boxes=True)
-                # With the names, the list can be used beside the pictures alone (`leanpose predict --boxes`).
+                # With the names, the list can be used next to the images alone (`leanpose predict --bbox-file`).
                 named = [pose | {"file_name": report.image_names[pose["image_id"]]} for pose in poses]
                 path.write_text(json.dumps(named if report.image_names else poses))
 
@@ -276,15 +276,16 @@ def keypoint_table(
         skeleton: names and OKS constants of the K keypoints.
 
     Returns:
-        A row a keypoint; NaN stands where there is nothing to measure.
+        A row per keypoint; NaN stands where there is nothing to measure.
 
         * `keypoint`: its name.
         * `labelled`: how many people have a label of it; `matched`: how many of them were found.
-        * `oks`: mean of exp(-d² / 2 s² (2σ)²) over the matched ones: what the keypoint contributes to their OKS, in 0..1.
+        * `oks`: mean of exp(-d² / 2 s² (2σ)²) over the matched ones: what the keypoint contributes to their OKS, in
+          0..1.
         * `recall`: what AR would be if a person were this keypoint alone: the share of all labels, those of people who
           were not found included, that are met with a similarity of at least 0.50, 0.55 … 0.95, averaged.
-        * `error`: mean distance from the label over the matched ones, relative to √area of the person; `error_pixels`: the
-          same in pixels.
+        * `error`: mean distance from the label over the matched ones, relative to √area of the person; `error_pixels`:
+          the same in pixels.
         * `pck`: share of the matched ones closer to their label than 0.1 √area.
 
     Raises:
@@ -331,11 +332,11 @@ def keypoint_table(
 
 
 def primary_metric(metrics: Mapping[str, float]) -> str:
-    """The name of the figure by which the best weights are chosen."""
+    """The name of the metric by which the best weights are selected."""
     return next(name for name in PRIMARY_METRICS if name in metrics)
 
 
 def headline(metrics: Mapping[str, float]) -> str:
-    """That figure and the one beside it, in percent."""
+    """That metric and its companion, in percent."""
     name = primary_metric(metrics)
     return "  ".join(f"{each} {100 * metrics[each]:.1f}" for each in (name, PRIMARY_METRICS[name]))

@@ -1,4 +1,5 @@
-"""How a model comes to its answer: what its tokens or queries attend to, what it predicts, how its weights are distributed."""
+"""How a model comes to its answer: what its tokens or queries attend to, what it predicts, how its weights are
+distributed."""
 
 from leanpose.explanation.explain import explain
 from leanpose.explanation.person import look_at

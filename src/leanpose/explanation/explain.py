@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
-from leanpose.drawing.files import write_picture
+from leanpose.drawing.files import write_image
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.explanation import figures
 from leanpose.explanation.person import PersonView, look_at
@@ -97,12 +97,12 @@ def explain(
     return [*drawings, _draw("weights.png", title, figures.draw_weights, compared)]
 
 
-def _draw(name: str, title: str, draw: Callable[..., figures.Picture], *arguments: Any, **options: Any) -> Drawing:
+def _draw(name: str, title: str, draw: Callable[..., figures.Image], *arguments: Any, **options: Any) -> Drawing:
     return Drawing(name, title, draw(*arguments, title=title, **options))
 
 
 def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
-    """See that two models can be compared; the warp of their crops may differ.
+    """Check that two models can be compared; the warp of their crops may differ.
 
     Raises:
         LeanposeError: their keypoints or the size of their crops differ.
@@ -116,7 +116,8 @@ def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
 
 
 def weights_by_layer(model: PoseModel) -> list[Float[np.ndarray, " W"]]:
-    """The matrices of each transformer layer, without biases and norms; without a transformer those of the whole network."""
+    """The matrices of each transformer layer, without biases and norms; without a transformer those of the whole
+    network."""
     layers = [model]
     if isinstance(model, (TokenPose, TransPose)):
         layers = model.layers
@@ -244,8 +245,8 @@ PredictedMaps = tuple[Float[np.ndarray, "K rows columns"], figures.Extent]
 def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -> PredictedMaps | None:
     """What a model predicts of each keypoint as maps; None where it is only points.
 
-    A heatmap as it is; SimCC's two rows of bins as the product of their softmaxes, its peak 1; coordinates with deviations as
-    the Gaussian that DistilPose compares with a heatmap.
+    A heatmap as it is; SimCC's two rows of bins as the product of their softmaxes, its peak 1; coordinates with
+    deviations as the Gaussian that DistilPose compares with a heatmap.
     """
     size = view.shown.shape[0], view.shown.shape[1]
     udp = False
@@ -258,7 +259,8 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
     elif prediction.sigma is None:
         return None
     else:
-        # RLE's deviations are fractions of the crop; DistilPose's are pixels of the teacher's heatmap, a quarter as fine.
+        # RLE's deviations are fractions of the crop; DistilPose's are pixels of the teacher's heatmap, a quarter as
+        # fine.
         rows, columns = (1, 1) if "rle_sigma" in model.provides else (side / 4 for side in model.input_size)
         pixels = prediction.sigma.new_tensor([size[1] / columns, size[0] / rows])
         maps = simulate_heatmaps(prediction.xy, prediction.sigma * pixels, size)[0]
@@ -266,7 +268,7 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
 
 
 def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
-    """Write PNG files in place of those of an earlier explanation; whatever else lies there stays.
+    """Write PNG files instead of those of an earlier explanation; whatever else lies there stays.
 
     Raises:
         LeanposeError: the folder holds something else, or cannot be written.
@@ -282,4 +284,4 @@ def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
         with atomic_write(marker) as path:
             path.write_text("".join(f"{drawing.name}\n" for drawing in drawings))
         for drawing in drawings:
-            write_picture(drawing.image, folder / drawing.name)
+            write_image(drawing.image, folder / drawing.name)

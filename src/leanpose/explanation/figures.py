@@ -1,7 +1,7 @@
 """Figures of attention, predicted maps, decoders and weights, drawn by matplotlib without its global state.
 
-After SDPose (CVPR 2024, Fig. 2, 4 and 5), DistilPose (CVPR 2023, eq. 5 and its attention matrix), TFPose (2021, Fig. 6 to
-12) and PPT (ECCV 2022). Crops and results are RGB uint8, points (x, y) in pixels of the crop; layers and cycles are
+After SDPose (CVPR 2024, Fig. 2, 4 and 5), DistilPose (CVPR 2023, eq. 5 and its attention matrix), TFPose (2021, Fig. 6
+to 12) and PPT (ECCV 2022). Crops and results are RGB uint8, points (x, y) in pixels of the crop; layers and cycles are
 counted from 0 in arguments and from 1 in the figures.
 """
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Crop = UInt8[np.ndarray, "h w 3"]
-Picture = UInt8[np.ndarray, "H W 3"]
+Image = UInt8[np.ndarray, "H W 3"]
 Extent = tuple[float, float, float, float]
-"""Where a map lies on the crop: left, right, bottom and top edge in the crop's pixels, whose centres are at integers."""
+"""Where a map lies on the crop: left, right, bottom and top edge in the crop's pixels, whose centres are at
+integers."""
 
 FAINT = 0.5  # exponent of the colours of attention, so that what is faint beside a strong peak stays visible
 MAX_LAYERS = 12  # in one figure
@@ -34,7 +35,7 @@ MAX_LINKS = 15  # that are drawn
 SMALL_TILE, TILE = 1.45, 2.6  # inches across
 MARK = "#20d0ff"  # stands out from grey and from the colours of heat
 LEVEL_COLOURS = ("#ffd23f", "#ff5d8f", "#3fc1ff")  # fine to coarse; apart for colour-blind eyes and on grey
-LARGEST_DOT, SMALLEST_DOT = 130.0, 1.5  # square points
+MAX_DOT, MIN_DOT = 130.0, 1.5  # square points
 WEIGHTS_SHOWN = 99.8  # per cent of the weights lie in the histogram
 NEAR_ZERO = 0.01  # weights so small are counted; SDPose says "near zero" and gives no number
 
@@ -52,7 +53,7 @@ def tile_grid(count: int, columns: int, width: float, aspect: float) -> tuple[Fi
     return figure, axes[:count]
 
 
-def as_image(figure: Figure, title: str, note: str) -> Picture:
+def as_image(figure: Figure, title: str, note: str) -> Image:
     """The figure in pixels, with a title above and a note below in as many lines as the width needs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -65,7 +66,7 @@ def as_image(figure: Figure, title: str, note: str) -> Picture:
 
 
 def show_tile(axes: Axes, image: Crop, title: str, *, grey: bool = True) -> None:
-    """An image without ticks, which later marks outside of it do not widen; faded where colour is to lie upon it."""
+    """An image without ticks, which later marks outside it do not widen; faded where colour is to lie upon it."""
     axes.imshow(image @ np.array([0.299, 0.587, 0.114]) if grey else image, cmap="gray", vmin=-40, vmax=300)
     axes.set(xticks=[], yticks=[], autoscale_on=False)
     axes.set_title(title, fontsize=9)
@@ -111,7 +112,7 @@ def map_extent(shape: tuple[int, int], size: tuple[int, int], *, udp: bool) -> E
 
     Args:
         udp: the first and the last pixels of map and crop lie on each other, as the UDP warp has it; otherwise only the
-            first do, as the papers' toolbox has it.
+            first do, as mmpose has it.
     """
     less = 1 if udp and min(shape) > 1 else 0
     y, x = ((large - less) / (small - less) for large, small in zip(size, shape, strict=True))
@@ -120,7 +121,7 @@ def map_extent(shape: tuple[int, int], size: tuple[int, int], *, udp: bool) -> E
 
 def draw_attention(
     crop: Crop, attention: Float[np.ndarray, "cycles layers rows columns"], title: str, *, rest: str = "keypoint tokens"
-) -> Picture:
+) -> Image:
     """The attention of one token to the patches: a row of tiles a cycle, a tile a layer, one scale for all.
 
     Args:
@@ -141,18 +142,18 @@ def draw_attention(
         if layer == layers[0] and len(attention) > 1:
             panel.set_ylabel(f"cycle {cycle + 1}", fontsize=10)
     add_scale(figure, axes, colours, "share of the attention\nthat a patch gets")
-    note = f"beside the layer: what all patches get together{rest and f'; {rest} get the rest'} (mean over the heads)"
+    note = f"next to the layer: what all patches get together{rest and f'; {rest} get the rest'} (mean over the heads)"
     return as_image(figure, title, note + (" · dark: dropped" if np.isnan(attention).any() else ""))
 
 
 def draw_matrices(
     matrices: Mapping[str, Float[np.ndarray, "K K"]], columns: int, names: tuple[str, ...], title: str
-) -> Picture:
+) -> Image:
     """How much each keypoint's token or query (row) attends to each (column), in one scale of colours.
 
     Args:
         matrices: by the titles that they get.
-        columns: so many beside each other.
+        columns: so many next to each other.
         names: of the keypoints.
     """
     figure, axes = tile_grid(len(matrices), columns, 1.6 + 0.16 * min(len(names), MAX_NAMES), 1.0)
@@ -175,7 +176,7 @@ def draw_links(
     title: str,
     *,
     part: Literal["cycle", "layer"] = "cycle",
-) -> Picture:
+) -> Image:
     """The strongest attention between different keypoints as arrows on the person, a tile a cycle or layer.
 
     Args:
@@ -214,7 +215,7 @@ def draw_maps(
     points: Float[np.ndarray, "K 2"],
     title: str,
     note: str,
-) -> Picture:
+) -> Image:
     """A tile for each keypoint, or a pair of tiles where there are two kinds of maps to compare.
 
     Args:
@@ -235,7 +236,7 @@ def draw_maps(
     return as_image(figure, title, note)
 
 
-def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title: str) -> Picture:
+def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title: str) -> Image:
     """Histograms: all layers together, and, where there are several, the last layer of each model.
 
     Args:
@@ -249,7 +250,7 @@ def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title
         limit = max(float(np.percentile(np.abs(values), WEIGHTS_SHOWN)) for values in series.values()) or 1.0
         for model, values in series.items():
             near = (np.abs(values) < NEAR_ZERO).mean()
-            label = f"{model}\n  deviation {values.std():.3f}, {near:.0%} within ±{NEAR_ZERO:g}"
+            label = f"{model}\n  std {values.std():.3f}, {near:.0%} within ±{NEAR_ZERO:g}"
             panel.hist(values, 161, range=(-limit, limit), density=True, histtype="stepfilled", alpha=0.5, label=label)
         panel.set(title=title_of_panel, xlabel="value of a weight", ylabel="density")
         panel.legend(fontsize=8)
@@ -265,10 +266,10 @@ def draw_sampling(
     found: Float[np.ndarray, "layers 2"],
     strides: Sequence[int],
     title: str,
-) -> Picture:
+) -> Image:
     """Where one query reads the features: a tile a layer, each sampling point as a dot, the larger the more it counts.
 
-    Points outside of the crop are left out; the tile says how much they count together.
+    Points outside the crop are left out; the tile says how much they count together.
 
     Args:
         samples: of all heads, on all levels.
@@ -298,9 +299,9 @@ def draw_sampling(
     return as_image(
         figure,
         title,
-        f"all sampling points of the {samples.shape[1]} heads; the largest dot counts {largest:.1%} · cross: the point that "
-        "the layer starts from; circle: where it moves it · above: the share of the attention that lies outside of the "
-        "crop, and of each stride",
+        f"all sampling points of the {samples.shape[1]} heads; the largest dot counts {largest:.1%} · cross: the point "
+        "that the layer starts from; circle: where it moves it · above: the share of the attention that lies outside "
+        "of the crop, and of each stride",
     )
 
 
@@ -312,10 +313,10 @@ def lies_inside(points: Float[np.ndarray, "... 2"], crop: Crop) -> Bool[np.ndarr
 
 def dot_area(shares: Float[np.ndarray, " N"], largest: float) -> Float[np.ndarray, " N"]:
     """Square points of a dot, in proportion to what it stands for; the faintest stay visible."""
-    return np.maximum(LARGEST_DOT * shares / largest, SMALLEST_DOT)
+    return np.maximum(MAX_DOT * shares / largest, MIN_DOT)
 
 
-def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str) -> Picture:
+def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str) -> Image:
     """How a decoder moves its points: the way of each on the person, then the skeleton before and after each layer.
 
     Args:
@@ -340,8 +341,8 @@ def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleto
     return as_image(
         figure,
         title,
-        "start: learnt, and the same for every image · moves: how far this layer moves the points on average, in per cent of "
-        "the crop's height",
+        "start: learned, and the same for every image · moves: how far this layer moves the points on average, in per "
+        "cent of the crop's height",
     )
 
 

@@ -107,7 +107,7 @@ def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Atte
 
     Args:
         model: is left in the mode in which it was, without hooks.
-        images: one normalised crop.
+        images: one normalized crop.
     """
     keypoints, training = len(model.skeleton), model.training
     watches = [_LayerWatch(layer, keypoints) for layer in model.layers if isinstance(layer, TransformerLayer)]
@@ -135,7 +135,7 @@ class DecoderRecording:
         output: what `forward_train` returned.
         points: the K keypoints before the first layer, and after each (D + 1 stages).
         references: what each layer reads the features around.
-        samples: where each query reads them, on each level (fine to coarse); may lie outside of the crop.
+        samples: where each query reads them, on each level (fine to coarse); may lie outside the crop.
         weights: of these; of one query and head they sum to 1 over levels and points.
         query_attention: how much each query (row) attends to each (column); None where queries do not.
     """
@@ -153,7 +153,7 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
 
     Args:
         model: is left in the mode in which it was.
-        images: one normalised crop.
+        images: one normalized crop.
     """
     training, traces = model.training, list[DecoderTrace]()
     try:
@@ -164,7 +164,7 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
         model.train(training)
 
     def pixels(fractions: Tensor) -> np.ndarray:
-        """Fractions of the padded crop's sides, from edge to edge; pixel centres are at whole numbers."""
+        """Fractions of the padded crop's sides, from edge to edge; pixel centres are at integer coordinates."""
         return fractions.double().cpu().numpy() * model.config.padded_size[::-1] - 0.5
 
     stages = [Coordinates(traces[0].reference), *output.aux_outputs]
@@ -197,7 +197,7 @@ def record_dependencies(model: TransPose, images: Float[Tensor, "1 3 H W"]) -> D
 
     Args:
         model: is left in the mode in which it was.
-        images: one normalised crop.
+        images: one normalized crop.
     """
     training = model.training
     try:

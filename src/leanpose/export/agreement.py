@@ -1,9 +1,9 @@
 """Does an exported file say what the model says? Measured on crops, as predictions and as keypoints.
 
-A keypoint is *settled* when it hardly moves if the prediction is disturbed by noise of a third of what the prediction may
-differ by. On maps without a clear peak, such as an untrained network's, any rounding may move the highest pixel to the other
-side of the crop; such points say nothing about an export. They are counted but not compared, except that in less than
-single precision confident keypoints always are: those must not jump. Scores are compared for all.
+A keypoint is *settled* when it hardly moves if the prediction is disturbed by noise of a third of what the prediction
+may differ by. On maps without a clear peak, such as an untrained network's, any rounding may move the highest pixel to
+the other side of the crop; such points say nothing about an export. They are counted but not compared, except that in
+less than single precision confident keypoints always are: those must not jump. Scores are compared for all.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequen
     gap = np.concatenate(gaps)[used]
     if exported.includes_decoding and not gap.size:
         raise LeanposeError(
-            "On these images the model is not sure of a single keypoint, so decoding cannot be checked; "
-            "give images that it knows, or export with --no-include-decoding."
+            "No keypoint is confident on these images, so decoding cannot be checked; give other --images, or export "
+            "with --no-include-decoding."
         )
     return Agreement(
         prediction=None if exported.includes_decoding else worst,
@@ -197,7 +197,7 @@ def check_crops(spec: ModelSpec, paths: Sequence[str] = ()) -> Crops:
         portrait = np.asarray(data.astronaut())
         crops, _ = spec.crop([portrait] * len(PORTRAIT_BOXES), np.array(PORTRAIT_BOXES, np.float64))
         return np.concatenate([crops, crops[:, :, ::-1]])
-    files = find_inputs(paths).pictures
+    files = find_inputs(paths).images
     images, reason = [], "there are none"
     for file in files[:: max(1, len(files) // CHECKED_CROPS)][:CHECKED_CROPS]:
         try:

@@ -1,4 +1,5 @@
-"""The network with preprocessing and decoding as one program that `torch.export` can follow, and a writer for each format."""
+"""The network with preprocessing and decoding as one program that `torch.export` can follow, and a writer for each
+format."""
 
 from __future__ import annotations
 
@@ -34,12 +35,12 @@ TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class CropProgram(nn.Module):
-    """From a batch of crops to named tensors, with or without normalisation and decoding.
+    """From a batch of crops to named tensors, with or without normalization and decoding.
 
     Args:
         model: in eval mode, its weights in `dtype`.
-        dtype: in which the network computes; normalisation and decoding stay in float32.
-        include_preprocessing: take uint8 RGB (B, H, W, 3), else normalised float32 (B, 3, H, W).
+        dtype: in which the network computes; normalization and decoding stay in float32.
+        include_preprocessing: take uint8 RGB (B, H, W, 3), else normalized float32 (B, 3, H, W).
         include_decoding: give keypoints in crop pixels and scores, else the network's prediction in float32.
     """
 
@@ -53,7 +54,7 @@ class CropProgram(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs in the order of `outputs`."""
         if self.include_preprocessing:
-            images = self.model.normalise(images)
+            images = self.model.normalize(images)
         prediction = self.model(images.to(self.dtype)).prediction
         if not self.include_decoding:
             return tuple(part.float() for part in named_outputs(prediction).values())
@@ -80,8 +81,8 @@ class CropProgram(nn.Module):
             if self.dtype == torch.float32:
                 raise
             raise LeanposeError(
-                f"'{self.model.name}' computes a part in single precision, such as its coordinates, and cannot be written "
-                "in half; use fp32, or the format openvino, whose backend decides layer by layer."
+                f"'{self.model.name}' computes parts, such as its coordinates, in float32 and cannot be exported in "
+                "half precision; use fp32, or the format openvino, which chooses the precision per layer."
             ) from error
         return DECODED if self.include_decoding else tuple(named_outputs(prediction))
 
@@ -119,7 +120,7 @@ def _exact_products() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the talk and progress bars of exporters and quantisers, which are for their authors."""
+    """Without the talk and progress bars of exporters and quantizers, which are for their authors."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -157,8 +158,8 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
 def write_onnx_quickly(program: CropProgram, card: ExportCard, path: Path) -> None:
     """An ONNX file as `write_onnx` writes it, by torch's older exporter, which follows one run of the network.
 
-    It takes a few seconds in place of ten to twenty, and does without onnxscript. What depends on the values of one input, such
-    as pruned tokens, is frozen in such a file: the comparison with the model finds that.
+    It takes a few seconds instead of ten to twenty, and does without onnxscript. What depends on the values of one
+    input, such as pruned tokens, is frozen in such a file: the comparison with the model finds that.
 
     Raises:
         LeanposeError: the program cannot be written so.
@@ -189,7 +190,7 @@ def _write_proto(proto: ModelProto, card: ExportCard, path: Path) -> None:
 
 
 def write_openvino(program: CropProgram, card: ExportCard, path: Path) -> None:
-    """An OpenVINO file, `.xml`, and its weights beside it, `.bin`; the card is in its runtime information.
+    """An OpenVINO file, `.xml`, and its weights next to it, `.bin`; the card is in its runtime information.
 
     Weights are stored in half precision where the card says so.
 
@@ -222,7 +223,8 @@ def write_torch(program: CropProgram, card: ExportCard, path: Path) -> None:
 
 
 def name_nodes(model: ModelProto) -> None:
-    """Name each node after the module that it came from, in place of a number. To be done while the exporter's notes are there."""
+    """Name each node after the module that it came from, instead of a number. To be done while the exporter's notes
+    are there."""
     weights = {tensor.name for tensor in model.graph.initializer}
     taken: Counter[str] = Counter()
     for node in model.graph.node:

@@ -23,13 +23,17 @@ class DistilPoseSection(TeacherSection):
 
     method: Literal["distilpose"] = "distilpose"  # pyright: ignore[reportIncompatibleVariableOverride]
     keypoint_token_weight: float = Field(default=5e-4, ge=0)
-    """α1, of the token-distilling encoder's keypoint tokens."""
+    """α1, weight of the token-distilling encoder's keypoint tokens."""
     visual_token_weight: float = Field(default=5e-4, ge=0)
-    """α2, of its visual tokens."""
+    """α2, weight of its visual tokens."""
     simulated_heatmap_weight: float = Field(default=1.0, ge=0)
-    """α3: the Gaussian of the predicted point and deviations against the teacher's heatmap."""
+    """α3: the Gaussian of the predicted point and sigma against the teacher's heatmap."""
     confidence_weight: float = Field(default=0.01, ge=0)
     """α4: the predicted score against the teacher's heatmap at the predicted point."""
+
+    @property
+    def prediction_only(self) -> bool:
+        return not (self.keypoint_token_weight or self.visual_token_weight)
 
 
 class DistilPoseLoss(Distillation[DistilPoseSection]):
@@ -44,19 +48,19 @@ class DistilPoseLoss(Distillation[DistilPoseSection]):
         teacher = require_same_crops(student, teacher)
         require_codec(teacher, "teacher", HeatmapCodec, section.method)
         require_codec(student, "student", CoordinateCodec, section.method)
-        if "cycles" in student.provides and student.config.cycles > 1:
+        if student.num_cycles > 1:
             raise LeanposeError(
-                f"distilpose compares one pass of the student; '{student.name}' makes {student.config.cycles}: set "
+                f"distilpose needs a student with one cycle; '{student.name}' has {student.num_cycles}: set "
                 "model_options.cycles=1."
             )
         for weight, needed, what in (
-            ("simulated_heatmap_weight", "heatmap_sigma", "deviations that a heatmap could have"),
+            ("simulated_heatmap_weight", "heatmap_sigma", "heatmap sigma"),
             ("confidence_weight", "score", "score"),
         ):
             if getattr(section, weight) and needed not in student.provides:
                 raise LeanposeError(
-                    f"'{student.name}' learns no {what}: set distillation.{weight}=0, or model_options.outputs=xy_sigma_score "
-                    "where the model has that option."
+                    f"'{student.name}' predicts no {what}: set distillation.{weight}=0, or "
+                    "model_options.outputs=xy_sigma_score if the model has that option."
                 )
         return cls(criterion, section)
 
@@ -79,14 +83,14 @@ class DistilPoseLoss(Distillation[DistilPoseSection]):
             losses["visual_tokens"] = section.visual_token_weight * distance
         heatmaps, weights = teacher_pred.heatmaps.float(), target.weights
         if section.simulated_heatmap_weight:
-            assert pred.sigma is not None, "build() has seen to it"
+            assert pred.sigma is not None, "checked by build()"
             simulated = simulate_heatmaps(pred.xy, pred.sigma, (heatmaps.shape[2], heatmaps.shape[3]))
-            # The official code mixes the weights of different people here; each error gets its own person's.
+            # The official code mixes the weights of different people here; here each error gets its own person's.
             error = (simulated - heatmaps).square().mean(dim=(2, 3))
             losses["simulated_heatmaps"] = section.simulated_heatmap_weight * (error * weights).mean()
         if section.confidence_weight:
-            assert pred.score is not None, "build() has seen to it"
-            error = (pred.score.float() - read_heatmaps(heatmaps, pred.xy)).abs()
+            assert pred.score is not None, "checked by build()"
+            error = (pred.score.float() - sample_heatmaps(heatmaps, pred.xy)).abs()
             losses["confidence"] = section.confidence_weight * (error * weights).mean()
         return losses
 
@@ -110,7 +114,7 @@ def simulate_heatmaps(
 
     Args:
         xy: fractions of the crop.
-        sigma: deviations along x and y, in pixels of the heatmap.
+        sigma: along x and y, in pixels of the heatmap.
         size: height and width of the heatmap.
     """
     height, width = size
@@ -122,8 +126,8 @@ def simulate_heatmaps(
     return torch.exp(exponent(1, height)[..., :, None] + exponent(0, width)[..., None, :])
 
 
-def read_heatmaps(heatmaps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
-    """The value of each heatmap at the pixel next to a predicted point; 0 outside of the map (DistilPose §3.4)."""
+def sample_heatmaps(heatmaps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
+    """The value of each heatmap at the pixel next to a predicted point; 0 outside the map (DistilPose §3.4)."""
     height, width = heatmaps.shape[2:]
     at = (xy.detach().float() * device_constant([width - 1, height - 1], xy.device, torch.float32)).round().long()
     x, y = at.unbind(dim=-1)

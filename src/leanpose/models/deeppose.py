@@ -1,7 +1,8 @@
-"""Regression from pooled features: DeepPose (Toshev and Szegedy, CVPR 2014), and RLE (Li et al., ICCV 2021) on the same network.
+"""Regression from pooled features: DeepPose (Toshev and Szegedy, CVPR 2014), and RLE (Li et al., ICCV 2021) on the same
+network.
 
-A ResNet, the mean of its features over the image, and one linear map to every keypoint's coordinates. RLE lets it
-predict a deviation too, and is otherwise a loss (`leanpose.losses.rle`).
+A ResNet, global average pooling, and one linear layer to all keypoint coordinates. RLE adds a predicted sigma, and is
+otherwise a loss (`leanpose.losses.rle`).
 """
 
 from __future__ import annotations
@@ -14,27 +15,30 @@ from torch import Tensor, nn
 from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.models.backbones import create_backbone
 from leanpose.models.base import PoseModel, PoseOutput, Provision, require
-from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, Outputs, in_float32, read_coordinates
+from leanpose.models.heatmap_model import MMPOSE_NAMES
+from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, OutputKind, in_float32, unpack_coordinates
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
 
 @dataclass(frozen=True)
 class DeepPoseConfig:
-    """A backbone, and what is predicted of each keypoint."""
+    """A backbone, and the outputs for each keypoint."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels (height, width)
     backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
-    outputs: Outputs = "xy"
+    outputs: OutputKind = "xy"
 
 
 class DeepPose(PoseModel):
     """Coordinates by global pooling and one linear layer.
 
-    Fresh weights: of the linear layer normal with sigma 0.01, as the toolbox draws them.
+    Initialisation: linear layer normal with sigma 0.01, as in mmpose.
     """
 
     config: DeepPoseConfig
+    separable_head = True
+    official_names = MMPOSE_NAMES
     pools_features = True
 
     def __init__(self, name: str, config: DeepPoseConfig, skeleton: Skeleton) -> None:
@@ -54,7 +58,7 @@ class DeepPose(PoseModel):
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         values = in_float32(self.head, features.mean(dim=(2, 3))).unflatten(-1, (len(self.skeleton), -1))
-        return PoseOutput(read_coordinates(values, self.config.outputs, bounded=False), features=features)
+        return PoseOutput(unpack_coordinates(values, self.config.outputs, bounded=False), features=features)
 
 
 @register_model(DeepPose, 52.6, "DistilPose (CVPR 2023)")
@@ -77,5 +81,5 @@ def deeppose_r152() -> DeepPoseConfig:
 
 @register_model(DeepPose, 70.5, "RLE (ICCV 2021)")
 def rle_r50() -> DeepPoseConfig:
-    """RLE on ResNet-50: DeepPose with a predicted deviation, to be trained by the residual likelihood. 70.5 AP."""
+    """RLE on ResNet-50: DeepPose with a predicted sigma, trained with the residual log-likelihood. 70.5 AP."""
     return DeepPoseConfig(outputs="rle")

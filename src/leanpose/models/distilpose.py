@@ -1,4 +1,5 @@
-"""DistilPose's student (Ye et al., CVPR 2023): TokenPose's transformer, with coordinates read off the keypoint tokens.
+"""DistilPose's student (Ye et al., CVPR 2023): TokenPose's transformer, with coordinates predicted from the keypoint
+tokens.
 
 SDPose-Reg (Chen et al., CVPR 2024, §4.1) is the same network with RLE's outputs, and cycles.
 """
@@ -13,21 +14,21 @@ from torch import Tensor
 
 from leanpose.codecs import Codec, CoordinateCodec, Prediction
 from leanpose.models.base import Provision
-from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, Outputs, in_float32, read_coordinates
+from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, OutputKind, in_float32, unpack_coordinates
 from leanpose.models.registry import register_model
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
 
 @dataclass(frozen=True)
 class DistilPoseConfig(TokenPoseConfig):
-    """TokenPose's sizes, and what is predicted of each keypoint."""
+    """TokenPose's sizes, and the outputs for each keypoint."""
 
     head_hidden: PositiveInt | None = None
-    outputs: Outputs = "xy_sigma_score"
+    outputs: OutputKind = "xy_sigma_score"
 
 
 class DistilPose(TokenPose):
-    """DistilPose and SDPose-Reg. Fresh weights as TokenPose's."""
+    """DistilPose and SDPose-Reg. Initialisation as TokenPose's."""
 
     config: DistilPoseConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -37,7 +38,7 @@ class DistilPose(TokenPose):
 
     @property
     def values_per_keypoint(self) -> int:
-        """How many numbers the head writes for each keypoint."""
+        """Number of outputs of the head per keypoint."""
         return VALUES_PER_KEYPOINT[self.config.outputs]
 
     def default_codec(self) -> Codec:
@@ -45,7 +46,7 @@ class DistilPose(TokenPose):
 
     def predict(self, tokens: Float[Tensor, "B K W"]) -> Prediction:
         """See `TokenPose.predict`."""
-        return read_coordinates(in_float32(self.head, tokens), self.config.outputs, bounded=True)
+        return unpack_coordinates(in_float32(self.head, tokens), self.config.outputs, bounded=True)
 
 
 DISTILPOSE = "DistilPose (CVPR 2023)"

@@ -1,13 +1,12 @@
 """MSPN: several pyramid networks one after the other, each refining the heatmaps (Li et al., 2019, arXiv 1901.00148).
 
-A stage is a ResNet-50 that goes down to stride 32 and a narrow path that comes back to stride 4. Each stage but the first
-reads, at every size, what the one before it had there on both paths (§3.2, "cross stage feature aggregation"). Each of a
-stage's four sizes predicts heatmaps, which are enlarged to the finest size.
+A stage is a ResNet-50 down to stride 32 and a narrow upsampling path back to stride 4. Each stage but the first also
+gets, at every resolution, the features of the previous stage on both paths (§3.2, "cross stage feature aggregation").
+Each of a stage's four resolutions predicts heatmaps, which are upsampled to the finest.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -19,13 +18,13 @@ from torch import Tensor, nn
 
 from leanpose.codecs import HeatmapCodec, Heatmaps
 from leanpose.models.backbones.base import Backbone, init_convolutions
-from leanpose.models.base import PoseModel, PoseOutput, Provision
-from leanpose.models.layers import conv_norm
+from leanpose.models.base import OfficialNames, PoseModel, PoseOutput, Provision
+from leanpose.models.conv_module import ConvModule
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
 WIDTHS = (64, 128, 256, 512)
-"""Inner channels of the bottlenecks at strides 4, 8, 16 and 32; they write four times as many."""
+"""Inner channels of the bottlenecks at strides 4, 8, 16 and 32; the output has four times as many."""
 STEM = 64
 
 
@@ -36,11 +35,11 @@ class MSPNConfig:
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     num_stages: PositiveInt = 1
     num_blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 4, 6, 3)  # of a ResNet-50
-    unit_channels: PositiveInt = 256  # on the way back to stride 4
+    unit_channels: PositiveInt = 256  # in the upsampling path
 
 
 class MSPNStem(Backbone):
-    """A strided 7×7 convolution and pooling: features at a quarter of the image's size."""
+    """A strided 7×7 convolution and pooling: features at stride 4."""
 
     stride = 4
     channels = STEM
@@ -48,35 +47,35 @@ class MSPNStem(Backbone):
 
     def __init__(self) -> None:
         super().__init__("mspn")
-        self.stem = nn.Sequential(conv_norm(3, STEM, 7, stride=2), nn.MaxPool2d(3, 2, 1))
+        self.stem = nn.Sequential(ConvModule(3, STEM, 7, stride=2), nn.MaxPool2d(3, 2, 1))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
         return self.stem(images)
 
 
 class Unit(nn.Module):
-    """One size on the way back: the features of the way down and, enlarged, what the coarser size had.
+    """One resolution of the upsampling path: the downsampling features plus the upsampled coarser ones.
 
     Args:
-        channels: of the features of the way down.
-        config: of the network.
-        coarsest: whether there is no coarser size.
-        skips: whether another stage follows, which reads both paths.
+        channels: channels of the downsampling features.
+        config: configuration of the network.
+        coarsest: whether this is the coarsest resolution.
+        skips: whether another stage follows, which gets the features of both paths.
     """
 
     def __init__(self, channels: int, config: MSPNConfig, keypoints: int, *, coarsest: bool, skips: bool) -> None:
         super().__init__()
         width = config.unit_channels
-        self.in_skip = conv_norm(channels, width, relu=False)
-        self.up_conv = None if coarsest else conv_norm(width, width, relu=False)
-        self.out_skip1 = conv_norm(channels, channels) if skips else None
-        self.out_skip2 = conv_norm(width, channels) if skips else None
-        self.head = nn.Sequential(conv_norm(width, width), conv_norm(width, keypoints, 3, relu=False))
+        self.in_skip = ConvModule(channels, width, activation=None)
+        self.up_conv = None if coarsest else ConvModule(width, width, activation=None)
+        self.out_skip1 = ConvModule(channels, channels) if skips else None
+        self.out_skip2 = ConvModule(width, channels) if skips else None
+        self.head = nn.Sequential(ConvModule(width, width), ConvModule(width, keypoints, 3, activation=None))
 
     def forward(
         self, down: Float[Tensor, "B C h w"], coarser: Float[Tensor, "B U h2 w2"] | None
     ) -> tuple[Float[Tensor, "B U h w"], Float[Tensor, "B C h w"] | None]:
-        """The features of the way back, and what the next stage adds at this size (None: there is none)."""
+        """The upsampling features, and the next stage's additional input at this resolution (None: there is none)."""
         x = self.in_skip(down)
         if self.up_conv is not None:
             assert coarser is not None
@@ -88,16 +87,16 @@ class Unit(nn.Module):
 
 
 class MSPNStage(nn.Module):
-    """A ResNet's four layers, and a unit at each of their sizes."""
+    """A ResNet's four layers, and a unit at each of their resolutions."""
 
     def __init__(self, config: MSPNConfig, keypoints: int, *, last: bool) -> None:
         super().__init__()
-        # Loaded when it is needed, since timm takes seconds.
+        # Imported lazily, since timm takes seconds.
         bottleneck: Any = import_module("timm.models.resnet").Bottleneck
         channels, self.layers = STEM, nn.ModuleList()
         for i, (width, count) in enumerate(zip(WIDTHS, config.num_blocks, strict=True)):
             stride, outputs = (1 if i == 0 else 2), bottleneck.expansion * width
-            shortcut = conv_norm(channels, outputs, stride=stride, relu=False)
+            shortcut = ConvModule(channels, outputs, stride=stride, activation=None)
             blocks = [bottleneck(channels, width, stride, shortcut)]
             blocks += [bottleneck(outputs, width) for _ in range(count - 1)]
             self.layers.append(nn.Sequential(*blocks))
@@ -106,13 +105,13 @@ class MSPNStage(nn.Module):
             Unit(bottleneck.expansion * width, config, keypoints, coarsest=width == WIDTHS[-1], skips=not last)
             for width in reversed(WIDTHS)
         )
-        self.cross_conv = None if last else conv_norm(config.unit_channels, STEM)
+        self.cross_conv = None if last else ConvModule(config.unit_channels, STEM)
 
     def forward(
         self, x: Float[Tensor, "B C H W"], skips: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor], Float[Tensor, "B U H W"]]:
-        """Heatmaps of each size, the coarsest first, each at its own size; what the next stage adds, the finest first;
-        and the features of the finest size."""
+        """Heatmaps of each resolution, coarsest first, each at its own size; the next stage's additional inputs, finest
+        first; and the features of the finest resolution."""
         down = []
         for i, layer in enumerate(self.layers):
             x = layer(x)
@@ -129,20 +128,36 @@ class MSPNStage(nn.Module):
         return maps, handed[::-1], features
 
 
-class MSPN(PoseModel):
-    """MSPN; every size of every stage predicts heatmaps, and the loss is the sum over all of them.
+MSPN_NAMES: OfficialNames = [
+    (r"^module\.", ""),
+    (r"^backbone\.top\.top\.", "backbone.stem."),
+    (r"^backbone\.multi_stage_mspn\.", "stages."),
+    (r"\.downsample\.layer(\d)\.", lambda found: f".layers.{int(found[1]) - 1}."),
+    (r"\.upsample\.up4\.cross_conv\.", ".cross_conv."),
+    (r"\.upsample\.up(\d)\.", lambda found: f".units.{int(found[1]) - 1}."),
+    (
+        r"^head\.predict_layers\.(\d+)\.conv_layers\.",
+        lambda found: f"stages.{int(found[1]) // 4}.units.{int(found[1]) % 4}.head.",
+    ),
+]
 
-    The papers compare the coarser sizes with blunter targets, and weigh the finest one's keypoints by how hard they are;
-    here all are compared with the same target. Fresh weights: convolutions He-normal, norms 1 and 0.
+
+class MSPN(PoseModel):
+    """MSPN; every resolution of every stage predicts heatmaps, and the loss is the sum over all of them.
+
+    The papers use coarse-to-fine targets, and online hard keypoint mining for the finest one; here all are compared
+    with the same target. Initialisation: convolutions He-normal, norms 1 and 0.
     """
 
     config: MSPNConfig
+    separable_head = True
+    official_names = MSPN_NAMES
 
     def __init__(self, name: str, config: MSPNConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = MSPNStem()
-        self.require_fit()
+        self.require_divisible_input()
         self.stages = nn.ModuleList(
             MSPNStage(c, len(skeleton), last=i == c.num_stages - 1) for i in range(c.num_stages)
         )
@@ -158,7 +173,7 @@ class MSPN(PoseModel):
         return replace(self.forward_train(images), aux_outputs=())
 
     def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """Also the heatmaps of every size of every stage."""
+        """Also the heatmaps of every resolution of every stage."""
         return self.forward_head(self.forward_features(images))
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
@@ -170,23 +185,6 @@ class MSPN(PoseModel):
             x = x if cross is None else cross(last)
         layers = tuple(Heatmaps(maps) for maps in outputs)
         return PoseOutput(layers[-1], features=features, aux_outputs=layers)
-
-    def official_name(self, key: str) -> str:
-        key = re.sub(r"^module\.", "", key)
-        rules: list[tuple[str, Any]] = [
-            (r"^backbone\.top\.top\.", "backbone.stem."),
-            (r"^backbone\.multi_stage_mspn\.", "stages."),
-            (r"\.downsample\.layer(\d)\.", lambda found: f".layers.{int(found[1]) - 1}."),
-            (r"\.upsample\.up4\.cross_conv\.", ".cross_conv."),
-            (r"\.upsample\.up(\d)\.", lambda found: f".units.{int(found[1]) - 1}."),
-            (
-                r"^head\.predict_layers\.(\d+)\.conv_layers\.",
-                lambda found: f"stages.{int(found[1]) // 4}.units.{int(found[1]) % 4}.head.",
-            ),
-        ]
-        for pattern, replacement in rules:
-            key = re.sub(pattern, replacement, key)
-        return key
 
 
 MSPN_SOURCE = "MSPN (2019), as mmpose trains it"

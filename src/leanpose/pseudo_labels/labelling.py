@@ -1,6 +1,7 @@
 """Label the faces, hands and feet of a whole COCO person-keypoint set.
 
-What was found is appended to a file beside the result, image by image, so that a run that was stopped goes on where it was.
+What was found is appended to a file next to the result, image by image, so that a run that was stopped resumes where it
+was.
 """
 
 from __future__ import annotations
@@ -58,13 +59,13 @@ class LabelledPerson:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """The people of a set, and the pictures that could not be read.
+    """The people of a set, and the images that could not be read.
 
     Attributes:
         people: in the file's order; those without labelled body points and crowds are not among them.
         account: who they are, and why the others are not among them.
-        broken: a sentence for each picture that was left out.
-        resumed: how many pictures an earlier run had done already.
+        broken: a sentence for each image that was left out.
+        resumed: how many images an earlier run had done already.
     """
 
     people: list[LabelledPerson]
@@ -80,7 +81,7 @@ class BodyDataset:
     Attributes:
         content: the whole annotation file.
         file: its records.
-        images: its pictures.
+        images: of the set.
     """
 
     content: dict[str, Any]
@@ -154,7 +155,7 @@ class ResumeFile:
         settings: a file that was begun with others is refused.
 
     Attributes:
-        done: what the file holds: image id → position → parts. A line that was cut off is dropped.
+        done: what the file holds: image id → position → parts. A line that was truncated is dropped.
 
     Raises:
         LeanposeError: the file cannot be written, or was begun with other settings.
@@ -167,10 +168,10 @@ class ResumeFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             data = path.read_bytes() if path.exists() else b""
-            whole = data[: data.rfind(b"\n") + 1]  # without a line that was cut off
+            whole = data[: data.rfind(b"\n") + 1]  # without a line that was truncated
             first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
             if first != self._header:
-                raise LeanposeError(f"{path} was begun with other files or settings; delete it to begin anew.")
+                raise LeanposeError(f"{path} was begun with other files or settings; delete it to start again.")
             for line in lines:
                 mark, _, text = line.partition(" ")
                 if mark != checksum(text.encode()):
@@ -182,7 +183,7 @@ class ResumeFile:
         except OSError as error:
             raise describe_os_error(path, error) from error
         except ValueError as error:
-            raise LeanposeError(f"{path} is damaged; delete it to begin anew.") from error
+            raise LeanposeError(f"{path} is corrupt; delete it to start again.") from error
 
     def append(self, image_id: int, people: dict[int, dict[str, Part]]) -> None:
         """Enter an image's people."""
@@ -212,10 +213,10 @@ def find_parts(
 
     Args:
         resume: what an earlier run has done, and where this one writes.
-        progress: is told how many of how many pictures are done.
+        progress: is told how many of how many images are done.
 
     Raises:
-        LeanposeError: a person's record is garbled, or no picture can be read.
+        LeanposeError: a person's record is garbled, or no image can be read.
     """
     parts: dict[int, dict[str, Part]] = {}
     broken: list[str] = []
@@ -239,7 +240,7 @@ def find_parts(
         if progress is not None:
             progress(number, len(by_image))
     if broken and not parts:
-        raise LeanposeError(f"None of the {len(by_image)} pictures in {dataset.images.path} can be read. {broken[0]}")
+        raise LeanposeError(f"None of the {len(by_image)} images in {dataset.images.path} can be read. {broken[0]}")
     records = dataset.file.annotations
     people = [LabelledPerson(records[p], dataset.image(records[p]["image_id"]), parts[p]) for p in sorted(parts)]
     return PseudoLabels(people, dataset.account(), broken, sum(image_id in done for image_id in by_image))
@@ -257,8 +258,8 @@ def label_wholebody(
 ) -> PseudoLabels:
     """Write a COCO-WholeBody file: a set's body labels as they are, with what was found of faces, hands and feet.
 
-    Every record with keypoints gets `foot_kpts`, `face_kpts`, `lefthand_kpts`, `righthand_kpts`, their `…_valid` and, but
-    for feet, `…_box`. What was not found is not valid and has the flag 0. Parts that the file labels itself stay.
+    Every record with keypoints gets `foot_kpts`, `face_kpts`, `lefthand_kpts`, `righthand_kpts`, their `…_valid` and,
+    but for feet, `…_box`. What was not found is not valid and has the flag 0. Parts that the file labels itself stay.
 
     Args:
         annotations, images: see `BodyDataset.open`.
@@ -266,11 +267,11 @@ def label_wholebody(
         out: the JSON file to write; until it is whole, what was found is kept in `OUT.partial`.
         notes: entered into the file's `info` under `pseudo_labels`, such as the models' hashes. An unfinished run
             goes on only with the same ones.
-        progress: is told how many of how many pictures are done.
+        progress: is told how many of how many images are done.
 
     Raises:
-        LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with other
-            files or settings, or another process is at it.
+        LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with
+            other files or settings, or another process is at it.
     """
     if out.resolve() == annotations.resolve():
         raise LeanposeError(f"The labels would replace {annotations}, which they are made from; name another file.")

@@ -118,7 +118,7 @@ def known_errors(people: Sequence[LabelledPerson]) -> list[KnownError]:
 
 
 def _longer_side(box: Any, points: Float[np.ndarray, "K 3"]) -> float:
-    """Of a part's box; of the extent of its labelled points where the file has no such box."""
+    """Size of a part's box, or of the extent of its labelled points if the file has no box."""
     with suppress(LeanposeError):
         if (side := max(parse_box(box, "")[2:])) > 0:
             return side
@@ -131,7 +131,7 @@ def draw_contact_sheet(
     """People drawn at random from those of whom something was found: the person, then face, hands and feet from near.
 
     Raises:
-        LeanposeError: nothing was found, or none of the pictures can be read.
+        LeanposeError: nothing was found, or none of the images can be read.
     """
     candidates = [person for person in people if any(part.verdict == "accepted" for part in person.parts.values())]
     tiles: dict[tuple[int, str], np.ndarray] = {}  # by the person's number and the view

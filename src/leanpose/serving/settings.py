@@ -46,7 +46,7 @@ class ServeSettings:
 
     @property
     def max_held_bytes(self) -> int:
-        """Of the bodies of all requests under way."""
+        """Maximum total size of the bodies of all pending requests."""
         return 8 * self.max_body_bytes
 
 

@@ -103,7 +103,7 @@ def _keypoints(
     for sign, side in ((1.0, "left"), (-1.0, "right")):
         for name in ("shoulder", "elbow", "wrist", "knee", "ankle"):
             points[:, K[f"{side}_{name}"]] = joints[:, J[f"{side}_{name}"]]
-        # People who label pictures put the hips a little further out and higher than the ball joints are.
+        # People who label images put the hips a little further out and higher than the ball joints are.
         outwards = bodies.offsets[:, J[f"{side}_hip"]] + height * (sign * 0.014, 0.010, 0)
         points[:, K[f"{side}_hip"]] = skeletons.to_world("pelvis", outwards)
         for name, place in SHAPES["foot"].items():
@@ -137,7 +137,8 @@ def _face_polygons(people: People, camera: Camera, light: Light) -> Polygons:
     return Polygons(camera.project(points), middle - nearer, shade, rgb, person, material)
 
 
-# Segments of the fingers as pairs of hand points, and their radii as shares of the person's height, thumb to little finger.
+# Segments of the fingers as pairs of hand points, and their radii as shares of the person's height, thumb to little
+# finger.
 _SEGMENTS = np.array([(1 + 4 * f + k, 2 + 4 * f + k) for f in range(5) for k in range(3)])
 _SEGMENT_RADIUS = np.repeat([0.0066, 0.0056, 0.0056, 0.0054, 0.0048], 3) * np.tile([1.08, 1.0, 0.86], 5)
 

@@ -30,7 +30,7 @@ def regular_polygon(corners: int, start: float = 0.0) -> Float[np.ndarray, "C 2"
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera. Its own axes are x right, y down, z into the picture.
+    """A pinhole camera. Its own axes are x right, y down, z into the image.
 
     Attributes:
         rotation: world to camera.
@@ -55,7 +55,8 @@ class Camera:
 
 
 def look_at(target: np.ndarray, distance: float, elevation: float, roll: float) -> Camera:
-    """A camera that looks at `target` from `distance` metres, `elevation` and `roll` in degrees, from the side of +z."""
+    """A camera that looks at `target` from `distance` metres, `elevation` and `roll` in degrees, from the side of
+    +z."""
     e, r = np.radians(elevation), np.radians(roll)
     forward = np.array([0.0, -np.sin(e), -np.cos(e)])
     right = np.array([1.0, 0.0, 0.0])
@@ -72,7 +73,8 @@ def draw_camera(
     size: tuple[int, int],
     framing: Framing,
 ) -> Camera:
-    """Choose a view and frame the first person (`person`: mostly whole, else cut at the knees, hips or chest) or everybody."""
+    """Choose a view and frame the first person (`person`: mostly whole, else cut at the knees, hips or chest) or
+    everybody."""
     whole = np.array([size[1], size[0]])
     u, z = rng.random(7), rng.normal(size=2)
     target = joints[0, 1] if framing == "person" else joints[:, 1].mean(axis=0)
@@ -111,7 +113,7 @@ class Light:
     colour: Float[np.ndarray, 3]
 
     def shade(self, normals: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
-        """Brightness of surfaces by their outward directions (not normalised)."""
+        """Brightness of surfaces by their outward directions (not normalized)."""
         length = np.sqrt((normals * normals).sum(-1)) + 1e-9
         cosine = normals @ self.direction / length
         # Half-Lambert: light wraps a little around, as it does under a sky.
@@ -150,7 +152,7 @@ class Polygons:
 
 @dataclass(frozen=True)
 class Painting:
-    """What was painted, at the picture's own resolution; number 0 is the background.
+    """What was painted, at the image's own resolution; number 0 is the background.
 
     Attributes:
         rgba: colours before shading, multiplied by coverage, and the coverage (0 to 255).

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from leanpose.losses import METHODS, Criterion, Distillation
-from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.errors import LeanposeError
+from leanpose.losses import CRITERIA, METHODS, Distillation
+from leanpose.losses.auxiliary import AuxiliaryHeatmapLoss
 from leanpose.losses.base import supervised_loss
-from leanpose.losses.fit import CropFit, resize_crops
-from leanpose.losses.rle import RLELoss
+from leanpose.losses.crop_alignment import CropAlignment, resize_crops
 from leanpose.models.base import ImageModel, PoseModel, PoseOutput
 from leanpose.training.log import OF_SET
 from leanpose.training.recipe import Recipe
@@ -24,13 +24,13 @@ from leanpose.training.recipe import Recipe
 class Teacher:
     """The frozen teacher of a distillation, in eval mode and without gradients; it sees the student's crops.
 
-    It is no module, so that nobody finds its weights among the student's.
+    Not an `nn.Module`, so that its weights are not registered with the student.
 
     Args:
         model: taken over; its parameters are frozen.
-        identity: of the weights; a run that is resumed must find the same.
-        bf16: compute in bfloat16 where torch's autocast does.
-        compiled: through `torch.compile`; pays where it saves more than its minute at the start.
+        identity: identity of the weights, which must be the same when a run is resumed.
+        bf16: use bfloat16 autocast.
+        compiled: use `torch.compile`, which takes a minute at the start.
         flip_test: average its prediction with that for the mirrored crop.
     """
 
@@ -52,32 +52,32 @@ class Teacher:
         return self._pass(self._forward, images)
 
     def dry_run(self) -> PoseOutput:
-        """The output for one black crop, without compiling anything: shows which tensors there are."""
+        """The output for one black crop, without compiling, to check which tensors it has."""
         crop = torch.zeros(1, *self.model.input_size, 3, dtype=torch.uint8, device=self.model.device)
         return self._pass(self.model, crop)
 
     @torch.no_grad()
     def _pass(self, forward: Callable[[Tensor], PoseOutput], images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:
         with self.autocast(images.device):
-            output = forward(self.model.normalise(images))
+            output = forward(self.model.normalize(images))
             if not self.flip_test:
                 return output
-            mirrored = forward(self.model.normalise(images.flip(2))).prediction
+            mirrored = forward(self.model.normalize(images.flip(2))).prediction
             order = self.model.skeleton.flip_indices
             return replace(output, prediction=self.model.codec.merge_flipped(output.prediction, mirrored, order))
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """The precision that teacher and student compute in."""
+        """The precision of teacher and student."""
         return torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
 class Task(nn.Module):
-    """What the loop trains: one `forward` from a batch's `inputs` to the weighted terms of its loss, by name.
+    """The module that the loop trains: one `forward` from a batch's `inputs` to the weighted loss terms, by name.
 
     Attributes:
-        model: what is saved and measured.
-        teacher: another model, frozen; None where there is none.
-        observed: what the last forward pass has measured beside the losses, by name, to be logged with them.
+        model: the model that is saved and evaluated.
+        teacher: another model, frozen; None if there is none.
+        observed: additional values of the last forward pass to log, by name.
     """
 
     model: ImageModel
@@ -93,16 +93,16 @@ class Task(nn.Module):
 
 
 class PoseTask(Task):
-    """Wraps a model for training, so that one `forward` is all that a distributed wrapper has to know.
+    """Wraps a model for training with a single `forward`, as distributed wrappers need.
 
-    Crops come in `crop_size`, which loses nothing for student or teacher; the other one sees them resized.
+    Crops have `crop_size`, large enough for student and teacher; they are resized for the other one.
 
     Args:
         model: the student; its own codec encodes the targets.
         distillation: the method.
-        auxiliary: auxiliary heatmaps, with parameters of their own that the model does not keep.
-        teacher: another model; frozen, it is no part of what is trained, saved or shared between processes.
-        sets: the names of the data sets, where batches say which one each person is of.
+        auxiliary: auxiliary heatmap loss, with parameters of its own that are not saved.
+        teacher: another model; frozen, and neither trained, saved nor synchronised between processes.
+        sets: names of the data sets, if batches hold the data set of each person.
     """
 
     model: PoseModel  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -111,7 +111,7 @@ class PoseTask(Task):
         self,
         model: PoseModel,
         distillation: Distillation[Any],
-        auxiliary: AuxiliaryHeatmaps | None = None,
+        auxiliary: AuxiliaryHeatmapLoss | None = None,
         teacher: Teacher | None = None,
         sets: Sequence[str] = (),
     ) -> None:
@@ -122,12 +122,12 @@ class PoseTask(Task):
         self.auxiliary = auxiliary
         self.teacher = teacher
         teacher_size = model.input_size if teacher is None else teacher.model.input_size
-        self.fit = CropFit(model.input_size, teacher_size, model.codec.warp)
+        self.alignment = CropAlignment(model.input_size, teacher_size, model.codec.warp)
 
     @property
     def crop_size(self) -> tuple[int, int]:
         """Height and width of the crops to train on."""
-        return self.fit.crop_size
+        return self.alignment.crop_size
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         super().start_epoch(epoch, epochs)
@@ -147,12 +147,17 @@ class PoseTask(Task):
         target = model.codec.encode(keypoints, weights)
         teacher = None
         if self.teacher is not None:
-            teacher = self.teacher(self.fit.teacher_crops(images))
-        student = self.distillation.student_forward(model, model.normalise(own_images), teacher)
+            teacher = self.teacher(self.alignment.teacher_crops(images))
+        student = self.distillation.student_forward(model, model.normalize(own_images), teacher)
         losses = self.distillation(student, teacher, target)
         if self.auxiliary is not None:
             same = self.auxiliary.codec is model.codec
             heatmaps = target if same else self.auxiliary.codec.encode(keypoints, weights)
+            if "auxiliary" in losses:  # of a method of one's own: one would replace the other
+                raise LeanposeError(
+                    f"The method '{self.distillation.section.method}' already has a loss named 'auxiliary'; "
+                    "rename it, or train without auxiliary_heatmap_weight."
+                )
             losses["auxiliary"] = self.auxiliary(student, heatmaps)
         if sets is not None:
             self.observed = self._losses_by_set(student, keypoints, weights, sets)
@@ -166,7 +171,7 @@ class PoseTask(Task):
         weights: Float[Tensor, "B K"],
         sets: Int[Tensor, " B"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """What each set's people add to the loss of the prediction against the labels, which is their sum."""
+        """The contribution of each set's people to the supervised loss, which is their sum."""
         parts = {}
         for number, name in enumerate(self.sets):
             target = self.model.codec.encode(keypoints, weights * (sets == number)[:, None])
@@ -175,10 +180,10 @@ class PoseTask(Task):
 
     @torch.no_grad()
     def dry_run(self) -> None:
-        """Compare the outputs of student and teacher for a black crop, so that what does not fit is found before the first batch.
+        """Compute the losses for a black crop, so that incompatibilities are detected before the first batch.
 
         Raises:
-            LeanposeError: the method misses something in one of them.
+            LeanposeError: an output that the method needs is missing.
         """
         assert self.teacher is not None
         model, keypoints, training = self.model, len(self.model.skeleton), self.model.training
@@ -187,20 +192,21 @@ class PoseTask(Task):
         target = model.codec.encode(torch.zeros(1, keypoints, 2), torch.zeros(1, keypoints))
         teacher = self.teacher.dry_run()
         with self.teacher.autocast(crop.device):
-            student = self.distillation.student_forward(model, model.normalise(crop), teacher)
+            student = self.distillation.student_forward(model, model.normalize(crop), teacher)
             self.distillation(student, teacher, target)
         model.train(training)
 
 
 def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None, sets: Sequence[str] = ()) -> PoseTask:
-    """The student with the method that a recipe names; see `PoseTask`.
+    """The student with a recipe's method; see `PoseTask`.
 
     Raises:
-        LeanposeError: the student cannot be trained so, or not by this teacher.
+        LeanposeError: the student or the teacher is incompatible with the method.
     """
-    auxiliary = AuxiliaryHeatmaps(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None
-    criterion: Criterion = model.codec if recipe.loss == "codec" else RLELoss.for_student(model)
-    method = METHODS[recipe.distillation.method]
+    auxiliary = (
+        AuxiliaryHeatmapLoss(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None
+    )
+    criterion, method = CRITERIA[recipe.loss](model), METHODS[recipe.distillation.method]
     distillation = method.build(recipe.distillation, model, teacher.model if teacher else None, criterion)
     task = PoseTask(model, distillation, auxiliary, teacher, sets)
     if teacher is not None:

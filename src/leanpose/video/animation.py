@@ -18,7 +18,7 @@ from leanpose.data.video_files import VideoError
 from leanpose.files import open_regular
 from leanpose.video.reader import Frame, FrameReader, VideoReader, require_camera
 
-USUAL_MILLISECONDS = 100  # of a frame that has no time, as browsers show it
+DEFAULT_MILLISECONDS = 100  # of a frame that has no time, as browsers show it
 
 
 def open_reader(source: str | Path | int) -> FrameReader:
@@ -33,7 +33,7 @@ def open_reader(source: str | Path | int) -> FrameReader:
 
 
 def require_source(source: str | Path | int) -> None:
-    """See that there is a video, or a camera, before long work begins.
+    """Check that there is a video, or a camera, before long work begins.
 
     Raises:
         VideoError: the camera is not there, or the video cannot be opened.
@@ -45,7 +45,7 @@ def require_source(source: str | Path | int) -> None:
 
 
 class AnimationReader(FrameReader):
-    """A moving image, opened like a video. The rate is that of the first frame; there are no damaged frames, since
+    """A moving image, opened like a video. The rate is that of the first frame; there are no corrupt frames, since
     nothing can be decoded behind one.
 
     Raises:
@@ -62,11 +62,11 @@ class AnimationReader(FrameReader):
             self.count = count_frames_of(self._file)
         except BrokenImageError as error:
             raise VideoError(str(error)) from error
-        except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
-            raise VideoError(f"The moving image {path} cannot be opened: it is damaged or cut off.") from error
-        self._milliseconds = float(USUAL_MILLISECONDS)
+        except Exception as error:  # Pillow's format plugins raise almost anything on corrupt data
+            raise VideoError(f"The moving image {path} cannot be opened: it is corrupt or truncated.") from error
+        self._milliseconds = float(DEFAULT_MILLISECONDS)
         self._frames = self._decoded()
-        self._decode_first(f"Not one frame of {path} can be decoded; it is damaged or cut off.")
+        self._decode_first(f"Not one frame of {path} can be decoded; it is corrupt or truncated.")
         self.rate = 1000 / Fraction(max(1, round(self._milliseconds)))
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class AnimationReader(FrameReader):
             except Exception:  # as above: what came before the damage counts
                 self.cut_off = True
                 return
-            self._milliseconds = float(self._file.info.get("duration") or USUAL_MILLISECONDS)
+            self._milliseconds = float(self._file.info.get("duration") or DEFAULT_MILLISECONDS)
             last = max(round(elapsed), last + 1)
             yield Frame(pixels, last, last / 1000)
             elapsed += self._milliseconds

@@ -20,8 +20,8 @@ from leanpose.data.images import is_moving_image
 from leanpose.data.urls import is_live, is_url, without_password
 from leanpose.data.video_files import (
     VideoError,
-    is_picture,
-    moving_picture,
+    is_image,
+    moving_image,
     open_video_file,
     to_rgb,
     upright,
@@ -33,23 +33,23 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 Reader = TypeVar("Reader", bound="FrameReader")
-USUAL_RATE = Fraction(25)  # frames a second, where a file does not say
-HIGHEST_RATE = 1000  # what a container gives above it is the unit of its clock
-CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is cut off
+DEFAULT_RATE = Fraction(25)  # frames per second, where a file does not say
+MAX_RATE = 1000  # what a container gives above it is the unit of its clock
+CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is truncated
 STREAM_TIMEOUT = 15.0  # seconds without an answer from a network
-CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new picture is asked again
+CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new image is asked again
 NO_VIDEO = ("tty", "gif", "apng")  # FFmpeg's names of formats that hold text, and of images that do not move here
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a video.
+    """One image of a video.
 
     Attributes:
         pixels: RGB, upright.
         ticks: when it is shown, in units of the reader's `time_base`; each is larger than the one before.
-        seconds: the same in seconds, from the beginning of the file on (of a camera: from its first picture on).
+        seconds: the same in seconds, from the beginning of the file on (of a camera: from its first image on).
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]
@@ -67,7 +67,7 @@ class FrameReader:
         has_audio: whether the file may hold audio too.
         size: (height, width) of the first frame, upright.
         time_base: seconds in one tick.
-        rate: frames a second, on average, as far as known beforehand.
+        rate: frames per second, on average, as far as known beforehand.
         start: where the container's own clock stands at tick 0, in seconds.
         pixel_aspect: width of a pixel by its height.
         count: frames to come, as far as known beforehand.
@@ -88,7 +88,8 @@ class FrameReader:
     _frames: Iterator[Frame]
 
     def _decode_first(self, failure: str) -> None:
-        """Decode the first frame, which gives the size, and put it back; close the file and tell the failure otherwise."""
+        """Decode the first frame, which gives the size, and put it back; close the file and tell the failure
+        otherwise."""
         try:
             first = next(self._frames, None)
             if first is None:
@@ -150,8 +151,8 @@ class VideoReader(FrameReader):
             raise
         self._frames = self._upright_frames()
         self._decode_first(
-            f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is damaged, or cut off at "
-            "its start."
+            f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is corrupt, or "
+            "truncated at its start."
         )
         if self._turned:
             self.pixel_aspect = 1 / self.pixel_aspect
@@ -166,13 +167,13 @@ class VideoReader(FrameReader):
         decoder.options = {"max_pixels": str(max_pixels())}  # of later frames, whose size may be another
         self.time_base = stream.time_base or Fraction(1, 1_000_000)
         rates = (stream.average_rate, stream.guessed_rate)
-        self.rate = next((rate for rate in rates if rate and 0 < rate <= HIGHEST_RATE), USUAL_RATE)
+        self.rate = next((rate for rate in rates if rate and 0 < rate <= MAX_RATE), DEFAULT_RATE)
         self._step = max(1, round(1 / (self.rate * self.time_base)))
         self._last: int | None = None
         self.start = Fraction(container.start_time or 0, 1_000_000)
         self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         self.duration: float | None = None
-        self._end: float | None = None  # of the pictures, where the container names it
+        self._end: float | None = None  # of the images, where the container names it
         if not self.live:
             self._end = self._named_end()
             self.duration = self._end
@@ -185,7 +186,7 @@ class VideoReader(FrameReader):
         self._turned = False
 
     def _named_end(self) -> float | None:
-        """How long the pictures themselves last, in seconds; None where the container does not say."""
+        """How long the images themselves last, in seconds; None where the container does not say."""
         if self._stream.duration:
             return float(self._stream.duration * self.time_base)
         named = _DURATION.fullmatch(self._stream.metadata.get("DURATION", ""))  # Matroska, on the container's clock
@@ -227,7 +228,7 @@ class VideoReader(FrameReader):
             try:
                 packet = next(packets, None)
             except av.FFmpegError as error:
-                if self.live and isinstance(error, BlockingIOError):  # macOS's cameras do not wait for a new picture
+                if self.live and isinstance(error, BlockingIOError):  # macOS's cameras do not wait for a new image
                     time.sleep(CAMERA_PAUSE)
                     packets = self._file.demux(self._stream)
                     continue
@@ -256,7 +257,7 @@ class VideoReader(FrameReader):
 
 
 def looks_like_video(path: Path) -> bool:
-    """Whether a file of any name holds a video or a moving image (and not a single picture)."""
+    """Whether a file of any name holds a video or a moving image (and not a single image)."""
     if path.suffix.lower() in SUFFIXES or is_moving_image(path):
         return is_moving_image(path)
     try:
@@ -264,19 +265,15 @@ def looks_like_video(path: Path) -> bool:
     except VideoError:
         return False
     with container:
-        if container.metadata.get("major_brand") == "avif":  # one picture; to FFmpeg a video of one frame
+        if container.metadata.get("major_brand") == "avif":  # one image; to FFmpeg a video of one frame
             return False
-        return (
-            container.format.name not in NO_VIDEO
-            and moving_picture(container) is not None
-            and not is_picture(container)
-        )
+        return container.format.name not in NO_VIDEO and moving_image(container) is not None and not is_image(container)
 
 
 def _open_url(url: str) -> InputContainer:
     import av
 
-    # Over UDP, RTSP's default, frames arrive damaged where a packet is lost.
+    # Over UDP, RTSP's default, frames arrive corrupt where a packet is lost.
     options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
     try:
         return av.open(url, options=options, timeout=STREAM_TIMEOUT, metadata_errors="ignore")
@@ -307,7 +304,7 @@ def camera_address(number: int) -> tuple[str, str]:
 
 
 def require_camera(number: int) -> None:
-    """See that there is a camera; it is not opened, since some are busy for a while when they are closed.
+    """Check that there is a camera; it is not opened, since some are busy for a while when they are closed.
 
     Raises:
         VideoError: there is none.

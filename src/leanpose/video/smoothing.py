@@ -18,7 +18,7 @@ from leanpose.geometry import box_area
 from leanpose.inference.results import PoseResult
 
 Memory = tuple[Float[np.ndarray, "K 2"], Float[np.ndarray, "K 2"], Float[np.ndarray, " K"]]
-"""Of a person's points: where they were, their velocity in pixels a second, and when each was updated last."""
+"""State of a person's points: where they were, their velocity in pixels per second, and when each was updated last."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class OneEuro:
     """Settings of the One-Euro filter.
 
     Attributes:
-        min_cutoff: hertz; the cut-off of a point at rest. Lower means less jitter, and more lag at the start of a motion.
+        min_cutoff: hertz; the cut-off of a point at rest. Lower means less jitter, and more lag at the start of a
+            motion.
         beta: how many hertz the cut-off grows by for a speed of one person's size (the square root of the box's area)
             a second. Higher means less lag in motion.
         derivative_cutoff: hertz; the cut-off of the speed itself (the paper's dcutoff).
@@ -76,13 +77,13 @@ class PoseSmoother:
         """The same people with smoothed keypoints.
 
         Args:
-            poses: of one frame, with `ids`.
+            poses: of one frame, with `track_ids`.
             seconds: the frame's time; the steps may be uneven, but time must go on.
 
         Raises:
             LeanposeError: the poses have no ids.
         """
-        if poses.ids is None:
+        if poses.track_ids is None:
             raise LeanposeError("Only tracked poses can be smoothed: these have no ids.")
         if not len(poses):
             self._memory = {}
@@ -91,10 +92,10 @@ class PoseSmoother:
         sizes = np.sqrt(np.maximum(box_area(poses.boxes), 1.0))[:, None]
         points = poses.keypoints.shape[1]
         blank = np.zeros((points, 2)), np.zeros((points, 2)), np.full(points, -np.inf)
-        memory = [self._memory.get(person, blank) for person in poses.ids.tolist()]
+        memory = [self._memory.get(person, blank) for person in poses.track_ids.tolist()]
         last, last_velocity, seen = (np.stack(values) for values in zip(*memory, strict=True))
         known = np.isfinite(seen)
-        certain = (poses.scores >= self.settings.min_score) & np.isfinite(measured).all(axis=2)
+        certain = (poses.keypoint_scores >= self.settings.min_score) & np.isfinite(measured).all(axis=2)
         fresh = certain & ~known
         step = np.where(known, seconds - seen, 0.0)
         going = certain & known & (step > 0)
@@ -110,6 +111,6 @@ class PoseSmoother:
         last_velocity = np.where(going[..., None], velocity, last_velocity)
         last = np.where(going[..., None], filtered, np.where(fresh[..., None], measured, last))
         seen = np.where(going | fresh, seconds, seen)
-        self._memory = dict(zip(poses.ids.tolist(), zip(last, last_velocity, seen, strict=True), strict=True))
+        self._memory = dict(zip(poses.track_ids.tolist(), zip(last, last_velocity, seen, strict=True), strict=True))
         smoothed = np.where(certain[..., None], last, measured)
         return replace(poses, keypoints=smoothed.astype(poses.keypoints.dtype))

@@ -1,4 +1,5 @@
-"""Data association from frame to frame: tracks of people, and poses matched to them by object keypoint similarity (OKS).
+"""Data association from frame to frame: tracks of people, and poses matched to them by object keypoint similarity
+(OKS).
 
 A track predicts where its person is now from the last pose and the speed; poses and tracks are paired so that the sum
 of their similarities is the largest (Hungarian method). Tracks that were just seen choose first, then the lost ones;
@@ -23,7 +24,7 @@ Ids = Int[np.ndarray, " P"]
 
 CERTAIN = 0.2  # keypoints below this score say nothing about where a person is, as in the papers' rescoring
 MARGIN = 0.1  # a person's box is wider than the keypoints, by about this share of its longer side
-SHRINK = 0.3  # of the way per frame: a leg that is unseen for a moment must not be cut off for good
+SHRINK = 0.3  # of the way per frame: a leg that is unseen for a moment must not be lost for good
 VELOCITY_WEIGHT = 0.5  # of the newest step in a track's velocity
 COVERED = 0.3  # IoU from which a detection and a track are taken for the same person
 SAME_BOX = 0.5  # IoU of a track's box and a pose's from which they are the same person, whatever the keypoints say
@@ -31,7 +32,7 @@ INSIDE = 0.5  # share of a track's box inside a detection from which the detecti
 DUPLICATE = 0.6  # OKS from which two poses of one frame are the same person
 MAX_SPEED = 1.0  # longer sides of their box that a person moves between two frames
 MAX_EXTRAPOLATION = 1.0  # seconds for which a velocity is extrapolated
-USUAL_STEP = 1 / 30  # seconds, until a video has shown its own
+DEFAULT_STEP = 1 / 30  # seconds, until a video has shown its own
 STEP_WEIGHT = 0.1  # of the newest step in a video's usual one
 UNCONFIRMED = 3  # detections in a row that may miss a track before it counts as no person
 
@@ -46,7 +47,7 @@ class Track:
         scores: theirs, 0 for those that cannot have been seen.
         box: xyxy around the person then, in pixels: where to look next, before the speed is added.
         box_score: of the last detection.
-        velocity: of the whole person, in pixels a second.
+        velocity: of the whole person, in pixels per second.
         seconds: the time of the last pose.
         missed: frames since then.
         unconfirmed: detections in a row that did not see the person.
@@ -82,7 +83,7 @@ class TrackTable:
         self.tracks: list[Track] = []
         self._next_id = 1
         self._seconds: float | None = None  # the time of the last frame
-        self._usual_step = USUAL_STEP
+        self._usual_step = DEFAULT_STEP
         self._counted = np.array(skeleton.parts.get("body") or range(len(skeleton)), dtype=int)
         self._sigmas = np.array(skeleton.sigmas)[self._counted]
         self._spans = spans_a_person(skeleton)
@@ -100,10 +101,10 @@ class TrackTable:
 
     def distinct(self, poses: PoseResult) -> Int[np.ndarray, " M"]:
         """The confident poses without duplicates: of similar ones the most confident."""
-        certainty = confidence(poses.scores)
+        certainty = confidence(poses.keypoint_scores)
         rows = np.flatnonzero(certainty >= self.lost_score)
         areas = box_area(self._enclosing(poses[rows]))
-        similarity = self._similarity(poses.keypoints[rows], poses.scores[rows], areas, poses[rows], areas)
+        similarity = self._similarity(poses.keypoints[rows], poses.keypoint_scores[rows], areas, poses[rows], areas)
         return np.sort(rows[oks_nms(similarity, certainty[rows], DUPLICATE)])
 
     def match(self, poses: PoseResult, seconds: float) -> Int[np.ndarray, " P"]:
@@ -118,11 +119,11 @@ class TrackTable:
         ids = np.zeros(len(poses), np.int64)
         boxes = self._enclosing(poses)
         self._pair(self.active, poses, boxes, seconds, ids)
-        if poses.ids is not None:
+        if poses.track_ids is not None:
             left = {track.id for track in self.active} - set(ids.tolist())
             for row in np.flatnonzero(ids == 0):
-                if int(poses.ids[row]) in left:
-                    ids[row] = poses.ids[row]
+                if int(poses.track_ids[row]) in left:
+                    ids[row] = poses.track_ids[row]
                     left.remove(int(ids[row]))
         self._pair(self.active, poses, boxes, seconds, ids, by_box=True)
         lost = [track for track in self.tracks if track.missed]
@@ -147,7 +148,7 @@ class TrackTable:
         poses, ids = poses[known], ids[known]
         by_id = {track.id: track for track in self.tracks}
         boxes, scores = self._enclosing(poses), scores_in_sight(poses)
-        # What the detector saw may reach beyond the keypoints, where a desk or the picture's border hides some.
+        # What the detector saw may reach beyond the keypoints, where a desk or the image's border hides some.
         boxes = np.where(poses.box_scores[:, None] > 0, _not_cut_off(boxes, poses.boxes), boxes)
         final = ids.copy()
         for row, person in enumerate(ids.tolist()):
@@ -171,7 +172,7 @@ class TrackTable:
         alive = {track.id: track for track in self.tracks}
         rows = np.array([row for row in np.argsort(final, kind="stable") if int(final[row]) in alive], dtype=int)
         box_scores = np.array([alive[int(person)].box_score for person in final[rows]], poses.box_scores.dtype)
-        return replace(poses[rows], ids=final[rows], box_scores=box_scores)
+        return replace(poses[rows], track_ids=final[rows], box_scores=box_scores)
 
     def _continue(
         self, track: Track, poses: PoseResult, row: int, box: Float[np.ndarray, " 4"], scores: Float[np.ndarray, " K"],
@@ -189,7 +190,8 @@ class TrackTable:
         # Two frames with almost one time, as jittering clocks give them, would make a step look like a leap.
         newest = moved / max(seconds - track.seconds, self._usual_step / 2)
         track.velocity = VELOCITY_WEIGHT * newest + (1 - VELOCITY_WEIGHT) * track.velocity
-        # The jump back to a detection is not a velocity: without a bound, a model that is confident anywhere would oscillate.
+        # The jump back to a detection is not a velocity: without a bound, a model that is confident anywhere would
+        # oscillate.
         fastest = (box[2:] - box[:2]).max() * MAX_SPEED / self._usual_step
         track.velocity *= min(1.0, fastest / max(np.linalg.norm(track.velocity), 1e-9))
         track.box = box
@@ -225,8 +227,9 @@ class TrackTable:
         *,
         by_box: bool = False,
     ) -> None:
-        """Give the poses that are still without an id those of these tracks that are not among them, where they are alike, so that
-        the similarities sum up to the most. Boxes are compared since a poor pose may look quite different in the next frame."""
+        """Give the poses that are still without an id those of these tracks that are not among them, where they are
+        alike, so that the similarities sum up to the most. Boxes are compared since a poor pose may look quite
+        different in the next frame."""
         from scipy.optimize import linear_sum_assignment
 
         tracks, rows = [track for track in tracks if track.id not in set(ids.tolist())], np.flatnonzero(ids == 0)
@@ -257,7 +260,7 @@ class TrackTable:
         pose_areas: Float[np.ndarray, " P"],
     ) -> Float[np.ndarray, "T P"]:
         counted = self._counted
-        visible = scores[:, counted] >= CERTAIN, poses.scores[:, counted] >= CERTAIN
+        visible = scores[:, counted] >= CERTAIN, poses.keypoint_scores[:, counted] >= CERTAIN
         found = poses.keypoints[:, counted]
         return oks_between(keypoints[:, counted], areas, found, pose_areas, self._sigmas, visible=visible)
 
@@ -280,12 +283,12 @@ def _not_cut_off(boxes: Float[np.ndarray, "... 4"], wider: Float[np.ndarray, "..
 
 
 def scores_in_sight(poses: PoseResult) -> Float[np.ndarray, "P K"]:
-    """The keypoints' scores, 0 for those far outside of the box that was looked at: on a map that is nearly flat, the decoders'
-    parabola may have its top anywhere, and a box around that would grow without end."""
+    """The keypoints' scores, 0 for those far outside the box that was looked at: on a map that is nearly flat, the
+    decoders' parabola may have its top anywhere, and a box around that would grow without end."""
     low, high = poses.boxes[:, None, :2].astype(np.float64), poses.boxes[:, None, 2:].astype(np.float64)
     reach = (high - low).max(axis=2, keepdims=True)
     inside = (poses.keypoints >= low - reach) & (poses.keypoints <= high + reach)
-    return np.where(inside.all(axis=2), poses.scores, 0.0)
+    return np.where(inside.all(axis=2), poses.keypoint_scores, 0.0)
 
 
 def confidence(scores: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:

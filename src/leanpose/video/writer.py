@@ -1,4 +1,4 @@
-"""Videos written through PyAV (FFmpeg): frames at given times, and the audio of another file beside them."""
+"""Videos written through PyAV (FFmpeg): frames at given times, and the audio of another file next to them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class VideoWriter:
         self._sink = _Sink(self._files.enter_context(path.open("wb", buffering=0)), target)
         try:
             self._container = self._files.enter_context(av.open(self._sink, "w", format="mp4"))
-            self._stream = _picture_stream(self._container, reader, size)
+            self._stream = _image_stream(self._container, reader, size)
             self._audio = self._copy_audio(audio, reader.start) if audio is not None else iter(())
             self._audio_ahead = next(self._audio, None)
         except BaseException:
@@ -131,7 +131,8 @@ class VideoWriter:
             self._audio_ahead = next(self._audio, None)
 
     def _copy_audio(self, address: str, start: Fraction) -> Iterator[float]:
-        """Copy the first audio of a file as it is, packet by packet: yields the time of the next one before it is written.
+        """Copy the first audio of a file as it is, packet by packet: yields the time of the next one before it is
+        written.
 
         Where there is audio that cannot be kept, this is told.
         """
@@ -154,7 +155,7 @@ class VideoWriter:
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError:  # cut off here
+            except av.FFmpegError:  # truncated here
                 return
             if packet is None:
                 return
@@ -204,7 +205,7 @@ def open_writer(
                     writer.close()
 
 
-def _picture_stream(container: OutputContainer, reader: FrameReader, size: Size) -> VideoStream:
+def _image_stream(container: OutputContainer, reader: FrameReader, size: Size) -> VideoStream:
     height, width = (side + side % 2 for side in size)
     try:
         stream: VideoStream = container.add_stream(  # pyright: ignore[reportAssignmentType]
@@ -212,8 +213,8 @@ def _picture_stream(container: OutputContainer, reader: FrameReader, size: Size)
         )
     except ValueError as error:
         raise LeanposeError(
-            f"The installed PyAV has no encoder for video ({ENCODER}); install it from PyPI (pip install av), or leave out "
-            "the annotated copy (--no-draw)."
+            f"The installed PyAV has no encoder for video ({ENCODER}); install it from PyPI (pip install av), or leave "
+            "out the annotated copy (--no-draw)."
         ) from error
     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
     context = stream.codec_context

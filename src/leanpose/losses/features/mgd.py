@@ -1,7 +1,7 @@
 """MGD: masked generative distillation (Yang et al., ECCV 2022, arXiv 2205.01529, eq. 2–4).
 
-Places of the student's features are masked at random, and two convolutions generate the teacher's whole features from the rest,
-so that each place must know of its neighbourhood what the teacher knows.
+Positions of the student's features are masked at random, and two convolutions generate the teacher's full features from
+the rest, so that each position must encode its neighbourhood as the teacher does.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from leanpose.losses.features.base import FeatureLoss, standardised
+from leanpose.losses.features.base import FeatureLoss, standardized
 
 MASKED = 0.65
-"""λ of eq. 3: the share of places that are masked; the paper's for one-stage detectors."""
+"""λ of eq. 3: the fraction of masked positions; the paper's value for one-stage detectors."""
 
 
 class MaskedGenerativeLoss(FeatureLoss):
@@ -30,6 +30,6 @@ class MaskedGenerativeLoss(FeatureLoss):
         )
 
     def forward(self, pred: Float[Tensor, "B C1 H W"], target: Float[Tensor, "B C2 H W"]) -> Float[Tensor, ""]:
-        aligned = self.align(standardised(pred))
+        aligned = self.align(standardized(pred))
         kept = torch.rand_like(aligned[:, :1], dtype=torch.float32) >= MASKED
-        return mse_loss(self.generate(aligned * kept).float(), standardised(target))
+        return mse_loss(self.generate(aligned * kept).float(), standardized(target))

@@ -1,4 +1,4 @@
-"""Feature extractors that several papers' models share: a new one is one file here, and one line in `BACKBONES`."""
+"""Backbones shared by the models of several papers: a new one is one file here, and one line in `BACKBONES`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.base import MEAN, STD, Backbone, PyramidBackbone
-from leanpose.models.backbones.hrnet import HRNet, Image, Stem
+from leanpose.models.backbones.hrnet import HRNet, IdentityBackbone, Stem
 from leanpose.models.backbones.lite_hrnet import LITE_HRNETS, LiteHRNet
 from leanpose.models.backbones.movenet import MOVENETS, MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 BACKBONES: dict[str, type[Backbone]] = {
-    "image": Image,
+    "image": IdentityBackbone,
     "stem": Stem,
     **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), ResNet),
     **dict.fromkeys(("hrnet_w32", "hrnet_w48"), HRNet),
@@ -51,7 +51,7 @@ def backbone_class(name: str) -> type[Backbone]:
 
 
 def backbone_settings(name: str) -> set[str]:
-    """The names of what may be set of a backbone beside its variant.
+    """The names of a backbone's settings, besides its variant.
 
     Raises:
         LeanposeError: there is no such backbone.
@@ -60,7 +60,7 @@ def backbone_settings(name: str) -> set[str]:
 
 
 def create_backbone(name: str, **settings: Any) -> Backbone:
-    """Build the backbone of that name with fresh weights.
+    """Build the backbone of that name, randomly initialised.
 
     Raises:
         LeanposeError: there is no such backbone.

@@ -7,13 +7,13 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.models.backbones.base import PYRAMID_STRIDES, Backbone, Levels, PyramidBackbone
+from leanpose.models.backbones.base import PYRAMID_STRIDES, Backbone, PyramidBackbone, PyramidFeatures
 
 
 class ResNet(PyramidBackbone):
-    """All four stages of a ResNet (He et al., CVPR 2016); the last one's features are read, at stride 32.
+    """All four stages of a ResNet (He et al., CVPR 2016); the features are those of the last, at stride 32.
 
-    Parameters bear the names of torchvision, timm and the papers' code.
+    Parameter names follow torchvision, timm and the papers' code.
 
     Args:
         variant: timm's name, such as `resnet50`.
@@ -32,7 +32,7 @@ class ResNet(PyramidBackbone):
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.act1, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
 
-    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         finest = self.layer1(x)
         fine = self.layer2(finest)
@@ -41,7 +41,7 @@ class ResNet(PyramidBackbone):
 
 
 def _after(ends: list[int], blocks: nn.Sequential, x: Float[Tensor, "B C H W"]) -> list[Tensor]:
-    """What leaves the blocks of these numbers."""
+    """The outputs of the blocks with these indices."""
     left = []
     for number, block in enumerate(blocks):
         x = block(x)
@@ -51,7 +51,8 @@ def _after(ends: list[int], blocks: nn.Sequential, x: Float[Tensor, "B C H W"]) 
 
 
 class MobileNet(PyramidBackbone):
-    """All stages of a MobileNetV3 or V4 (Howard et al., ICCV 2019; Qin et al., ECCV 2024); the last one's features are read.
+    """All stages of a MobileNetV3 or V4 (Howard et al., ICCV 2019; Qin et al., ECCV 2024); the features are those of
+    the last.
 
     Args:
         variant: timm's name, such as `mobilenetv3_small_100`.
@@ -70,13 +71,13 @@ class MobileNet(PyramidBackbone):
         self.conv_stem, self.bn1, self.act1, self.blocks = net.conv_stem, net.bn1, net.act1, net.blocks
         self._ends = [int(name.removeprefix("blocks.")) for name in net.feature_info.module_name()]
 
-    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
         finest, fine, middle, coarse = _after(self._ends, self.blocks, self.act1(self.bn1(self.conv_stem(images))))
         return finest, fine, middle, coarse
 
 
 class MobileNetV2(PyramidBackbone):
-    """All stages of a MobileNetV2 (Sandler et al., CVPR 2018) and its last 1×1 convolution, whose features are read, at stride 32.
+    """All stages of a MobileNetV2 (Sandler et al., CVPR 2018) and its last 1×1 convolution, at stride 32.
 
     Args:
         variant: timm's name, such as `mobilenetv2_100`.
@@ -99,16 +100,16 @@ class MobileNetV2(PyramidBackbone):
         self.conv_head, self.bn2 = net.conv_head, net.bn2
         self._ends = [int(info["module"].removeprefix("blocks.")) for info in inner]
 
-    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
         ends = [*self._ends, len(self.blocks) - 1]
         finest, fine, middle, last = _after(ends, self.blocks, self.bn1(self.conv_stem(images)))
         return finest, fine, middle, self.bn2(self.conv_head(last))
 
 
 class CSPNeXt(Backbone):
-    """All four stages of a CSPNeXt (Lyu et al., "RTMDet", 2022); the last one's features are read, at stride 32.
+    """All four stages of a CSPNeXt (Lyu et al., "RTMDet", 2022); the features are those of the last, at stride 32.
 
-    Parameters bear the names of timm.
+    Parameter names follow timm.
 
     Args:
         variant: timm's name, such as `cspnext_m`.
