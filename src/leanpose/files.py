@@ -95,7 +95,7 @@ def files_below(folder: Path) -> list[Path]:
     """The files in a folder and in those below it, in order; links to folders are not followed.
 
     Raises:
-        LeanposeError: a folder there may not be read, so that nobody knows what is in it.
+        LeanposeError: a folder there cannot be read.
     """
 
     def refuse(error: OSError) -> None:
@@ -355,7 +355,7 @@ def cache_folder() -> Path:
 
 
 def require_own_folder(folder: Path, marker: str, what: str) -> None:
-    """Check that nothing of somebody else's is replaced in a folder.
+    """Check that no other files are replaced in a folder.
 
     Args:
         marker: a file that lies in each folder that was written by this program.

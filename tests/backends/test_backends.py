@@ -189,7 +189,7 @@ def test_a_foreign_files_keypoints_get_names(tmp_path: Path) -> None:
     assert whole.spec.skeleton.name == "coco_wholebody133"
     turned = open_exported(simcc_file(tmp_path / "b.onnx", 17, (128, 64)))  # y before x
     assert turned.spec.codec.bins == (64, 128)  # pyright: ignore
-    with pytest.raises(LeanposeError, match="26 keypoints and does not name them"):
+    with pytest.raises(LeanposeError, match="26 keypoints without names"):
         open_exported(simcc_file(tmp_path / "c.onnx", 26))
     named = PoseEstimator(simcc_file(tmp_path / "d.onnx", 3), "whole-image", "cpu", skeleton=SPOTS)
     assert named.skeleton is SPOTS

@@ -217,7 +217,7 @@ def test_a_file_that_takes_three_crops_at_once_is_filled(tmp_path: Path, people:
 @pytest.mark.parametrize(
     ("shape", "output", "dtype", "said", "words"),
     [
-        ([1, 3, 64, 32], (1, 14, 16, 8), 1, {}, "14 keypoints and does not name them"),
+        ([1, 3, 64, 32], (1, 14, 16, 8), 1, {}, "14 keypoints without names"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"layout": "nchw"}, "needs the `kind`"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "values": 3}, "unknown key 'values'"),
         ([1, 3, 64, 32], (1, 34), 1, {"kind": "coordinates"}, "unit"),

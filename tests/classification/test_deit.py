@@ -108,7 +108,7 @@ def test_a_file_describes_it(tmp_path: Path) -> None:
         load_model(path)
     pose = tmp_path / "pose.safetensors"
     save_model(create_model("sdpose_t", input_size=(64, 48), depth=1), pose, training_data=[], licence="", metrics={})
-    with pytest.raises(LeanposeError, match="finds poses and is not a classifier"):
+    with pytest.raises(LeanposeError, match="a pose model, not a classifier"):
         load_classifier(pose)
 
 

@@ -50,7 +50,7 @@ def test_it_says_what_was_measured(people: list[str], tmp_path: Path, monkeypatc
 
 def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["leanpose.cli.export"], "fresh_model", lambda _: LayeredSpotFinder(outlier=3000.0))
-    with pytest.raises(LeanposeError, match=r"loses \d+\.\d+ AP \(100\.00 in float.*allowed are 0\.5"):
+    with pytest.raises(LeanposeError, match=r"loses \d+\.\d+ AP \(100\.00 in float.*the maximum is 0\.5"):
         run("spots", "--quantize", "static", "--max-float-layers", "0", "-o", "small.onnx", *people)
     assert not list(Path().iterdir())
 

@@ -199,7 +199,7 @@ def test_a_movenet_that_computes_otherwise_is_refused(shared: Path, tmp_path: Pa
 @pytest.mark.parametrize("name", ["tinypose_128x96", "movenet_lightning_f16"])
 def test_keypoints_that_the_file_does_not_have_are_refused(shared: Path, tmp_path: Path, name: str) -> None:
     source = shared / "data" / "pose_models" / f"{name}.onnx"
-    with pytest.raises(LeanposeError, match="finds 17 keypoints, but the skeleton 'mpii16' has 16"):
+    with pytest.raises(LeanposeError, match="predicts 17 keypoints, but the skeleton 'mpii16' has 16"):
         convert_onnx(source, tmp_path / "t.safetensors", skeleton="mpii16")
 
 

@@ -214,7 +214,7 @@ def jpeg_bomb() -> bytes:
         (png_header(30000, 30000), "more pixels than the 25 million allowed"),
         (png_header(5001, 5001), "5001 × 5001 pixels, more than the 25 million allowed"),
         (jpeg_bomb(), "60000 × 60000"),
-        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "corrupt|truncated|no image"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "corrupt|truncated|not an image"),
     ],
     ids=["empty", "text", "cut jpeg", "cut png", "png bomb", "small png bomb", "jpeg bomb", "jpeg stub"],
 )

@@ -95,7 +95,7 @@ def test_every_key_of_a_recipe_is_in_the_reference(pages: dict[str, str], refere
             assert f"\n| `distillation.{key}` | " in section
     row = "| `schedule.min_lr_ratio` | `float` | `0.0` | Final learning rate of `cosine` and `flat_cosine`, as a "
     assert row + "fraction of the initial one. (at least 0, at most 1) |" in page
-    assert "| `data.train.0.format` | `text` | required | `auto` finds it out" in page
+    assert "| `data.train.0.format` | `text` | required | `auto` detects it" in page
     assert reference.attribute_docs(Recipe)["skeleton"].startswith("A skeleton name or a YAML file")
 
 

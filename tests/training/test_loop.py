@@ -485,7 +485,7 @@ def test_a_run_starts_from_what_fits_of_another_model(data: Path, tmp_path: Path
     assert torch.equal(started["layers.0.mlp.0.weight"], before["layers.0.mlp.0.weight"])
     assert torch.equal(started["backbone.bn1.running_mean"], before["backbone.bn1.running_mean"])
     assert torch.equal(started["head.1.weight"], fresh["head.1.weight"])
-    with pytest.raises(LeanposeError, match=r"holds a 'sdpose_t', not this 'distilpose_s'"):
+    with pytest.raises(LeanposeError, match=r"contains a 'sdpose_t', not this 'distilpose_s'"):
         build_model(load_recipe(recipe, [settings[0], *settings[2:]]))
     with pytest.raises(LeanposeError, match="Nothing in"):
         build_model(

@@ -106,7 +106,7 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"codec": {"sigma": [4.9, 0]}}, ["codec.sigma = [4.9, 0]", "two of them"]),
         (
             {"augmentation": {"coarse_dropout_size": [0.4, 0.2]}},
-            ["augmentation.coarse_dropout_size", "the first number is the least"],
+            ["augmentation.coarse_dropout_size", "the first number must be the minimum"],
         ),
         (
             {"data": {"train": [{"format": "lsp", "images": "i", "annotations": "a.mat", "bbox_file": "b.json"}]}},

@@ -132,7 +132,7 @@ def test_missing_and_damaged_teachers_get_a_sentence(data: Path, tmp_path: Path)
     for teacher, words in (
         (tmp_path / "no.safetensors", "There is no file"),
         (damaged, "corrupt"),
-        (tmp_path / "empty", "holds no weights of a run"),
+        (tmp_path / "empty", "contains no weights of a run"),
         ("leanpose-wholebody-t", "did you mean 'leanpose-wholebody-s'?"),
     ):
         with pytest.raises(LeanposeError, match=re.escape(words)):

@@ -118,7 +118,7 @@ def test_fresh_and_changed_weights_need_their_data_terms_and_figures(hub: StandI
         LeanposeError, match=r"The origin of the weights .* give training_data=, licence=, metrics= \(empty if none\)"
     ):
         model.push_to_hub("me/mine")
-    with pytest.raises(LeanposeError, match=r"state training_data=, metrics= \(empty if none\)"):
+    with pytest.raises(LeanposeError, match=r"give training_data=, metrics= \(empty if none\)"):
         model.save_pretrained(tmp_path / "mine", licence="MIT")
     with pytest.raises(LeanposeError, match="need a licence: licence= is empty"):
         model.push_to_hub("me/mine", training_data=[], licence=" ", metrics={})
@@ -183,7 +183,7 @@ def test_what_cannot_be_loaded_or_saved_here(file: Path, tmp_path: Path) -> None
     with pytest.raises(LeanposeError, match="skeleton, pretrained and overrides cannot be given"):
         leanpose.create_model("hf://me/pose", skeleton="lsp14")
     (tmp_path / "model.safetensors").write_bytes(file.read_bytes())
-    with pytest.raises(LeanposeError, match="holds 'sdpose_t', a TokenPose, no HeatmapModel"):
+    with pytest.raises(LeanposeError, match="contains 'sdpose_t', a TokenPose, not a HeatmapModel"):
         HeatmapModel.from_pretrained(tmp_path)
     unknown = PoseModel("a_file.onnx", BackendConfig((64, 48)), small().skeleton)
     with pytest.raises(LeanposeError, match=r"'a_file\.onnx' is not a registered model"):

@@ -159,7 +159,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 
     for name in ("bomb.pth", "bomb.safetensors"):
         (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
-        with pytest.raises(LeanposeError, match=r"not opened|no safetensors file"):
+        with pytest.raises(LeanposeError, match=r"not opened|not a safetensors file"):
             load_model(tmp_path / name)
     assert not (tmp_path / "exploded").exists()
 

@@ -72,14 +72,14 @@ def read_class_folder(path: Path, classes: Sequence[str] | None = None, split: S
     present = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(present) < (2 if classes is None else 1):
         raise LeanposeError(
-            f"{path} holds {len(present)} folders of classes, too few to tell apart; images are expected as "
+            f"{path} contains {len(present)} class folders, but at least 2 are needed; images are expected as "
             f"{path / 'CLASS' / 'image.jpg'}."
         )
     known = tuple(present if classes is None else classes)
     for name in present:
         if name not in known:
             raise LeanposeError(
-                f"{path} holds the class '{name}', which is not among the model's {len(known)}; "
+                f"{path} contains the class '{name}', which is not among the model's {len(known)}; "
                 f"{did_you_mean(name, known)}"
             )
     samples: list[tuple[str, int]] = []

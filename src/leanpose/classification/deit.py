@@ -125,7 +125,7 @@ class DeiT(ImageModel):
     @classmethod
     def build(cls, name: str, config: Any, skeleton: Skeleton | None, pretrained: str | Path | Literal[False]) -> Self:
         if skeleton is not None:
-            raise LeanposeError(f"'{name}' is a classifier and finds no keypoints, so it takes no skeleton.")
+            raise LeanposeError(f"'{name}' is a classifier, so it takes no skeleton.")
         if pretrained:
             raise LeanposeError(f"No weights of '{name}' are published here; train it from scratch, or with init_from.")
         return cls(name, config).eval()
@@ -190,5 +190,5 @@ def load_classifier(path: Path | str) -> DeiT:
     """
     model = load_network(path)
     if not isinstance(model, DeiT):
-        raise LeanposeError(f"{path} holds a '{model.name}', which finds poses and is not a classifier.")
+        raise LeanposeError(f"{path} contains '{model.name}', a pose model, not a classifier.")
     return model

@@ -24,10 +24,10 @@ def export(
     model: AnyModelArgument,
     format: Annotated[str, Option(help="onnx, openvino or torch-export.")] = "onnx",
     out: Annotated[
-        Path | None, Option("--out", "-o", help="[default: the model's name and the format's ending]")
+        Path | None, Option("--out", "-o", help="File to write. [default: the model's name and the format's ending]")
     ] = None,
     include_preprocessing: Annotated[
-        bool, Option(help="Include normalisation: uint8 (B, H, W, 3) in, instead of float (B, 3, H, W).")
+        bool, Option(help="Include normalization: uint8 (B, H, W, 3) in, instead of float (B, 3, H, W).")
     ] = True,
     include_decoding: Annotated[
         bool, Option(help="Include decoding: keypoints and scores out, instead of raw predictions.")
@@ -154,7 +154,7 @@ def _measured_sets(
     from leanpose.errors import LeanposeError
 
     if annotations is None or len(images) != 1:
-        raise LeanposeError("--quantise checks AP: give the evaluation set with --annotations and --images.")
+        raise LeanposeError("--quantize checks AP: give the evaluation set with --annotations and --images.")
     if calibration_annotations is None and calibration_images is not None:
         raise LeanposeError("--calibration-images needs --calibration-annotations.")
     folder = Path(images[0])

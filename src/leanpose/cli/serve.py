@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from leanpose.cli.options import AtLeast1, BackendOption, DetectorOption, DeviceOption, ForeignSkeletonOption, status
+from leanpose.cli.options import BackendOption, DetectorOption, DeviceOption, ForeignSkeletonOption, status
 from leanpose.console import printable
 from leanpose.errors import LeanposeError
 
@@ -53,7 +53,7 @@ def serve(
         float, Option(min=0.001, help="Timeout from the complete request body to the response, in seconds.")
     ] = 30.0,
     body_timeout: Annotated[float, Option(min=0.001, help="Timeout for receiving a request body, in seconds.")] = 20.0,
-    drain: AtLeast1 = 30,
+    drain: Annotated[int, Option(min=1, help="Maximum time to finish pending requests on shutdown, in seconds.")] = 30,
 ) -> None:
     """Serve a model over HTTP: images in, poses out.
 

@@ -82,7 +82,7 @@ class ImageList:
 
     Attributes:
         images: in order.
-        left_out: how many files, folders and links next to them are not looked at, by the reason.
+        left_out: number of ignored files, folders and links, by reason.
     """
 
     images: list[StoredImage]

@@ -155,7 +155,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     with open_safetensors(path) as file:
         if KEY in (file.metadata() or {}):
-            raise LeanposeError(f"{path} is a file of leanpose already; it needs no conversion.")
+            raise LeanposeError(f"{path} is already a leanpose file and needs no conversion.")
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
 
 
@@ -173,16 +173,16 @@ def _unpickle(path: Path) -> Any:
         asked = re.search(r"(?:GLOBAL|function) (\S+)", str(error))
         what = f" (it asks for '{asked[1]}')" if asked else ""
         raise LeanposeError(
-            f"{path} is not opened: it is corrupt, or holds more than weights{what}, which may run code on your machine."
+            f"{path} is not opened: it is corrupt, or contains more than weights{what}, which may run code on your machine."
         ) from error
     except Exception as error:  # a corrupt pickle can fail in any way
-        raise LeanposeError(f"{path} is corrupt, truncated or not a checkpoint of PyTorch.") from error
+        raise LeanposeError(f"{path} is corrupt, truncated or not a PyTorch checkpoint.") from error
 
 
 def _take_apart(content: Any, path: Path) -> Checkpoint:
     """Find the weights in what a program has saved around them."""
     if not isinstance(content, Mapping):
-        raise LeanposeError(f"{path} holds a {type(content).__name__}, not the named weights of a model.")
+        raise LeanposeError(f"{path} contains a {type(content).__name__}, not the named weights of a model.")
     held, averaged = content, False
     while keys := [key for key in _CONTAINERS if isinstance(held.get(key), Mapping)]:
         # mmengine's hook exchanges `state_dict` and `ema_state_dict` when it saves.
@@ -192,7 +192,7 @@ def _take_apart(content: Any, path: Path) -> Checkpoint:
     tensors = _plain_tensors({str(name): value for name, value in held.items()}, path)
     if not tensors:
         raise LeanposeError(
-            f"{path} holds no weights: it has {', '.join(map(repr, list(content)[:6])) or 'no entries'}."
+            f"{path} contains no weights: it has {', '.join(map(repr, list(content)[:6])) or 'no entries'}."
         )
     meta = content.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
@@ -226,7 +226,7 @@ def _plain_tensors(named: dict[str, Any], path: Path) -> dict[str, Tensor]:
         elif isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
                 raise LeanposeError(
-                    f"{path} is of no use: its '{name}' is not a plain tensor (sparse, quantized or empty)."
+                    f"{path} cannot be used: its '{name}' is not a plain tensor (sparse, quantized or empty)."
                 )
             declared += value.numel() * value.element_size()
             tensors[name] = value.detach()
@@ -260,7 +260,7 @@ def _network_weights(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, 
     }
     for key, value in kept.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise LeanposeError(f"{path} is of no use: its '{key}' is not finite.")
+            raise LeanposeError(f"{path} cannot be used: its '{key}' is not finite.")
     return kept, notes
 
 

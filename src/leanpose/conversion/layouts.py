@@ -60,7 +60,7 @@ def named_as_mmpose(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], s
         return dict(tensors), ""
     if any(".experts." in key or key.startswith("associate_keypoint_heads.") for key in tensors):
         raise LeanposeError(
-            "The checkpoint is of a ViTPose+, whose layers have several experts; leanpose has ViTPose alone."
+            "The checkpoint is of a ViTPose+, whose layers have several experts; leanpose only has ViTPose."
         )
     named = {}
     for key, value in tensors.items():

@@ -239,7 +239,7 @@ def _require_keypoints(file: OnnxGraph, keypoints: int, skeleton: Skeleton) -> N
     """
     if keypoints != len(skeleton):
         raise LeanposeError(
-            f"{file.path} finds {keypoints} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}; "
+            f"{file.path} predicts {keypoints} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}; "
             "give its own with --skeleton."
         )
 

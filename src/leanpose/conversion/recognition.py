@@ -62,7 +62,7 @@ class RecognisedNetwork:
     Attributes:
         family: the paper's name for it.
         fits: the model names that it fits, the likeliest first, each with the settings in which it differs from them.
-        keypoints: how many it finds.
+        keypoints: number of keypoints.
         input_size: of the image (height, width); None where no weight depends on it.
         ask: whether the file does not tell which of `fits` it is, in a way that changes what the network computes.
     """
@@ -176,7 +176,7 @@ def recognise_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skel
     """The skeleton of a checkpoint, and a sentence on how it is known.
 
     Args:
-        keypoints: how many the network finds.
+        keypoints: number of keypoints.
         dataset: what mmpose has noted of its data; empty where it has not.
 
     Raises:
@@ -189,7 +189,7 @@ def recognise_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skel
         return described, f"keypoints: {described.name}, as the file describes them"
     if keypoints not in _SKELETONS:
         raise LeanposeError(
-            f"The checkpoint finds {keypoints} keypoints and does not say which; give a skeleton (--skeleton NAME or FILE.yaml)."
+            f"The checkpoint predicts {keypoints} keypoints without names; give a skeleton (--skeleton NAME or FILE.yaml)."
         )
     guess = _SKELETONS[keypoints]
     return guess, f"keypoints: {guess.name}, going by their number alone (--skeleton says otherwise)"
@@ -262,7 +262,7 @@ def _vitpose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
     layers = {key.split(".")[2] for key in tensors if key.startswith("backbone.layers.")}
     if width not in _VIT or len(layers) != _VIT[width][1] or "backbone.pos_embed" not in tensors:
         raise LeanposeError(
-            f"The checkpoint looks like a ViTPose with {len(layers)} layers of width {width}, of which leanpose knows "
+            f"The checkpoint looks like a ViTPose with {len(layers)} layers of width {width}; leanpose supports "
             "12 of 384 or 768, 24 of 1024 and 32 of 1280."
         )
     name, depth, heads = _VIT[width]
@@ -341,7 +341,7 @@ def _token_network(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
         outputs = next((name for name, count in VALUES_PER_KEYPOINT.items() if count == values), None)
         if outputs is None:
             raise LeanposeError(
-                f"The checkpoint writes {values} numbers a keypoint; DistilPose has 2 or 5, SDPose-Reg 4."
+                f"The checkpoint has {values} outputs per keypoint; DistilPose has 2 or 5, SDPose-Reg 4."
             )
         options["outputs"] = outputs
         if outputs == "rle":

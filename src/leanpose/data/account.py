@@ -1,4 +1,4 @@
-"""The account of a data set: how many people and keypoints are used, and why the others are not."""
+"""The data summary of a data set: how many people and keypoints are used, and why others are not."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from leanpose.console import one_line
 from leanpose.skeleton import Skeleton, keypoint_name
 
-_LISTED = 26  # keypoints; of more only those that nobody has are named
+_LISTED = 26  # keypoints; of more only those without labels are named
 _NAMED = 6  # of those
 _ONE = {"people": "person", "boxes": "box"}
 
 
 @dataclass
 class Account:
-    """Who of a data set is used, and why the others are not. Readers note; `read_people` closes it with the counts.
+    """Counts of used people, and of others by reason. Readers add notes; `read_people` completes it with the counts.
 
     Attributes:
         title: of the data set, with its split.
@@ -60,7 +60,7 @@ class Account:
         return ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common() if count)
 
     def sentences(self) -> list[str]:
-        """What is to be said once: people, keypoints, and what was changed in reading."""
+        """The sentences of the summary: people, keypoints, and changes in reading."""
         used = f"{self.used} used: {self.reasons}" if self.reasons else "all used"
         lines = [f"{self.title}: {self.counted} in the file, {used}."]
         if self.labelled and self.used:

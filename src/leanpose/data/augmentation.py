@@ -29,13 +29,13 @@ HALF_BODY_PADDING = 1.5  # the region around a half of the body is its keypoints
 
 
 class CropParams(NamedTuple):
-    """Which part of the image a crop shows.
+    """The geometric parameters of a crop.
 
     Attributes:
         center: (2,) x, y in image pixels.
         scale: (2,) width and height of the region in image pixels.
-        rotation: in degrees, as `leanpose.geometry.warp_matrix` takes it.
-        flip: whether the crop is mirrored.
+        rotation: in degrees, as for `leanpose.geometry.warp_matrix`.
+        flip: whether the crop is flipped.
     """
 
     center: Float[np.ndarray, " 2"]
@@ -45,12 +45,12 @@ class CropParams(NamedTuple):
 
 
 class PhotometricParams(NamedTuple):
-    """How a crop is changed in place: in this order.
+    """The photometric parameters of a crop, applied in this order.
 
     Attributes:
-        change: (3,) what is added to OpenCV's 8-bit hue, saturation and value.
-        mean, median: side of the kernel of each blur; 1 changes nothing.
-        hole: top, left, bottom and right of a black rectangle, the last two not in it; equal where there is none.
+        change: (3,) added to OpenCV's 8-bit hue, saturation and value.
+        mean, median: kernel size of each blur; 1 for none.
+        hole: top, left, bottom and right (exclusive) of a black rectangle; equal if there is none.
         disc: x, y and radius of a black disc; radius 0 is none.
     """
 
@@ -98,9 +98,9 @@ def _shift_colours(image: UInt8[np.ndarray, "h w 3"], change: np.ndarray) -> UIn
 
 
 def in_order(bounds: tuple[float, float]) -> tuple[float, float]:
-    """For sections: a least and a largest value."""
+    """Check a range of a minimum and a maximum."""
     if bounds[0] > bounds[1]:
-        raise ValueError("the first number is the least, the second the largest")
+        raise ValueError("the first number must be the minimum, the second the maximum")
     return bounds
 
 
@@ -110,13 +110,13 @@ Fractions = Annotated[tuple[Fraction, Fraction], AfterValidator(in_order)]
 
 
 class Augmentation(Section):
-    """How crops are varied in training. The defaults are SDPose's recipe; the values in brackets are RTMPose's.
+    """Augmentation of crops in training. The defaults are SDPose's recipe; the values in brackets are RTMPose's.
 
     Attributes:
         shift, shift_probability: the centre moves by up to this fraction of the region's width and height.
-        flip_probability: of a mirror image.
-        half_body_probability, half_body_keypoints: of cropping to the upper or lower half, for people with more
-            labelled keypoints than this number.
+        flip_probability: probability of a horizontal flip.
+        half_body_probability, half_body_keypoints: probability of cropping to the upper or lower half, for people with
+            more labelled keypoints than this number.
         scale: the region grows or shrinks by a normally distributed factor with this standard deviation around 1,
             truncated at one standard deviation.
         rotation, rotation_probability: normally distributed angle with this standard deviation in degrees, truncated at
@@ -126,11 +126,12 @@ class Augmentation(Section):
             [true].
         hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens
             in half of the crops.
-        blur_probability: of a mean, and again of a median over 3×3, 5×5 or 7×7 pixels [0.1].
-        coarse_dropout_probability: of a black rectangle [1].
-        coarse_dropout_size: its sides' least and largest share of the crop's [0.2, 0.4].
-        joint_dropout_probability: of a black disc beside a labelled keypoint [PP-TinyPose: 0.5].
-        joint_dropout_radius: its least and largest radius as a share of the crop's width [PP-TinyPose: 0.1, 0.2].
+        blur_probability: probability of a mean blur, and independently of a median blur, over 3×3, 5×5 or 7×7 pixels
+            [0.1].
+        coarse_dropout_probability: probability of a black rectangle [1].
+        coarse_dropout_size: minimum and maximum of its sides, as fractions of the crop's [0.2, 0.4].
+        joint_dropout_probability: probability of a black disc next to a labelled keypoint [PP-TinyPose: 0.5].
+        joint_dropout_radius: its minimum and maximum radius, as fractions of the crop's width [PP-TinyPose: 0.1, 0.2].
     """
 
     shift: float = Field(default=0.16, ge=0)
@@ -165,12 +166,12 @@ class Augmentation(Section):
         input_size: tuple[int, int],
         padding: float = PADDING,
     ) -> CropParams:
-        """Draw the crop of one person.
+        """Sample the crop of one person.
 
         Args:
             rng: the only source of randomness; every call takes the same number of draws from it.
             input_size: height and width of the crop in pixels; the region has its aspect ratio.
-            padding: how much larger than the box the region is, before it varies.
+            padding: size of the region relative to the box, before augmentation.
         """
         shift_by = rng.uniform(-1.0, 1.0, 2)
         chance = rng.random(4)
@@ -197,7 +198,7 @@ class Augmentation(Section):
     def _half_body(
         self, person: PoseAnnotation, skeleton: Skeleton, aspect: float, *, prefer_upper: bool
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Centre and scale around the labelled keypoints of one half; None where there are too few."""
+        """Centre and scale around the labelled keypoints of one half; None if there are too few."""
         labelled = person.keypoints[:, 2] > 0
         upper = np.isin(np.arange(len(skeleton)), skeleton.upper_body)
         upper_points, lower_points = person.keypoints[labelled & upper, :2], person.keypoints[labelled & ~upper, :2]
@@ -218,7 +219,7 @@ class Augmentation(Section):
         keypoints: Float[np.ndarray, "K 2"],
         weights: Float[np.ndarray, " K"],
     ) -> PhotometricParams:
-        """Draw how one crop looks.
+        """Sample the photometric parameters of one crop.
 
         Args:
             rng: the only source of randomness; every call takes the same number of draws from it.

@@ -1,4 +1,4 @@
-"""Packs: everybody's coarse crop and labels in one file that is mapped into memory, instead of a data set's images.
+"""Packs: coarse crops and labels of all people in one memory-mapped file, instead of a data set's images.
 
 A coarse crop is the upright part of an image around a person, larger than the model's crop, so that augmentation
 keeps its context, and at most as fine as the model can use. `leanpose.data.packing` writes packs:

@@ -300,7 +300,7 @@ def _counts(
     *,
     in_parts: bool,
 ) -> Int[np.ndarray, " N"]:
-    """How many keypoints everybody has, with a note where a record states another number."""
+    """The number of labelled keypoints per person, with a note if a record states another number."""
     counts = (targets[..., 2] > 0).sum(axis=1)
     stated = [record.get("num_keypoints") for record in labels.records]
     # CrowdPose does not count head and neck: its rule stays.

@@ -144,7 +144,8 @@ def without_impossible(labels: LabelSet) -> LabelSet:
 
 
 def with_boxes(labels: LabelSet) -> tuple[LabelSet, int]:
-    """The labels with a box of everybody, and how many were made from the keypoints. Who has neither is left out."""
+    """The labels with a box for all people, and how many were computed from keypoints. People with neither are
+    skipped."""
     people, made, left_out = [], 0, Counter(labels.left_out)
     for person in labels.people:
         if person.box is None:

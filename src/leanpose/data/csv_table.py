@@ -91,7 +91,7 @@ def load_csv_table(path: Path) -> LabelSet:
 
 
 def write_csv_table(labels: LabelSet, path: Path) -> None:
-    """Write a row per keypoint of everybody, those that are not labelled too."""
+    """Write a row per keypoint of all people, including unlabelled ones."""
     with open_whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*COLUMNS, "visible"])

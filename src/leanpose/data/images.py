@@ -165,7 +165,7 @@ def _decode(
 
 
 def _cut_rows(data: bytes, header: JpegHeader, rows: int) -> bytes:
-    """The same JPEG with a lower height: the decoder stops there, and does not look at the rest.
+    """The same JPEG with a lower height: the decoder stops there and ignores the rest.
 
     Blocks are up to 16 rows high, and one more block lets the colours of the last needed row be interpolated as in the
     whole image. Without its end marker the rest does not count as garbage that would be worth a warning.

@@ -47,7 +47,7 @@ FLOAT_TOLERANCE = 1e-3  # interpolation may leave 0…1 by so much
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file to look at.
+    """An input image.
 
     Attributes:
         path: where it is; of what is not a file, its name.
@@ -78,7 +78,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video to look at.
+    """An input video.
 
     Attributes:
         source: where it is, its address (`http://…`, `rtsp://…`), or the number of a camera.
@@ -103,7 +103,7 @@ class Inputs:
         others: names of files in folders that end like neither.
         links: names of links that are left out, since the file they lead to is among the others, or since they lead
             to a folder.
-        unreadable: names of folders that may not be read, so that nobody knows what is in them.
+        unreadable: names of unreadable folders.
         root: the folder in which the names begin; None where there are no files, or files on several drives.
     """
 
@@ -142,7 +142,7 @@ def find_inputs(
         allow_url: whether images may be loaded from the web.
 
     Raises:
-        LeanposeError: nothing is there to look at, a file is not there, a folder may not be read, or an address cannot
+        LeanposeError: there are no inputs, a file is missing, a folder is unreadable, or an address cannot
             be used.
     """
     if list(arguments).count(STDIN) > 1:

@@ -83,12 +83,13 @@ class LabelSet:
         skeleton: what it labels.
         images: all of them, in the file's order.
         people: all that have keypoints.
-        left_out: annotations that are nobody's, by reason.
+        left_out: annotations that are skipped, by reason.
         notes: what was changed in reading, as in an `Account`.
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
         located: whether the images' names are their places, below the file's folder or in the file.
-        repeats: people as further annotators have labelled them, which only the check of a set looks at.
-        videos: of a set whose images are frames of videos: what their names begin with → where the file says the video is.
+        repeats: labels of the same people by further annotators, only used by the data check.
+        videos: of a set whose images are frames of videos: what their names begin with → where the file says the video
+            is.
     """
 
     path: Path
@@ -280,7 +281,7 @@ class NamedPoints:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A rectangle of an image that may be somebody's box."""
+    """A rectangle of an image that may be a person's box."""
 
     image: int
     xyxy: tuple[float, float, float, float]

@@ -42,7 +42,7 @@ def outside_share(
         input_size, padding: of the views, as a model sees them.
 
     Returns:
-        The mean over some of the people, evenly taken from all; 0 where nobody has a crop.
+        The mean over some of the people, evenly taken from all; 0 if there are no crops.
     """
     chosen = np.flatnonzero(crops.sources >= 0)
     chosen = chosen[:: -(-len(chosen) // _PEOPLE) or 1]

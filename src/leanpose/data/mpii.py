@@ -243,7 +243,7 @@ def _number(value: Any) -> float:
 def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read MPII; see `leanpose.data.readers.read_people`.
 
-    Training takes everybody with a labelled joint, evaluation only those who stand apart from others, as the official
+    Training uses all people with a labelled joint, evaluation only those who stand apart from others, as the official
     one does. `val` is every tenth of the training images, since the test images' labels are not public.
     """
     path, image_path = config.paths(root)

@@ -91,7 +91,7 @@ def pack_people(
     path: Path | str,
     progress: Callable[[int, int], None] | None = None,
 ) -> CropCache:
-    """Cut everybody's coarse crop, decoding every image once, and write them with the labels into one file.
+    """Cut the coarse crops of all people, decoding every image once, and write them with the labels into one file.
 
     Args:
         sets: their people are in the keypoints of `skeleton`; repeated ones are packed once. People of broken images

@@ -222,7 +222,7 @@ def _label_file(image: Path) -> Path:
 def _labels(
     path: Path, shape: tuple[int, int], size: tuple[int, int]
 ) -> list[tuple[int, Float[np.ndarray, " 4"], Float[np.ndarray, "K 3"]]]:
-    """The classes, boxes (xyxy) and keypoints of a label file, in pixels; an image without one has nobody.
+    """The classes, boxes (xyxy) and keypoints of a label file, in pixels; an image without one has no people.
 
     Args:
         shape: the number of keypoints, and of values of each.

@@ -101,7 +101,7 @@ def _check_corners(
 
 
 def _check_balance(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> None:
-    """Keypoints that hardly anybody has, or on one side alone."""
+    """Keypoints that are rarely labelled, or only on one side."""
     names, counts = checked.skeleton.keypoints, (points[..., 2] > 0).sum(axis=0)
     if counts.max() < _MIN_LABELS:
         return
@@ -181,7 +181,7 @@ def _is_measured(file: Path) -> bool:
 
 
 def _labelled(checked: CheckedSet, images: set[int] | None) -> list[Bool[np.ndarray, " K"]]:
-    """The labels of everybody who has some, of these images or of all."""
+    """The labels of all people who have some, of these images or of all."""
     flags = [
         p.points[:, 2] > 0 for p in checked.people if p.points is not None and (images is None or p.image_id in images)
     ]

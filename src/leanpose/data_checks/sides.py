@@ -27,7 +27,7 @@ from leanpose.skeleton import Skeleton
 _MIN_PEOPLE = 8  # people who show a pair, or a turn
 _ROUNDS = 4  # of learning how pairs lie and which are exchanged
 _EVIDENCE = 9.0  # log-likelihood ratio of exchanged against straying: 4.2 standard deviations
-_MAX_SHARE = 0.4  # of the people who show it may differ; of more nobody can say who is right
+_MAX_SHARE = 0.4  # of the people who show it may differ; of more it is unclear which are right
 _FEW = 0.03  # people between the two ways, with those who differ: so few are chance
 _TYPICAL = 4.0  # standard deviations within which a pair that is exchanged back lies where others do
 _FLOOR = 0.01  # of the person's extent: no label is more exact

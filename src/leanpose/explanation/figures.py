@@ -204,7 +204,7 @@ def draw_links(
         figure,
         title,
         f"the {MAX_LINKS} strongest, from what attends to what is attended to, as the mean over a {part}'s heads · "
-        "dots: where the model finds the keypoints; the person's left side blue, right side orange",
+        "dots: predicted keypoints; the person's left side blue, right side orange",
     )
 
 

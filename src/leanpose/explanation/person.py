@@ -1,4 +1,4 @@
-"""Which person of an image is looked at, and the crop as the model sees it and as people like to see it."""
+"""The person of an image to explain, and its crop as the model's input and in display resolution."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def choose_box(
     boxes = detector([image])[0][0]
     if not 0 <= person < len(boxes):
         raise LeanposeError(
-            f"There is no person {person}, counted from 0 for the largest: the detector finds {len(boxes)}; "
+            f"There is no person {person} (0 is the largest): the detector detects {len(boxes)}; "
             "give a box with --box X1 Y1 X2 Y2."
         )
     return boxes[np.argsort(-box_area(boxes), kind="stable")[person]], len(boxes)

@@ -154,7 +154,7 @@ def _difference(target: Prediction, pred: Prediction) -> float:
         {name: tuple(value.shape) for name, value in outputs.items()} for outputs in (target_outputs, pred_outputs)
     )
     if shapes != pred_shapes:
-        raise LeanposeError(f"The file gives {pred_shapes} where the model gives {shapes}.")
+        raise LeanposeError(f"The file outputs {pred_shapes}, but the model {shapes}.")
     differences = []
     for name, value in target_outputs.items():
         value, other = value.float().cpu(), pred_outputs[name].float().cpu()

@@ -113,7 +113,7 @@ def export_model(
         agreement = verify(model, outputs, card, temporary, chosen, batches)
         excess = agreement.exceeds(BOUNDS[precision])
         if excess is not None:
-            raise LeanposeError(f"{path} is not written, since the file differs from '{model.name}': {excess}.")
+            raise LeanposeError(f"{path} is not written: its outputs differ from those of '{model.name}': {excess}.")
         size = move_files(temporary, path)
     return ExportReport(path, size, card, agreement)
 

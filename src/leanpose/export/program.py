@@ -140,7 +140,7 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
     try:
         importlib.import_module("onnxscript")  # torch's exporter needs it, and says so in a traceback
     except ImportError as error:
-        raise LeanposeError("Exporting needs onnxscript; `pip install 'leanpose[export]'` brings it.") from error
+        raise LeanposeError("Exporting needs onnxscript: pip install 'leanpose[export]'.") from error
     exported = trace(program)
     with quiet():
         options = {"input_names": [INPUT], "output_names": list(program.outputs), "opset_version": OPSET}

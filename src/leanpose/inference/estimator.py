@@ -52,7 +52,7 @@ BODY_SHARE = 0.53  # of a box is the person, as in COCO's labels
 SECOND_PASS_SCORE, SECOND_PASS_POINTS, SECOND_PASS_MARGIN = 0.3, 4, 0.1
 OUTSIDE_MARGIN = 0.05  # of a box's longer side: so far outside the image a keypoint's score has fallen to 0
 BOX_FORM = "Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels."
-BLOCK = 4  # images that one thread looks at before the next ones
+BLOCK = 4  # images that one thread processes at a time
 LOG = logging.getLogger(__name__)
 
 
@@ -303,7 +303,7 @@ class PoseEstimator:
     def _in_turn(self, images: Iterable[_Opened]) -> Iterator[PoseResult]:
         """The poses of images in the calling thread."""
         requests: deque[_Request] = deque()
-        waiting: deque[tuple[_Request, int]] = deque()  # people not yet looked at
+        waiting: deque[tuple[_Request, int]] = deque()  # people not yet processed
         for image, pixels, boxes in images:
             request = self._request(image, pixels, boxes)
             requests.append(request)

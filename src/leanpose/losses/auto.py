@@ -403,7 +403,7 @@ def _interpolate(rows: Float[Tensor, "B K X"], at: Float[Tensor, " N"]) -> Float
 
 
 def _scaled_distance(one: Tensor, other: Tensor) -> Float[Tensor, ""]:
-    """The mean squared distance of tokens, each normalised to mean 0 and standard deviation 1; `other` gets no
+    """The mean squared distance of tokens, each normalized to mean 0 and standard deviation 1; `other` gets no
     gradient.
 
     The published weights of tokens fit the scale of the published networks' tokens, which grow with depth.

@@ -5,7 +5,7 @@ Stage 1 (`DWPoseStage1`): `L = L_ori + r(t) α L_fea + r(t) β L_logit` with `r(
 1. Stage 2 (`DWPoseStage2`): `L = γ L_logit`; the teacher is the trained model, the student its backbone, frozen, with a
 new head.
 
-The paper and its code normalise the sums differently, and so weight the terms differently:
+The paper and its code normalize the sums differently, and so weight the terms differently:
 
 | term | paper | code |
 | --- | --- | --- |
@@ -50,7 +50,7 @@ class DWPoseSection(TeacherSection):
     loss_decay: bool = True
     """Whether r(t) falls from 1 to nearly 0, or stays 1."""
     reduction: Reduction = "official"
-    """Normalisation of the sums, see above."""
+    """Normalization of the sums, see above."""
     reference_batch_size: int | None = Field(default=64, ge=1)
     """L_ori is scaled to the sum over this many people, whatever the batch size: α and β were tuned with 64 per GPU.
     None keeps the sum over the micro-batch."""

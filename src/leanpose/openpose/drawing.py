@@ -198,7 +198,7 @@ def controlnet_size(image_size: tuple[int, int], resolution: int = 512) -> tuple
     """
     _check_size(image_size)
     if resolution < 64:
-        raise LeanposeError(f"A resolution of {resolution} is too small; the sides are multiples of 64.")
+        raise LeanposeError(f"A resolution of {resolution} is too small; sides are multiples of 64.")
     height, width = (round(side * (resolution / min(image_size)) / 64) * 64 for side in image_size)
     return height, width
 

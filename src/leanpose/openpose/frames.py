@@ -149,7 +149,7 @@ def open_openpose(
     folder = frames_folder(video)
     if folder.exists() and not (folder.is_dir() and all(path.name.endswith(_FILE_ENDING) for path in folder.iterdir())):
         raise LeanposeError(
-            f"{folder} is there already and holds other files than OpenPose's JSON; choose another --out."
+            f"{folder} already exists and contains other files than OpenPose's JSON; choose another --out."
         )
     with lock_file(folder), staging_folder(folder) as staging:
         (staging / "frames").mkdir()

@@ -39,7 +39,7 @@ _FORM = 5  # of the lines of an unfinished run
 
 @dataclass(frozen=True)
 class LabelledPerson:
-    """A person whose parts were looked for.
+    """A person whose parts were predicted.
 
     Attributes:
         record: of the annotation file.
@@ -106,7 +106,7 @@ class BodyDataset:
         if file.skeleton.keypoints != COCO17.keypoints:
             raise LeanposeError(
                 f"{annotations} labels the {len(file.skeleton)} keypoints of '{file.skeleton.name}'; faces, hands and "
-                f"feet are looked for beside the 17 of COCO, in COCO's order."
+                f"feet can only be added to COCO's 17 keypoints, in COCO's order."
             )
         return BodyDataset(content, file, ImageFolder(images, annotations.stem))
 
@@ -171,7 +171,7 @@ class ResumeFile:
             whole = data[: data.rfind(b"\n") + 1]  # without a line that was truncated
             first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
             if first != self._header:
-                raise LeanposeError(f"{path} was begun with other files or settings; delete it to start again.")
+                raise LeanposeError(f"{path} was started with other files or settings; delete it to start again.")
             for line in lines:
                 mark, _, text = line.partition(" ")
                 if mark != checksum(text.encode()):
@@ -209,7 +209,7 @@ def find_parts(
     resume: ResumeFile | None = None,
     progress: Progress | None = None,
 ) -> PseudoLabels:
-    """Look for the parts of everybody in a set, image by image.
+    """Predict the parts of all people in a set, image by image.
 
     Args:
         resume: what an earlier run has done, and where this one writes.

@@ -1,4 +1,4 @@
-"""Google's MediaPipe landmark models (Apache-2.0) as ONNX files: where in an image they look, and what they find there.
+"""Google's MediaPipe landmark models (Apache-2.0) as ONNX files: their crops and their outputs.
 
 They are the face mesh of 468 points (Kartynnik et al., 2019), the hand of 21 (Zhang et al., 2020), BlazePose's body of
 33 and a few auxiliary points (Bazarevsky et al., 2020). They look at squares, rotated with the part of the person; the
@@ -166,10 +166,10 @@ def _open(path: Path, file: ModelFile) -> InferenceSession:
     try:
         session = open_session(path, cuda=False)
     except Exception as error:  # onnxruntime has an exception class for each kind of corruption, none of them public
-        raise LeanposeError(f"{path} is not an ONNX model that onnxruntime can open; is the file whole?") from error
+        raise LeanposeError(f"{path} is not an ONNX model that onnxruntime can open; is the file complete?") from error
     inputs = [list(entry.shape[1:]) for entry in session.get_inputs()]
     outputs = {output.name: output.shape[-1] for output in session.get_outputs()}
     points, score = file.outputs
     if inputs != [[file.size] * 2 + [3]] or score not in outputs or outputs.get(points) != file.values * file.points:
-        raise LeanposeError(f"{path} is another model than its name says: its inputs or outputs do not fit.")
+        raise LeanposeError(f"{path} is not the model of its name: its inputs or outputs do not match.")
     return session

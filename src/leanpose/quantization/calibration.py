@@ -50,8 +50,8 @@ def choose_people(
     free = [person for person in others.people if _file_of(person.image) not in measured]
     if not free:
         raise LeanposeError(
-            f"All images of {others.name} are among those to evaluate on; calibrate on other people, or leave the "
-            "calibration's set out, so that a part of the images is set apart."
+            f"All images of {others.name} are among those to evaluate on; calibrate on other people, or give no "
+            "calibration set, so that a part of the images is held out."
         )
     return [free[i] for i in sorted(rng.permutation(len(free))[:count].tolist())], people
 

@@ -118,14 +118,14 @@ def quantize_model(
     if path.suffix != chosen_scheme.suffix:
         raise LeanposeError(f"Cannot export to {path}: with the scheme {scheme} it must end in {chosen_scheme.suffix}.")
     if not 0 <= max_ap_drop <= 100:
-        raise LeanposeError(f"The allowed loss is in AP points, 0 to 100, not {max_ap_drop:g}.")
+        raise LeanposeError(f"max_ap_drop must be 0 to 100 AP points, not {max_ap_drop:g}.")
     if (max_float_layers or 0) < 0 or calibration_people < 1:
-        raise LeanposeError("Numbers of layers are 0 or more, and one person at least is needed for calibration.")
+        raise LeanposeError("max_float_layers must be at least 0, and calibration_people at least 1.")
     flips = not include_decoding if flip_test is None else flip_test
     if flips and include_decoding:
         raise LeanposeError(NO_PREDICTION)
     if READERS[source.format].metric == "mpii":
-        raise LeanposeError("A quantized file is judged by its AP, and MPII has none; give a set in COCO's format.")
+        raise LeanposeError("A quantized file is evaluated by AP, and MPII has none; give a data set in COCO's format.")
     chosen_scheme.require()
     spec = ModelSpec.of(model if isinstance(model, PoseModel) else load_model(model))
     advance("reading people")
@@ -189,8 +189,8 @@ def quantize_model(
         if count is None:
             best = max(tried, key=lambda number: tried[number])
             raise LeanposeError(
-                f"{path} is not written, since the quantized file loses {loss(best):.2f} AP ({float_ap:.2f} in float, "
-                f"{tried[best]:.2f} with {best} of {len(layers)} layers left in float), and allowed are {max_ap_drop:g}."
+                f"{path} is not written: the quantized model loses {loss(best):.2f} AP ({float_ap:.2f} in float, "
+                f"{tried[best]:.2f} with {best} of {len(layers)} layers kept in float); the maximum is {max_ap_drop:g}."
             )
         in_float = tuple(ranked[:count])
         tool = chosen_scheme.packages[-1]

@@ -26,7 +26,7 @@ from leanpose.version import __version__
 
 
 class PoseServer:
-    """One model behind HTTP. Use it in a `with`, in which `app` answers; entering it looks at a first image.
+    """One model behind HTTP. Use it in a `with`, in which `app` answers; entering it processes a first image.
 
     Args:
         estimator: finds the poses. Its person threshold becomes that of requests which have none.

@@ -154,7 +154,7 @@ def serve(
         estimator: finds the poses.
         settings: the limits.
         listener: where requests come in; it is closed at the end.
-        ready: called when the model has looked at a first image.
+        ready: called when the model has processed a first image.
 
     Raises:
         LeanposeError: requests were aborted at the end, since they took longer than they were given.

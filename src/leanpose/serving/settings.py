@@ -28,7 +28,7 @@ class ServeSettings:
         batch_size: images that share passes of the network.
         batch_wait_seconds: that a batch which is not full waits for further images.
         max_connections: open at a time.
-        api_key: that clients must give; None lets everybody in.
+        api_key: key that clients must send; None: no authentication.
     """
 
     name: str

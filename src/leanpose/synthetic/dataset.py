@@ -90,7 +90,7 @@ def write_synthetic(
         LeanposeError: an argument makes no sense, a file cannot be written, or another process writes there.
     """
     if count < 1:
-        raise LeanposeError(f"A data set of {count} images cannot be drawn; ask for at least one.")
+        raise LeanposeError(f"The number of images must be at least 1, not {count}.")
     skeleton = resolve_skeleton(skeleton)
     files = SyntheticFiles(Path(folder) / "images.tar", Path(folder) / "annotations.json", count, 0)
     render = partial(_render_jpeg, seed=seed, size=size, people=people, skeleton=skeleton)
@@ -157,7 +157,9 @@ def _check_files(folder: Path) -> None:
     marks = load_json(path, "file of checksums") if path.exists() else {}
     for name in ("images.tar", "annotations.json"):
         if path.exists() and (not isinstance(marks, dict) or marks.get(name) != file_checksum(folder / name)):
-            raise LeanposeError(f"{folder / name} is corrupt or was changed; delete {folder} to draw the images again.")
+            raise LeanposeError(
+                f"{folder / name} is corrupt or was changed; delete {folder} to render the images again."
+            )
 
 
 def _check_settings(annotations: Path, config: DatasetConfig) -> None:

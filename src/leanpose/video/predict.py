@@ -48,7 +48,7 @@ class VideoOutcome:
     """What came of a video; it grows while the video runs.
 
     Attributes:
-        frames: looked at.
+        frames: number of processed frames.
         expected: frames to come in all, as far as known.
         seconds: the time of the last frame in the video.
         people: found, in all frames together.
@@ -57,7 +57,7 @@ class VideoOutcome:
         elapsed: seconds that it took, from the opened files to the last frame's being written.
         model_seconds: of these, seconds in which the pose model computed.
         damaged: packets and frames that could not be decoded, or only in part.
-        dropped: frames of a camera that came faster than they could be looked at.
+        dropped: frames of a camera that came faster than they could be processed.
         cut_off: whether the file ended before the end that it names.
         stopped: whether the user stopped the run before its end.
         resized: frames of another size than the first.
@@ -81,7 +81,7 @@ class VideoOutcome:
 
     @property
     def speed(self) -> float:
-        """Frames looked at in a second."""
+        """Processed frames per second."""
         return self.frames / self.elapsed if self.elapsed else 0.0
 
     @property
@@ -234,7 +234,7 @@ def _require_time(duration: float | None) -> None:
 
 
 def _expected(reader: FrameReader, duration: float | None) -> int | None:
-    """How many frames will be looked at, as far as that can be known."""
+    """The number of frames to process, as far as known."""
     if duration is None:
         return reader.count
     asked = math.ceil(duration * reader.rate)
@@ -245,7 +245,7 @@ def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> 
     """Where each video's annotated copy goes in `folder`, as an MP4; its lines go next to it with the ending `.jsonl`.
 
     Args:
-        clips: what is looked at.
+        clips: the videos.
         folder: for the copies and the lines; folders below it are those of the videos' names.
         drawn: whether the copies are written, and not the lines alone.
 

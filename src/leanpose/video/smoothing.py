@@ -63,7 +63,7 @@ def smoothing_factor(
 class PoseSmoother:
     """Smooths the keypoints of tracked people, each point of each person by itself; call it frame by frame.
 
-    A person who is not in a frame is forgotten: whoever comes back starts afresh.
+    A person who is not in a frame is forgotten: if they come back, smoothing starts again.
 
     Args:
         settings: of the filter.

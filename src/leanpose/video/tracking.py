@@ -46,7 +46,7 @@ class PoseTracker:
 
     Args:
         estimator: finds poses, and people with its detector.
-        detect_every: the detector looks at every n-th frame, and besides at frames without people to follow and at
+        detect_every: the detector runs on every N-th frame, and also on frames without people to follow and on
             those where a track is lost. With 1, poses come from the detections alone, and frames share batches.
         smooth: filter the keypoints over time: True for the usual One-Euro filter, or its settings.
         max_age: frames for which a lost person is remembered; who comes back within them keeps their id.
@@ -122,7 +122,7 @@ class PoseTracker:
                     yield replace(poses, image=None, image_size=frame.size)
 
     def _groups(self, frames: Iterable[TimedImage], pool: ThreadPoolExecutor) -> Generator[list[_Frame], None, None]:
-        """Frames that can be looked at together, read ahead so that the detector is done or busy with them."""
+        """Frames that can be processed together, read ahead so that the detector is done or busy with them."""
         source, index = _timed(frames), 0
         canvas: Size | None = None
         ahead: deque[_Frame] = deque()

@@ -283,7 +283,7 @@ def _not_cut_off(boxes: Float[np.ndarray, "... 4"], wider: Float[np.ndarray, "..
 
 
 def scores_in_sight(poses: PoseResult) -> Float[np.ndarray, "P K"]:
-    """The keypoints' scores, 0 for those far outside the box that was looked at: on a map that is nearly flat, the
+    """The keypoints' scores, 0 for those far outside the person box: on a map that is nearly flat, the
     decoders' parabola may have its top anywhere, and a box around that would grow without end."""
     low, high = poses.boxes[:, None, :2].astype(np.float64), poses.boxes[:, None, 2:].astype(np.float64)
     reach = (high - low).max(axis=2, keepdims=True)

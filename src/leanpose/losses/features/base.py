@@ -17,7 +17,7 @@ from leanpose.models.base import PoseModel
 class FeatureLoss(nn.Module, ABC):
     """Compares the features of any two backbones.
 
-    Losses are normalised to about 1 for a random student, so one weight works for all teachers and students. Their
+    Losses are normalized to about 1 for a random student, so one weight works for all teachers and students. Their
     parameters are trained with the student and discarded afterwards.
 
     Args:
