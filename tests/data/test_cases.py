@@ -90,6 +90,15 @@ def test_areas_that_say_nothing(tmp_path: Path, area: Any) -> None:
     ]
 
 
+@pytest.mark.parametrize("area", [0.1, 1e9])  # a fraction of the image, and square micrometres
+def test_areas_in_other_units(tmp_path: Path, area: float) -> None:
+    write_people(tmp_path, [person(1, 1, area=area), person(2, 2)])
+    read = read_people(coco(), COCO17, tmp_path, training=True)
+    assert [p.area for p in read.people] == [4000, 2000]
+    assert "1 areas are in other units than their boxes (the box's is taken)" in read.accounts[0].sentences()[-1]
+    assert "area" in {finding.kind for finding in check_data([tmp_path]).sets[0].findings}
+
+
 # Categories
 
 
@@ -332,6 +341,16 @@ def test_pairs_may_be_given(tmp_path: Path) -> None:
         Skeleton.from_dict({"name": "c", "keypoints": ["a", "b", "c"], "pairs": [[0, 1], [1, 2]]})
 
 
+def test_pairs_of_the_file_that_the_skeleton_lacks_are_said(tmp_path: Path) -> None:
+    kind = {"id": 1, "name": "ship", "keypoints": ["bow", "port", "starboard"], "flip_indices": [0, 2, 1]}
+    write_people(tmp_path, [person(1, 1, keypoints=[60, 20, 2] * 3, num_keypoints=3)], categories=[kind])
+    values: dict[str, Any] = {"name": "ship", "keypoints": ["bow", "port", "starboard"]}
+    words = "1 pairs that the file exchanges in mirrored images (port / starboard) keep their places in 'ship'"
+    assert words in said(coco(), tmp_path, Skeleton.from_dict(values))[-1]
+    for pairs in ([], [["port", "starboard"]]):
+        assert words not in said(coco(), tmp_path, Skeleton.from_dict({**values, "pairs": pairs}))[-1]
+
+
 @pytest.mark.parametrize("spelling", [AP10K, [f"point {i}" for i in range(17)]])
 def test_converted_checkpoints_keep_their_pairs(spelling: list[str]) -> None:
     meta = {"dataset_name": "ap10k", "keypoint_id2name": dict(enumerate(spelling)), "flip_indices": AP10K_MIRRORED}
@@ -383,6 +402,7 @@ def test_detected_boxes_of_category_0(shared: Path) -> None:
     ]
     boxes, images = BoxFile(folder / "boxes.json"), find_inputs([str(folder / "images")]).images
     assert sum(len(boxes.boxes(image)[0]) for image in images) == 11
+    assert "The only category of " in boxes.doubts(images)[0]
 
 
 def test_boxes_of_several_categories(tmp_path: Path) -> None:
@@ -393,6 +413,47 @@ def test_boxes_of_several_categories(tmp_path: Path) -> None:
         read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=False)
     boxes = BoxFile(tmp_path / "boxes.json")
     assert "2 boxes of" in boxes.doubts(find_inputs([str(tmp_path / "images")]).images)[0]
+
+
+def test_names_of_a_box_list_count_more_than_its_ids(tmp_path: Path) -> None:
+    write_coco(tmp_path, 2)
+    pictures = find_inputs([str(tmp_path / "images")]).images  # 0001.jpg, 0002.jpg
+
+    def listed(*rows: tuple[int, str]) -> BoxFile:
+        boxes = [{"image_id": i, "file_name": name, "bbox": [10 + n, 2, 30, 40]} for n, (i, name) in enumerate(rows)]
+        (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+        return BoxFile(tmp_path / "boxes.json")
+
+    one_id = listed((0, "/data/0002.jpg"), (0, "/data/0001.jpg"))  # as programs write that count no images
+    assert [one_id.boxes(picture)[0][:, 0].tolist() for picture in pictures] == [[11], [10]]
+    others = listed((1, "a.jpg"), (2, "b.jpg"))
+    assert "has none of these images" in others.doubts(pictures)[0]
+    longer = listed((1, "COCO_val_0001.jpg"), (2, "COCO_val_0002.jpg"))
+    assert [longer.boxes(picture)[0][:, 0].tolist() for picture in pictures] == [[10], [11]]
+
+
+def test_names_of_detected_boxes_count_more_than_their_ids(tmp_path: Path) -> None:
+    write_coco(tmp_path, 2)
+    rows = [
+        {"image_id": i, "file_name": f"x/{name}.jpg", "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}
+        for i, name in ((1, "0002"), (2, "0001"), (7, "0001"), (1, "other"))
+    ]
+    (tmp_path / "boxes.json").write_text(json.dumps(rows))
+    read = read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=False)
+    assert [p.image_id for p in read.people] == [2, 1, 1]
+    assert read.accounts[0].left_out["of other images"] == 1
+    assert read.accounts[0].notes["boxes have the ids of other images than their names say; these count"] == 3
+
+
+def test_boxes_in_fractions_are_refused(tmp_path: Path) -> None:
+    write_coco(tmp_path, 1)
+    (tmp_path / "boxes.json").write_text(json.dumps([{"image_id": 1, "bbox": [0.1, 0.2, 0.5, 0.6], "score": 0.9}]))
+    with pytest.raises(LeanposeError, match="look like fractions of the image, not pixels"):
+        read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=False)
+    with pytest.raises(
+        LeanposeError, match=r"All boxes of .*boxes\.json lie between 0 and 1: they look like fractions"
+    ):
+        BoxFile(tmp_path / "boxes.json")
 
 
 # Networks

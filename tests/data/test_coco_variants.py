@@ -122,4 +122,12 @@ def test_boxes_that_are_corners_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match=r"look like corners x1, y1, x2, y2, .*: read so, 100% of them reach over"):
         read(path, each("annotations", "bbox", lambda _: [80, 60, 110, 119]))
     assert "corners" in {finding.kind for finding in check_data([path]).findings}
+    # Inside the image their keypoints tell.
+    for other, words in (([80, 60, 110, 118], "corners x1, y1, x2, y2"), ([95, 90, 30, 59], "centre and size")):
+        edit(path, each("images", "width", lambda _: 400))
+        edit(path, each("images", "height", lambda _: 400))
+        with pytest.raises(
+            LeanposeError, match=f"look like {words}, .*: so they fit the keypoints of 100% of the people"
+        ):
+            read(path, each("annotations", "bbox", lambda _, other=other: other))
     assert len(read(path, each("annotations", "bbox", lambda _: [80, 60, 30, 59]))[0].people) == PEOPLE

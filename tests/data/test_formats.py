@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clips import number_of, write_clip
 from data_builders import encoded, make_image, write_coco
 from leanpose.data.annotations import ImageRef
 from leanpose.data.convert import convert_labels
 from leanpose.data.image_folder import spellings
+from leanpose.data.images import read_image
 from leanpose.data.label_set import LabelledImage, LabelSet, images_of
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.data.sets import find_sets, format_of, images_beside, load_labels, split_of, training_sets
@@ -291,16 +293,28 @@ def test_sleap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kite_points(labels) == {"tip": [1, 2, 2], "starboard": [3, 4, 2]}
     assert labels.left_out == {"predicted, not labelled": 2, "of another skeleton (handle, blade …)": 1}
     assert not labels.located
-    video.filename = "film.mp4"
-    with pytest.raises(LeanposeError, match=r"are those of the video film\.mp4"):
-        load_labels(tmp_path / "a.slp")
+    video.filename, video.backend_metadata = "C:\\lab\\film.mp4", {"shape": [12, 48, 64, 1]}
+    labels = load_labels(tmp_path / "a.slp")
+    assert labels.images == [LabelledImage("film/000001.png", 64, 48)]
+    with pytest.raises(LeanposeError, match=r"There is no video C:\\lab\\film\.mp4, .* nor one of that name in"):
+        images_of(labels, None, "a")("film/000001.png")
+    write_clip(tmp_path / "film.mp4")
+    read = read_people(DatasetConfig(format="auto", annotations=tmp_path / "a.slp"), KITE, training=True)
+    assert number_of(read_image(read.people[0].image)) == 1
+    changed = read.accounts[0].sentences()[-1]
+    assert "1 videos are not where the file says" in changed
+    assert "1 images are frames of videos, which a pack (`data.cache`) decodes only once" in changed
+    assert not check_data([tmp_path / "a.slp"]).sets[0].findings
+    done = convert_labels(tmp_path / "a.slp", tmp_path / "out", "csv")
+    assert f"1 frames are images in {tmp_path / 'out' / 'images'} now" in done.changed
+    assert number_of(read_image(images_of(load_labels(done.path), None, "")("film/000001.png"))) == 1
     video.filename = str(tmp_path / "a.slp")
     video.backend_metadata = {"has_embedded_images": True, "dataset": "video0/video"}
     labels = load_labels(tmp_path / "a.slp")
     assert [image.name for image in labels.images] == ["video0/000001.png"]
     assert images_of(labels, None, "a")("video0/000001.png") == ImageRef(str(tmp_path / "a.slp"), "video0/000001.png")
     frames[1].video, frames[1].instances = types.SimpleNamespace(filename=["b.png"], backend_metadata={}), [kite]
-    with pytest.raises(LeanposeError, match="holds some of its frames and names files of others"):
+    with pytest.raises(LeanposeError, match=r"of several kinds \(frames in the project, image files\); export them"):
         load_labels(tmp_path / "a.slp")
 
 

@@ -25,10 +25,10 @@ from leanpose.data.image_folder import tar_members
 from leanpose.data.images import is_moving_image, read_bytes, read_image, upright_size
 from leanpose.data.inputs import find_inputs, read_ahead
 from leanpose.data.readers import DatasetConfig, read_people
+from leanpose.data.video_files import VideoError
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
 from leanpose.video.animation import AnimationReader
-from leanpose.video.reader import VideoError
 
 
 def riff(kind: bytes, content: bytes) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from data_builders import coco_content, encoded, make_image, person, write_tar
 from leanpose.data.annotations import ImageRef
-from leanpose.data.image_folder import LAST_PART, SLASHES, SUB_FOLDER, UNICODE, ImageFolder
+from leanpose.data.image_folder import ENDING, LAST_PART, SLASHES, SUB_FOLDER, UNICODE, ImageFolder
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data_checks import check_data
 from leanpose.errors import LeanposeError
@@ -46,6 +46,9 @@ def folder_of(tmp_path: Path, *files: str) -> Path:
         ("1.jpg", "deep/er/1.jpg", SUB_FOLDER),
         ("http://[x/1.jpg", "1.jpg", LAST_PART),
         ("100%.jpg", "100%.jpg", ""),
+        ("frame_000012", "frame_000012.PNG", ENDING),  # of a video task of CVAT
+        ("IMG_1.JPG", "IMG_1.jpg", ENDING),
+        ("a/1.jpeg", "a/1.JPEG", ENDING),
     ],
 )
 @pytest.mark.parametrize("archive", [False, True])

@@ -331,6 +331,25 @@ def test_a_rotated_rectangle_is_left_out(tmp_path: Path) -> None:
     assert labels.people[0].box is None, "made from the keypoints"
 
 
+def test_other_regions_of_label_studio_are_counted(tmp_path: Path) -> None:
+    def add(tasks: Any) -> None:
+        results = tasks[0]["annotations"][0]["result"]
+        results.insert(0, {"type": "choices", "value": {"choices": ["sharp"]}})  # of the whole image
+        results += [{"type": "polygonlabels", "value": {"points": [[1, 2], [3, 4], [5, 6]], "polygonlabels": ["hat"]}}]
+
+    labels = load_labels(with_change(label_files.label_studio(tmp_path), add))
+    assert labels.left_out == {"a polygon": 1}
+    assert labels.people[0].points[:, 2].any()
+
+
+def test_videos_of_label_studio_have_no_keypoints(tmp_path: Path) -> None:
+    region = {"type": "videorectangle", "value": {"sequence": [{"frame": 1, "x": 1}], "labels": ["person"]}}
+    task = {"data": {"video": "/data/upload/1/clip.mp4"}, "annotations": [{"result": [region]}]}
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    with pytest.raises(LeanposeError, match="task 1 labels a video, for which Label Studio has rectangles but no key"):
+        load_labels(tmp_path / "a.json")
+
+
 def test_an_image_turned_while_labelling(tmp_path: Path) -> None:
     def turn(tasks: Any) -> None:
         for result in tasks[0]["annotations"][0]["result"]:

@@ -11,7 +11,7 @@ import yaml
 
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import COCO17, Skeleton
+from leanpose.skeleton import COCO17, Skeleton, get_skeleton
 
 SIZE = (40, 64)  # height, width
 
@@ -71,6 +71,26 @@ def test_two_values_a_point_and_names_of_ones_own(tmp_path: Path) -> None:
     own = Skeleton.from_dict({"name": "own", "keypoints": ["right_hip", "nose", "left_hip"]})
     found = read(tmp_path, own, split="train").people[0].keypoints
     np.testing.assert_allclose(found, [[30, 8, 2], [10, 20, 2], [0, 0, 0]], atol=1e-3)
+
+
+def test_17_unnamed_keypoints_are_coco_s_if_they_mirror_so(tmp_path: Path, points: np.ndarray) -> None:
+    write(tmp_path, {"train/a": [line(points)], "val/b": []}, flip_idx=list(COCO17.flip_indices))
+    assert "does not name its 17 keypoints, which are taken for COCO's" in read(tmp_path).accounts[0].sentences()[-1]
+    write(tmp_path, {}, flip_idx=[1, 0, 2, 3, 4, 8, 9, 10, 5, 6, 7, 14, 15, 16, 11, 12, 13])  # of an animal of AP-10K
+    with pytest.raises(LeanposeError, match="does not name its 17 keypoints; say which `skeleton` it labels"):
+        read(tmp_path)
+    config = DatasetConfig(format="yolo", annotations=Path("data.yaml"), skeleton="ap10k17")
+    assert len(read_people(config, get_skeleton("ap10k17"), tmp_path, training=False).people) == 1
+
+
+@pytest.mark.parametrize("place", ["/home/me/birds/images", "C:\\birds\\images"])
+def test_folders_of_another_machine_are_found_beside_the_file(tmp_path: Path, points: np.ndarray, place: str) -> None:
+    separator = "\\" if "\\" in place else "/"
+    splits = {split: f"{place}{separator}{split}" for split in ("train", "val")}
+    write(tmp_path, {"train/a": [line(points)], "val/b": []}, **splits)
+    found = read(tmp_path)
+    assert len(found.people) == 1
+    assert "which does not exist; images/train is read" in found.accounts[0].sentences()[-1]
 
 
 def test_lists_of_images_and_other_classes(tmp_path: Path, points: np.ndarray) -> None:

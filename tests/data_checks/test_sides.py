@@ -63,6 +63,23 @@ def test_animals_with_all_pairs_exchanged_are_found_from_above(body: str, share:
     assert set(learnt_swaps(points, skeleton)) == set(np.flatnonzero(exchanged).tolist())
 
 
+@pytest.mark.parametrize("partly", [False, True])
+@pytest.mark.parametrize("body", BODIES)
+def test_animals_from_above_and_from_below_are_a_question(body: str, partly: bool) -> None:
+    skeleton, points = animals(body, "above", 2)
+    points[::5, :, 0] = np.where(points[::5, :, 2] > 0, 400 - points[::5, :, 0], 0)  # seen from below
+    if partly:  # beside others with one pair exchanged, which nobody sees from anywhere
+        a, b = (skeleton.keypoints.index(f"{side}_eye") for side in ("left", "right"))
+        points[1::5, [a, b]] = points[1::5, [b, a]]
+    checked = CheckedSet(Path("set.json"), "coco", skeleton)
+    checked.people += [CheckedPerson(n, n, each, None) for n, each in enumerate(points)]
+    check_sides(checked)
+    texts = {finding.kind: finding.text for finding in checked.findings}
+    assert ("sides mixed" in texts) == partly
+    assert "all pairs lie the other way round on 12 of 60 people" in texts["two views"]
+    assert "or be seen from the other side, as from below: " in checked.findings[0].text
+
+
 @pytest.mark.parametrize("view", ["above", "side"])
 def test_a_pair_that_hardly_moves_is_found_exchanged_from_anywhere(view: str) -> None:
     skeleton, points = animals("dog", view, 1)
@@ -73,7 +90,7 @@ def test_a_pair_that_hardly_moves_is_found_exchanged_from_anywhere(view: str) ->
     found = learnt_swaps(points, skeleton)
     assert set(found) <= set(shown)
     assert len(found) >= (12 if view == "above" else 6)  # who is seen right from the side shows no pair wide
-    assert {pair for pairs in found.values() for pair in pairs} == {"left_shoulder / right_shoulder"}
+    assert {pair for swap in found.values() for pair in swap.pairs} == {"left_shoulder / right_shoulder"}
 
 
 def test_of_few_people_or_without_pairs_nothing_is_said() -> None:

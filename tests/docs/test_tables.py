@@ -168,3 +168,12 @@ def page_of(line: list[str]) -> Path:
 
 def golden_of(row: dict[str, str], page: Path) -> str:
     return next(network.golden for network in networks(page) if network.key == recipe(row["recipe"])[0])
+
+
+def test_every_trap_of_the_data_page_is_a_test() -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    rows = re.findall(
+        r"^\|[^|]+\|[^|]+\| (\w+) \|$", page.split("## Label file problems")[1].split("\n## ")[0], re.MULTILINE
+    )
+    assert len(rows) > 50
+    assert [name for name in rows if name != "test" and f"def test_{name}(" not in TESTS] == []

@@ -22,6 +22,7 @@ from fuzz import label_files, mutators
 from leanpose.backends import open_exported
 from leanpose.backends.foreign import parse
 from leanpose.conversion.onnx_graph import read_graph
+from leanpose.data.annotations import ImageRef
 from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.convert import WRITERS, convert_labels
 from leanpose.data.images import read_image
@@ -278,6 +279,10 @@ def _watch(path: Path) -> None:
                 break
 
 
+def _read_frame(path: Path) -> None:
+    assert read_image(ImageRef(str(path), "000002.png")).ndim == 3
+
+
 def _run(folder: Path) -> Path:
     settings = parse_recipe(tiny_recipe(Path())).model_dump(mode="json")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(settings))
@@ -464,6 +469,7 @@ TARGETS: dict[str, Target] = {
     "tiff": Target(_image(".tiff", compression="tiff_deflate"), mutators.change_bytes, _read_image, 100),
     "mat": Target(_mat, mutators.change_bytes, _read_mat, 60),
     "mp4": Target(_clip, mutators.change_mp4, _watch, 100),
+    "frame of an mp4": Target(_clip, mutators.change_mp4, _read_frame, 40),
     "val.csv": Target(_run, mutators.change_csv, _report, 30, 0.3),
     "train.csv": Target(_train_log, mutators.change_csv, _report, 30, 0.3),
     "recipe of a run": Target(_run_recipe, mutators.change_yaml, _report, 20, 0.2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +21,11 @@ from leanpose.models.registry import create_model
 from leanpose.skeleton import COCO17
 from leanpose.training import build
 from leanpose.training.build import build_model, build_trainer
-from leanpose.training.recipe import parse_recipe
+from leanpose.training.recipe import load_recipe, parse_recipe
 from leanpose.weights import save_model
-from tiny import tiny_recipe, write_tiny_coco
+from tiny import TINY_MODEL, tiny_recipe, write_tiny_coco
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @pytest.mark.parametrize("upsample", [1, 2])
@@ -85,6 +88,32 @@ def test_a_start_gives_the_keypoints_that_it_knows_its_calibration(tmp_path: Pat
     assert built([names[3], names[0]], codec={"calibration": kept.to_dict()}, init_from=None) == kept
     with pytest.raises(LeanposeError, match=r"codec\.calibration has 2 offsets; 'tinypose' predicts 1 keypoints"):
         built([names[3]], codec={"calibration": kept.to_dict()})
+
+
+def test_a_start_that_gives_little_or_nothing_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start = create_model("tokenpose_s_v1", **TINY_MODEL)
+    save_model(start, tmp_path / "start.safetensors", training_data=[], licence="Apache-2.0", metrics={})
+    values = {"model": "tokenpose_s_v1", "distillation": {"method": "none"}, "strict": False}
+    values |= {"init_from": str(tmp_path / "start.safetensors"), "skeleton": "coco17"}
+    build_model(parse_recipe(tiny_recipe(tmp_path, **values, model_options={**TINY_MODEL, "depth": 2})))
+    assert not caplog.messages
+    build_model(parse_recipe(tiny_recipe(tmp_path, **values, model_options={**TINY_MODEL, "depth": 20})))
+    assert re.search(r"Only \d+% of the parameters of 'tokenpose_s_v1' match .*start\.safetensors", caplog.text)
+    # Of another network only the rows of common keypoints would fit.
+    values |= {"model": "movenet_topdown", "model_options": {"input_size": [64, 32]}, "init_from": "leanpose-body-s"}
+    with pytest.raises(
+        LeanposeError, match="No tensor of leanpose-body-s, a 'tinypose', matches the recipe's 'movenet_top"
+    ):
+        build_model(parse_recipe(tiny_recipe(tmp_path, **values)))
+
+
+RELEASED_STARTS = [f for f in sorted(RECIPES.rglob("*.yaml")) if "init_from: leanpose" in f.read_text()]
+
+
+@pytest.mark.parametrize("file", RELEASED_STARTS, ids=lambda file: file.stem)
+def test_a_recipe_starts_from_weights_that_fit(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build_model(load_recipe(file))
+    assert not caplog.messages
 
 
 def test_jpegs_are_decoded_on_the_device_where_that_pays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from clips import number_of, shade, write_clip
+from leanpose.data.video_files import VideoError
 from leanpose.video.animation import AnimationReader, open_reader
-from leanpose.video.reader import Frame, FrameReader, VideoError, VideoReader, looks_like_video
+from leanpose.video.reader import Frame, FrameReader, VideoReader, looks_like_video
 
 KINDS = ["gif", "webp", "png", "avif"]
 

@@ -16,12 +16,13 @@ import pytest
 
 from clips import audio_of, frame_times, number_of, write_clip
 from leanpose.data.image_files import VARIABLE
+from leanpose.data.video_files import VideoError
 from leanpose.errors import LeanposeError
 from leanpose.inference.results import PoseResult
 from leanpose.video import reader as reader_file
 from leanpose.video import writer as writer_file
 from leanpose.video.predict import VideoOutcome, predict_video
-from leanpose.video.reader import VideoError, VideoReader
+from leanpose.video.reader import VideoReader
 from spots import SPOTS
 
 

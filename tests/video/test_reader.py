@@ -15,8 +15,9 @@ from av.container import InputContainer
 from PIL import Image
 
 from clips import number_of, write_clip
+from leanpose.data.video_files import VideoError
 from leanpose.video import reader as reader_file
-from leanpose.video.reader import Frame, VideoError, VideoReader, looks_like_video
+from leanpose.video.reader import Frame, VideoReader, looks_like_video
 
 
 def read(path: Path) -> tuple[VideoReader, list[Frame]]:

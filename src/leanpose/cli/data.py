@@ -92,7 +92,8 @@ def convert(
     """Convert annotations to another format.
 
     Reads COCO, YOLO-pose, CVAT, Label Studio, Labelme, DeepLabCut, SLEAP and plain CSV; the format is detected. What
-    the target format cannot hold is listed. For YOLO, the images are linked or copied next to the labels.
+    the target format cannot hold is listed. For YOLO, the images are linked or copied next to the labels; frames of
+    SLEAP are written there as images.
     """
     from leanpose.data.convert import convert_labels, require_writer
     from leanpose.files import atomic_write

@@ -219,9 +219,9 @@ def _readable_clips(files: "Inputs", out: Path, *, draw: bool) -> "list[Clip]":
     Raises:
         LeanposeError: nothing that was given can be read, or a copy would replace a video.
     """
+    from leanpose.data.video_files import VideoError
     from leanpose.video.animation import require_source
     from leanpose.video.predict import clip_targets
-    from leanpose.video.reader import VideoError
 
     clip_targets(files.clips, out, drawn=draw)
     readable, errors = [], []
@@ -333,8 +333,8 @@ def _predict_clips(
         LeanposeError: the only video cannot be read, or something cannot be written.
         typer.Exit: the user stopped a file; a camera is meant to be stopped.
     """
+    from leanpose.data.video_files import VideoError
     from leanpose.video.predict import clip_targets, predict_video
-    from leanpose.video.reader import VideoError
 
     targets, unread = clip_targets(clips, out, drawn=draw is not None), []
     for clip, target in zip(clips, targets, strict=True):

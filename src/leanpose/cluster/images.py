@@ -17,10 +17,10 @@ from urllib.request import url2pathname
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.image_files import BrokenImageError, max_bytes
+from leanpose.data.image_files import SUFFIXES, BrokenImageError, max_bytes
 from leanpose.data.image_folder import tar_members
 from leanpose.data.images import read_image_and_notices
-from leanpose.data.inputs import SUFFIXES, ImageFile, find_inputs, image_ids
+from leanpose.data.inputs import ImageFile, find_inputs, image_ids
 from leanpose.data.shards import attempted, open_storage
 from leanpose.data.urls import is_url, without_password
 from leanpose.errors import LeanposeError

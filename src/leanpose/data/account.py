@@ -106,7 +106,23 @@ def start_account(title: str, skeleton: Skeleton, labelled: Skeleton, split: str
         labelled: what the set labels.
         split: is named where it is not all.
     """
-    return Account(title if split == "all" else f"{title} ({split})", skeleton.keypoints, labelled.keypoints)
+    account = Account(title if split == "all" else f"{title} ({split})", skeleton.keypoints, labelled.keypoints)
+    if lost := _lost_pairs(skeleton, labelled):
+        account.notes[
+            f"pairs that the file exchanges in mirrored images ({_some(lost)}) keep their places in '{skeleton.name}': say its `pairs`"
+        ] = len(lost)
+    return account
+
+
+def _lost_pairs(skeleton: Skeleton, labelled: Skeleton) -> list[str]:
+    """The mirror pairs of a file that its model's skeleton, which says nothing of pairs, does not know."""
+    if skeleton.given_pairs is not None:
+        return []
+    indices, mirrored = labelled.indices_in(skeleton), skeleton.flip_indices
+    pairs = [(indices[a], indices[b]) for a, b in labelled.pairs]
+    return [
+        f"{skeleton.keypoints[a]} / {skeleton.keypoints[b]}" for a, b in pairs if min(a, b) >= 0 and mirrored[a] != b
+    ]
 
 
 def account_sentences(accounts: Iterable[Account]) -> list[str]:

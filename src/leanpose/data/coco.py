@@ -380,7 +380,8 @@ def coco_category(skeleton: Skeleton) -> dict[str, Any]:
 def _read_detections(
     path: Path, images: dict[int, dict[str, Any]], folder: ImageFolder, count: int, account: Account
 ) -> list[PoseAnnotation]:
-    """People from a detector's COCO result file: every box of the set's images, whatever its score."""
+    """People from a detector's COCO result file: every box of the set's images, whatever its score. A result that names its image
+    goes by that name, since other programs count images otherwise."""
     content = load_json(path, "file of detected boxes")
     if not isinstance(content, list):
         raise LeanposeError(f"{path} is not a file of detected boxes: it must hold a list of results.")
@@ -389,12 +390,19 @@ def _read_detections(
         with record_errors(f"Result {number} of {path}"):
             categories.add(as_id(record.get("category_id", 1)))
     wanted = person_category(categories, account)
+    bases = Counter(_base_name(image) for image in images.values())
+    named = {base: i for i, image in images.items() if bases[base := _base_name(image)] == 1}
     people = []
     for number, record in enumerate(content):
         with record_errors(f"Result {number} of {path}"):
             image_id, score = int(record["image_id"]), float(record["score"])
             x, y, w, h = (float(value) for value in record["bbox"])
             category = as_id(record.get("category_id", 1))
+        if "file_name" in record and (base := _base_name(record)) not in bases:
+            image_id = None
+        elif "file_name" in record and named.get(base, image_id) != image_id:
+            image_id = named[base]
+            account.notes["boxes have the ids of other images than their names say; these count"] += 1
         if category != wanted:
             account.left_out[f"of another category ({category})"] += 1
         elif image_id not in images:
@@ -406,7 +414,15 @@ def _read_detections(
             unlabelled = np.zeros((count, 3), np.float32)
             image = folder(str(images[image_id]["file_name"]))
             people.append(PoseAnnotation(image, box, unlabelled, image_id, number, float(box_area(box)), score))
+    if people and max(float(np.abs(person.box).max()) for person in people) <= _FRACTIONS:
+        raise LeanposeError(
+            f"All boxes of {path} lie between 0 and 1: they look like fractions of the image, not pixels."
+        )
     return people
+
+
+def _base_name(record: dict[str, Any]) -> str:
+    return str(record["file_name"]).replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def person_category(categories: set[Any], account: Account | None = None) -> Any:

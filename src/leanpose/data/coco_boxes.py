@@ -14,12 +14,18 @@ from leanpose.data.coco_file import CocoFile, Record, as_id, parse_box
 from leanpose.data.image_files import BrokenImageError
 from leanpose.data.images import upright_size
 from leanpose.errors import LeanposeError
-from leanpose.geometry import xyxy_to_xywh
+from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
 
 _MIN_CORNERS = 4  # boxes that can show that all of them are corners
 _OVER = 0.1  # of the image's side: so far, and no nearer, boxes reach over its edge that are corners
 _MANY = 0.25  # share of them
+_SHOWN = 4  # labelled keypoints of a person whose extent tells how a box is meant
+_CLEARLY = 0.1  # of intersection over union
+_BETTER = 0.75  # share of people whose boxes fit their keypoints better if they are read otherwise; of real sets 0.1
 _LOOKED_AT = 8  # images of a set whose size is compared with the annotated one
+
+MIN_AREA, MAX_AREA = 1e-3, 10.0
+"""Of a person in relation to its box: what lies beyond is in other units."""
 
 
 def clip_boxes(
@@ -79,7 +85,7 @@ def read_boxes(
 def read_areas(
     file: CocoFile, records: Sequence[Record], xywh: Float[np.ndarray, "N 4"], notes: Counter[str]
 ) -> Float[np.ndarray, " N"]:
-    """Everybody's area: its own, or its box's where that is missing or 0.
+    """Everybody's area: its own, or its box's where that is missing, 0, or nothing that could be in that box.
 
     Raises:
         LeanposeError: one is not a number.
@@ -95,7 +101,10 @@ def read_areas(
     valid = np.isfinite(areas) & (areas > 0)
     given = np.array([area is not None for area in stated], bool)
     notes["areas are 0 or no number (the box's is taken)"] += int((given & ~valid & (of_box > 0)).sum())
-    return np.where(valid, areas, of_box)
+    with np.errstate(invalid="ignore"):
+        other = valid & (of_box > 0) & ((areas < MIN_AREA * of_box) | (areas > MAX_AREA * of_box))
+    notes["areas are in other units than their boxes (the box's is taken)"] += int(other.sum())
+    return np.where(valid & ~other, areas, of_box)
 
 
 def require_width_and_height(
@@ -108,7 +117,20 @@ def require_width_and_height(
         sizes: (width, height) of their images in pixels; NaN where it is not known.
 
     Raises:
-        LeanposeError: all of them are corners x1, y1, x2, y2: read as sizes, many would reach far over the edge.
+        LeanposeError: all of them are corners x1, y1, x2, y2: read as sizes, many would reach far over the edge; or nearly all fit
+            the extents of their keypoints better as corners, or as centre and size.
+    """
+    _require_inside_images(xywh, points, sizes, where)
+    _require_best_fit(xywh, points, where)
+
+
+def _require_inside_images(
+    xywh: Float[np.ndarray, "N 4"], points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object
+) -> None:
+    """See that boxes are not corners that, read as sizes, reach far over the edges of images.
+
+    Raises:
+        LeanposeError: many do, and all are inside as corners.
     """
     with np.errstate(invalid="ignore"):
         known = np.isfinite(sizes).all(axis=1) & np.isfinite(xywh).all(axis=1) & (xywh[:, 2:] > 0).all(axis=1)
@@ -124,6 +146,39 @@ def require_width_and_height(
             f"The boxes of {where} look like corners x1, y1, x2, y2, where x, y, width, height are expected: read so, "
             f"{over.mean():.0%} of them reach over the edge of their images; subtract the first corner from the second one."
         )
+
+
+def _require_best_fit(xywh: Float[np.ndarray, "N 4"], points: Float[np.ndarray, "N K 3"], where: object) -> None:
+    """See that boxes fit the extents of keypoints best as x, y, width and height.
+
+    Raises:
+        LeanposeError: they fit better if they are read otherwise.
+    """
+    with np.errstate(invalid="ignore"):
+        shown = ((points[..., 2] > 0).sum(axis=1) >= _SHOWN) & (xywh[:, 2:] > 0).all(axis=1)
+    first, last = xywh[shown, :2], xywh[shown, 2:]
+    if len(first) < _MIN_CORNERS:
+        return
+    extents = boxes_from_keypoints(points[shown])
+    fit = _overlap(first, first + last, extents)
+    readings = {"corners x1, y1, x2, y2": (first, last), "centre and size": (first - last / 2, first + last / 2)}
+    for reading, (low, high) in readings.items():
+        share = float((_overlap(low, high, extents) > fit + _CLEARLY).mean())
+        if share >= _BETTER:
+            raise LeanposeError(
+                f"The boxes of {where} look like {reading}, where x, y, width, height are expected: so they fit the keypoints of "
+                f"{share:.0%} of the people better."
+            )
+
+
+def _overlap(
+    low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"], extents: Float[np.ndarray, "N 4"]
+) -> Float[np.ndarray, " N"]:
+    """Intersection over union of boxes and extents; 0 where a box has none."""
+    common = np.minimum(high, extents[:, 2:]) - np.maximum(low, extents[:, :2])
+    shared = np.where((high > low).all(axis=1), np.maximum(common, 0.0).prod(axis=1), 0.0)
+    areas = np.maximum(high - low, 0.0).prod(axis=1) + (extents[:, 2:] - extents[:, :2]).prod(axis=1)
+    return shared / np.maximum(areas - shared, 1e-9)
 
 
 def note_other_sizes(images: Iterable[tuple[ImageRef, float, float]], notes: Counter[str]) -> None:

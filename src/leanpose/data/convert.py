@@ -14,10 +14,10 @@ import numpy as np
 
 from leanpose.data.annotations import ImageRef, padded_boxes
 from leanpose.data.images import read_bytes, upright_size
-from leanpose.data.label_set import PERSON, LabelSet, images_of
+from leanpose.data.label_set import PERSON, LabelledImage, LabelSet, images_of
 from leanpose.data.readers import MAX_COORDINATE, READERS
 from leanpose.data.sets import load_labels
-from leanpose.data.yolo import SUFFIXES, yolo_image, yolo_labels
+from leanpose.data.yolo import SUFFIXES, steps_below, yolo_image, yolo_labels
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, remove_partials
 from leanpose.locks import lock_file
@@ -65,8 +65,9 @@ def convert_labels(
     Args:
         out: a file, or a folder to write to.
         kind: the format, of `WRITERS`.
-        images: folder or archive of the images, where they do not lie next to the labels; needed for their sizes alone,
-            and for YOLO, whose images are linked or copied to where its label files are looked for.
+        images: folder or archive of the images or videos, where they do not lie next to the labels; needed for their
+            sizes alone, for YOLO, whose images are linked or copied to where its label files are looked for, and for
+            frames, which are written as images next to the labels.
         skeleton: what the file labels, where it does not say; or the order to write.
         category: of several, the one to write.
         wait: until another process has written the target, instead of an error.
@@ -88,8 +89,13 @@ def convert_labels(
     changed = [f"{count} {reason}: left out" for reason, count in labels.left_out.items() if count]
     changed += [f"{count} {what}" for what, count in labels.notes.items() if count]
     find = None
-    if kind == "yolo" or (kind in _NEEDS_SIZES and any(not np.isfinite(i.width + i.height) for i in labels.images)):
+    if (
+        kind == "yolo"
+        or labels.has_frames
+        or (kind in _NEEDS_SIZES and any(not np.isfinite(i.width + i.height) for i in labels.images))
+    ):
         find = images_of(labels, images, labels.path.stem)
+    if find is not None and (kind == "yolo" or kind in _NEEDS_SIZES):
         labels = with_sizes(labels, find)
     if kind in _NEEDS_BOXES:
         labels, made = with_boxes(labels)
@@ -100,8 +106,12 @@ def convert_labels(
         if kind == "yolo" and find is not None:  # the images first: a set without labels is not a data set
             locked.enter_context(lock_file(path.with_name("labels"), wait=wait))  # whatever the yaml is called
             changed += require_own_set(labels, path.parent)
-            place_images(labels, path.parent, find)
+            place_images(labels, path.parent, find, yolo_image)
+        elif labels.has_frames and find is not None:
+            place_images(labels, path.parent, find, lambda image: Path("images", *steps_below(image)))
+            changed.append(f"{len(labels.images)} frames are images in {path.parent / 'images'} now")
         write_labels(labels, path, kind)
+    changed += [f"{count} {what}" for what, count in getattr(find, "notes", {}).items()]
     return ConvertedLabels(path, labels, losses(labels, kind), changed)
 
 
@@ -199,14 +209,19 @@ def require_own_set(labels: LabelSet, folder: Path) -> list[str]:
     return [f"{strangers} images that lie there already count as images without people"] if strangers else []
 
 
-def place_images(labels: LabelSet, folder: Path, find: Callable[[str], ImageRef]) -> None:
-    """Put the images where a YOLO set looks for them: as hard links where that is possible, otherwise as copies.
+def place_images(
+    labels: LabelSet, folder: Path, find: Callable[[str], ImageRef], place: Callable[[LabelledImage], Path]
+) -> None:
+    """Put the images where a set looks for them: as hard links where that is possible, otherwise as copies.
+
+    Args:
+        place: where an image is to lie, below the folder.
 
     Raises:
         LeanposeError: an image cannot be read or written.
     """
     for image in labels.images:
-        target, source = folder / yolo_image(image), find(image.name)
+        target, source = folder / place(image), find(image.name)
         if target.exists():
             here = source.member is None and os.path.samefile(source.path, target)
             if not here and target.read_bytes() != read_bytes(source):

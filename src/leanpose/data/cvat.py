@@ -64,7 +64,9 @@ def load_cvat(path: Path) -> LabelSet:
             )
         tree = ElementTree.fromstring(data)
     if tree.find("track") is not None:
-        raise LeanposeError(f"{path} holds tracks (CVAT for video); export the task as 'CVAT for images 1.1'.")
+        raise LeanposeError(
+            f"{path} holds tracks (CVAT for video); export the task as 'CVAT for images 1.1', with its images."
+        )
     images: list[LabelledImage] = []
     people: list[NamedPoints] = []
     rectangles: list[Rectangle] = []

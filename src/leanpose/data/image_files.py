@@ -39,6 +39,12 @@ FORMATS = (
 """Pillow's names of the formats that are read. Others hold programs (EPS), which Pillow would have run, or no
 photos."""
 
+SUFFIXES = {
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif",
+    ".apng", ".heic", ".heif",
+}  # fmt: skip
+"""What the names of image files end with, in any case."""
+
 _OPTION = "(leanpose --max-megapixels sets another limit)"
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}

@@ -18,7 +18,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from leanpose.data.annotations import ImageRef
 from leanpose.data.cache import is_pack_file
+from leanpose.data.image_files import SUFFIXES
 from leanpose.data.sleap_package import is_package_frame
+from leanpose.data.video_frames import is_video_frame
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular
 
@@ -57,7 +59,7 @@ def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
 
 def exists(image: ImageRef) -> bool:
     """Whether an image is there (not whether it can be decoded)."""
-    if image.member is None:
+    if image.member is None or is_video_frame(image):
         return os.path.isfile(image.path)  # which is not either where no file could have such a name
     if is_package_frame(image) or is_pack_file(image.path):
         return True
@@ -68,9 +70,9 @@ class ImageFolder:
     """Turns a set's file names into references, in a folder or an archive.
 
     An image that is not where its name says is looked for by the other ways in which programs write names: in another
-    Unicode form, with backslashes, as an address, with folders in front that are not there; and of a set of which none
-    is where its name says by its base name in the folders below, where there is one such file. What was done so is
-    noted.
+    Unicode form, with backslashes, as an address, with folders in front that are not there, with .JPG for .jpg or
+    without ending; and of a set of which none is where its name says by its base name in the folders below, where there
+    is one such file. What was done so is noted.
 
     Args:
         path: the folder, or the uncompressed `.tar` archive.
@@ -124,7 +126,17 @@ class ImageFolder:
             ambiguous = way == LAST_PART and (self.whole_names or spelling in self._shared)
             if not ambiguous and spelling in self:
                 return spelling, way
+            if not ambiguous and (other := self._with_other_ending(spelling)):
+                return other, ENDING
         return None
+
+    def _with_other_ending(self, name: str) -> str | None:
+        """The one image whose name has an ending in other letters, or one where this name has none."""
+        stem, suffix = os.path.splitext(name)
+        known = suffix.lower() in SUFFIXES
+        endings = {form for each in ([suffix] if known else SUFFIXES) for form in (each.lower(), each.upper())}
+        found = [other for ending in endings if (other := (stem if known else name) + ending) in self]
+        return found[0] if len(found) == 1 else None
 
     def _look_up(self, file_name: str) -> ImageRef:
         found = self.find(file_name)
@@ -203,6 +215,7 @@ class ImageFolder:
 UNICODE = "images have names in another Unicode form (NFC, NFD)"
 SLASHES = "images have backslashes in their names"
 LAST_PART = "images are found by the last part of their names"
+ENDING = "images have another ending in their names (.JPG for .jpg, or none)"
 SUB_FOLDER = "images are found in another folder below, by their base names"
 
 

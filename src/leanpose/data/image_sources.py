@@ -1,17 +1,23 @@
-"""Where the images of a label file are: the folder or archive that holds most of them."""
+"""Where the images of a label file are: the folder or archive that holds most of them, or the videos whose frames they are."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from leanpose.data.annotations import ImageRef
 from leanpose.data.image_folder import ImageFolder
+from leanpose.data.video_files import VIDEO_SUFFIXES
 from leanpose.errors import LeanposeError
 
 _IMAGE_FOLDER = re.compile(r"images?|imgs?|photos?|pictures?|jpe?gs?")
 _MAX_FOLDERS = 300  # folders that are looked into
+_NO_NAME = re.compile(r"[^\w.\- ]")  # characters that a folder is not called by
+_MAX_PARTS = 3  # of a video's path that tell it from others
 
 
 def image_source(file: Path, top: Path, names: Sequence[str]) -> Path:
@@ -60,3 +66,64 @@ def _hits(candidate: Path, names: Sequence[str]) -> int:
         return sum(folder.find(name) is not None for name in names)
     except LeanposeError:  # no archive, or a link out of the folder
         return 0
+
+
+def video_names(paths: list[str]) -> list[str]:
+    """What a set calls its videos: the last part of their paths without ending, with folders where that is one for several."""
+    parts = [
+        [_NO_NAME.sub("_", part) for part in PurePosixPath(path.replace("\\", "/")).with_suffix("").parts]
+        for path in paths
+    ]
+    for count in range(1, _MAX_PARTS + 1):
+        names = ["/".join(each[-count:]) for each in parts]
+        if len({name.lower() for name in names}) == len(paths) and not any(".." in name for name in names):
+            return names
+    return [f"video{number}" for number in range(len(paths))]
+
+
+class VideoFrames:
+    """Turns the names of a set's images, which are frames of videos, into references.
+
+    Args:
+        videos: what the set calls its videos → where the file of labels says they are.
+        labels: the file of labels: what it says is relative to its folder, and a video that is not there is looked for in it.
+        folder: where the videos are instead.
+
+    Attributes:
+        notes: how many videos were found in which other way.
+    """
+
+    def __init__(self, videos: Mapping[str, str], labels: Path, folder: Path | None) -> None:
+        self.videos, self.labels, self.folder = videos, labels, folder
+        self.notes: Counter[str] = Counter()
+        self._known: dict[str, str] = {}
+
+    def __call__(self, name: str) -> ImageRef:
+        """Where a frame is.
+
+        Raises:
+            LeanposeError: its video is not found, or is none of the kinds that are read.
+        """
+        video, _, frame = name.rpartition("/")
+        if video not in self._known:
+            self._known[video] = self._find(self.videos[video])
+        return ImageRef(self._known[video], frame)
+
+    def _find(self, stated: str) -> str:
+        if Path(stated).suffix.lower() not in VIDEO_SUFFIXES:
+            raise LeanposeError(f"{stated}, whose frames {self.labels} labels, is no video of a kind that is read.")
+        place, near = os.path.join(self.labels.parent, stated), self.folder or self.labels.parent
+        if self.folder is None and os.path.isfile(place):
+            return place
+        folder = ImageFolder(near, self.labels.stem, list(self.videos.values()))
+        try:
+            found = folder(stated).path
+        except LeanposeError:  # outside of it, says the name
+            found = ""
+        if not os.path.isfile(found):
+            raise LeanposeError(
+                f"There is no video {stated}, whose frames {self.labels} labels, nor one of that name in {near}; say which folder "
+                "holds it (`images`)."
+            )
+        self.notes["videos are not where the file says, and found near it by their names"] += 1
+        return found

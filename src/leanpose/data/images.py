@@ -30,6 +30,7 @@ from leanpose.data.image_files import (
 )
 from leanpose.data.image_folder import tar_members
 from leanpose.data.sleap_package import is_package_frame, package_frame
+from leanpose.data.video_frames import is_video_frame, video_frame
 from leanpose.files import open_regular, read_regular
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class ImageNotice(UserWarning):
 
 
 def read_bytes(ref: ImageRef | Path | str) -> bytes:
-    """The bytes of an image file or archive member, or of what a pack holds of it. No handle stays open, so loader
-    workers cannot disturb each other.
+    """The bytes of an image file or archive member, of a frame of a video, or of what a pack holds of it. No handle
+    stays open, so loader workers cannot disturb each other.
 
     Raises:
         BrokenImageError: it is not there, is not a regular file, cannot be read, or is larger than any image.
@@ -56,6 +57,8 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
         return packed
     if isinstance(ref, ImageRef) and is_package_frame(ref):
         return package_frame(ref)
+    if isinstance(ref, ImageRef) and is_video_frame(ref):
+        return video_frame(ref)
     path, most = ref.path if isinstance(ref, ImageRef) else ref, max_bytes()
     try:
         if not (isinstance(ref, ImageRef) and ref.member is not None):

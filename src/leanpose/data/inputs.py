@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.image_files import max_bytes
+from leanpose.data.image_files import SUFFIXES, max_bytes
 from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image, read_image_and_notices, warn_of
 from leanpose.data.prefetch import threaded_map
 from leanpose.data.urls import check_scheme, download_image, is_live, is_url, url_name, url_suffix, without_password
+from leanpose.data.video_files import VIDEO_SUFFIXES
 from leanpose.device import available_cores
 from leanpose.errors import LeanposeError
 
@@ -27,15 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-SUFFIXES = {
-    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".jp2", ".ppm", ".pgm", ".avif",
-    ".apng", ".heic", ".heif",
-}  # fmt: skip
 MOVING_SUFFIXES = {".gif", ".webp", ".png", ".apng", ".avif"}  # of files that may be animated
-VIDEO_SUFFIXES = {
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".wmv", ".flv", ".ogv",
-    ".3gp", ".vob", ".mxf", ".h264", ".hevc",
-}  # fmt: skip
 
 ImageInput: TypeAlias = Union[str, Path, bytes, BinaryIO, np.ndarray, "Image", "Tensor"]
 """One image: a file's path, a file's bytes, an opened file (`BytesIO`, …), a Pillow image, an array or a tensor.

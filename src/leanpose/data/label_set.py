@@ -23,7 +23,7 @@ from leanpose.data.cache import is_pack_file
 from leanpose.data.coco import clean_points, labelled_dataset, map_keypoints, require_pixels
 from leanpose.data.coco_boxes import note_other_sizes
 from leanpose.data.image_folder import ImageFolder
-from leanpose.data.image_sources import image_source
+from leanpose.data.image_sources import VideoFrames, image_source
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import box_area
@@ -88,6 +88,8 @@ class LabelSet:
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
         located: whether the images' names are their places, below the file's folder or in the file.
         repeats: labels of the same people by further annotators, only used by the data check.
+        videos: of a set whose images are frames of videos: what their names begin with → where the file says the video
+            is.
     """
 
     path: Path
@@ -99,11 +101,17 @@ class LabelSet:
     named: bool = True
     located: bool = False
     repeats: list[LabelledPerson] = field(default_factory=list)
+    videos: dict[str, str] = field(default_factory=dict)
 
     @property
     def categories(self) -> tuple[str, ...]:
         """The categories of its people, the first first."""
         return tuple(dict.fromkeys(person.category for person in self.people))
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether its images are no files but frames, of videos or in a project of SLEAP."""
+        return bool(self.videos) or (self.located and self.path.suffix == ".slp")
 
     def of_category(self, category: str | None) -> LabelSet:
         """The people of one category alone.
@@ -193,8 +201,12 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
         ref = find(labels.images[person.image].name)
         annotated.append((ref, labels.images[person.image].width, labels.images[person.image].height))
         people.append(PoseAnnotation(ref, box, targets[number], person.image + 1, number + 1, area))
-    if isinstance(find, ImageFolder):
+    if isinstance(find, (ImageFolder, VideoFrames)):
         account.notes.update(find.notes)
+    if isinstance(find, VideoFrames):
+        account.notes["images are frames of videos, which a pack (`data.cache`) decodes only once"] += len(
+            {person.image for person in people}
+        )
     note_other_sizes(annotated, account.notes)
     images = [
         {"id": number + 1, "file_name": image.name} | size_fields(image)
@@ -208,14 +220,16 @@ def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[st
     """What finds the images of a label set by their names.
 
     Args:
-        source: their folder or archive; None: as the file says, or whatever lies next to it.
+        source: their folder or archive, or that of the videos; None: as the file says, or whatever lies next to it.
         title: of the data set, for messages.
 
     Raises:
         LeanposeError: they are not found.
     """
     folder = labels.path if labels.path.is_dir() else labels.path.parent
-    if labels.located and source is None and (labels.path.suffix == ".slp" or is_pack_file(labels.path)):
+    if labels.videos:
+        return VideoFrames(labels.videos, labels.path, source)
+    if labels.located and source is None and (labels.has_frames or is_pack_file(labels.path)):
         return lambda name: ImageRef(str(labels.path), name)
     if labels.located and source is None:
         return lambda name: ImageRef(os.path.join(folder, name))

@@ -33,6 +33,7 @@ CANNOT_HOLD = (
     "size of an image without people",
     "category without box",
 )
+_OTHER_SHAPES = {"points": "a polygon", "rle": "a brush mask", "radiusX": "an ellipse"}  # by what their values hold
 _HIDDEN = "hidden"  # the name of the attribute by which `write_label_studio` keeps visibility
 
 
@@ -79,7 +80,13 @@ def load_label_studio(path: Path) -> LabelSet:
                     f"{path}: the image of task {position + 1} is shown turned by {min(turned)}° in Label Studio, so "
                     "what its coordinates count from is not said; turn it back there and export again."
                 )
-            size = next(((float(r["original_width"]), float(r["original_height"])) for r in results), None)
+            if any("sequence" in r["value"] for r in results):
+                raise LeanposeError(
+                    f"{path}: task {position + 1} labels a video, for which Label Studio has rectangles but no keypoints; label its "
+                    "frames as images."
+                )
+            used = [r for r in results if {"keypointlabels", "rectanglelabels"} & r["value"].keys()]
+            size = next(((float(r["original_width"]), float(r["original_height"])) for r in used), None)
             width, height = size or (float("nan"), float("nan"))
             images.append(LabelledImage(_image_name(task), width, height))
             boxes = [r for r in results if "rectanglelabels" in r["value"]]
@@ -91,6 +98,7 @@ def load_label_studio(path: Path) -> LabelSet:
                 x, y = value["x"] * width / 100, value["y"] * height / 100
                 corners = (x, y, x + value["width"] * width / 100, y + value["height"] * height / 100)
                 rectangles.append(Rectangle(position, corners, result.get("id"), str(value["rectanglelabels"][0])))
+            left_out.update(what for kind, what in _OTHER_SHAPES.items() for r in results if kind in r["value"])
             mine = [r for r in rectangles if r.image == position]
             points = [r for r in results if "keypointlabels" in r["value"]]
             placed = [r for r in points if r["value"].get("x") is not None and r["value"].get("y") is not None]

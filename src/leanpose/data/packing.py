@@ -225,7 +225,8 @@ def _stat(image: ImageRef) -> tuple[int, int, int, int]:
     """An image file's bytes and time as a row of `IMAGE`; zeros where it is not there."""
     try:
         status = os.stat(image.path)
-        size = status.st_size if image.member is None else tar_members(image.path)[image.member][1]
+        archived = image.member is not None and image.path.endswith(".tar")
+        size = tar_members(image.path)[image.member or ""][1] if archived else status.st_size
         return size, status.st_mtime_ns, 0, 0
     except (OSError, ValueError, LookupError, LeanposeError):
         return 0, 0, 0, 0

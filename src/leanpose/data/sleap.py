@@ -1,23 +1,29 @@
-"""SLEAP's `.slp` projects, through the package `sleap-io`: user-labelled frames of image sequences, or of a package
-that holds them."""
+"""SLEAP's `.slp` projects, through the package `sleap-io`: user-labelled frames of videos, of image sequences, or of a
+package that holds them."""
 
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from leanpose.data.annotations import PoseDataset
+from leanpose.data.image_sources import video_names
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, dataset_of, skeleton_of_names
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sleap_package import frame_name
 from leanpose.data.sniffing import FileContent
+from leanpose.data.video_frames import frame_name as video_frame_name
 from leanpose.errors import LeanposeError
 from leanpose.files import read_errors
 from leanpose.skeleton import Skeleton
+
+_FILES, _PACKAGE, _VIDEO = "image files", "frames in the project", "frames of videos"
 
 
 def is_sleap(file: FileContent) -> bool:
@@ -35,7 +41,7 @@ def load_sleap(path: Path) -> LabelSet:
     """The labels of a project. Its symmetries are the pairs that change places in the mirror.
 
     Raises:
-        LeanposeError: `sleap-io` is not installed, the file is corrupt, or its frames are those of videos.
+        LeanposeError: `sleap-io` is not installed, the file is corrupt, or its frames are of several kinds.
     """
     if importlib.util.find_spec("sleap_io") is None:
         raise LeanposeError(
@@ -49,24 +55,22 @@ def load_sleap(path: Path) -> LabelSet:
         raise LeanposeError(f"{path} has no skeleton.")
     used = Counter(id(instance.skeleton) for frame in project.labeled_frames for instance in frame.instances)
     graph = max(project.skeletons, key=lambda skeleton: used[id(skeleton)])
-    names = list(graph.node_names)
+    nodes = list(graph.node_names)
     pairs: list[tuple[int, int]] = []
     for symmetry in graph.symmetries:
-        first, second = sorted(names.index(node.name) for node in symmetry.nodes)
+        first, second = sorted(nodes.index(node.name) for node in symmetry.nodes)
         pairs.append((first, second))
     limbs = [(int(a), int(b)) for a, b in graph.edge_inds]
-    skeleton = skeleton_of_names(names, path.stem, limbs, pairs or None)
-    images: list[LabelledImage] = []
+    skeleton = skeleton_of_names(nodes, path.stem, limbs, pairs or None)
+    frames: list[Any] = []
     people: list[LabelledPerson] = []
     left_out: Counter[str] = Counter()
-    frames = []
     for frame in project.labeled_frames:
         labelled = [instance for instance in frame.instances if type(instance).__name__ == "Instance"]
         left_out["predicted, not labelled"] += len(frame.instances) - len(labelled)
         if not labelled and not getattr(frame, "is_negative", False):
             continue  # nobody has looked at it
         frames.append(frame)
-        images.append(LabelledImage(_image_name(frame, path)))
         for instance in labelled:
             if instance.skeleton is not graph:
                 left_out[f"of another skeleton ({', '.join(instance.skeleton.node_names[:3])} …)"] += 1
@@ -74,32 +78,36 @@ def load_sleap(path: Path) -> LabelSet:
             xy = np.asarray(instance.numpy(), np.float64)[:, :2]
             seen = np.asarray(np.isfinite(xy).all(axis=1))
             points = np.concatenate([np.where(seen[:, None], xy, 0.0), np.where(seen, 2.0, 0.0)[:, None]], axis=1)
-            people.append(LabelledPerson(len(images) - 1, points))
-    packed = {_is_packed(frame.video) for frame in frames}
-    if len(packed) > 1:
+            people.append(LabelledPerson(len(frames) - 1, points))
+    kinds = sorted({_kind(frame.video) for frame in frames})
+    if len(kinds) > 1:
         raise LeanposeError(
-            f"{path} holds some of its frames and names files of others; export all of them in one package."
+            f"{path} labels images of several kinds ({', '.join(kinds)}); export them in one package (.pkg.slp)."
         )
-    return LabelSet(path, skeleton, images, people, left_out, located=True in packed)
+    files = dict.fromkeys(str(frame.video.filename) for frame in frames) if kinds == [_VIDEO] else {}
+    names = dict(zip(files, video_names(list(files)), strict=True))
+    images = [_image(frame, names) for frame in frames]
+    videos = {name: file for file, name in names.items()}
+    return LabelSet(path, skeleton, images, people, left_out, located=kinds == [_PACKAGE], videos=videos)
 
 
-def _is_packed(video: Any) -> bool:
-    """Whether the project holds the frames of a video itself."""
-    return not isinstance(video.filename, list) and bool((video.backend_metadata or {}).get("has_embedded_images"))
+def _kind(video: Any) -> str:
+    """What a project's `video` is."""
+    if isinstance(video.filename, list):
+        return _FILES
+    return _PACKAGE if (video.backend_metadata or {}).get("has_embedded_images") else _VIDEO
 
 
-def _image_name(frame: Any, path: Path) -> str:
-    """The file of a frame, or what a package calls it.
+def _image(frame: Any, names: Mapping[str, str]) -> LabelledImage:
+    """An image of a project: the file of a frame, or what a package calls it, or a frame of a video.
 
-    Raises:
-        LeanposeError: it is a frame of a video.
+    Args:
+        names: what videos are called, by their files.
     """
-    files = frame.video.filename
-    if isinstance(files, list):
-        return str(files[frame.frame_idx])
-    if _is_packed(frame.video):
-        return frame_name(frame.video.backend_metadata["dataset"], int(frame.frame_idx))
-    raise LeanposeError(
-        f"The frames of {path} are those of the video {files}, which labels are not read with: in SLEAP, export a "
-        "package (.pkg.slp), which holds the labelled frames."
-    )
+    video, number = frame.video, int(frame.frame_idx)
+    if isinstance(video.filename, list):
+        return LabelledImage(str(video.filename[number]))
+    if video.filename not in names:
+        return LabelledImage(frame_name(video.backend_metadata["dataset"], number))
+    _, height, width, _ = video.backend_metadata.get("shape") or [math.nan] * 4
+    return LabelledImage(video_frame_name(names[video.filename], number), width, height)

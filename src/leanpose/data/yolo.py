@@ -122,8 +122,9 @@ def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
 
 
 def _skeleton(content: dict[str, Any], keypoints: int, path: Path, notes: Counter[str]) -> tuple[Skeleton, bool]:
-    """The skeleton that the file itself names (`kpt_names`), or COCO's for 17 keypoints, as YOLO's own models have it;
-    and whether its names say anything. A `flip_idx` that changes nothing does not outweigh names with sides."""
+    """The skeleton that the file itself names (`kpt_names`), or COCO's for 17 keypoints that mirror as its do, as
+    YOLO's own models have it; and whether its names say anything. A `flip_idx` that changes nothing does not outweigh
+    names with sides."""
     order = content.get("flip_idx")
     pairs = None if order is None else pairs_of_order(order, keypoints, path)
     names = content.get("kpt_names")
@@ -139,7 +140,9 @@ def _skeleton(content: dict[str, Any], keypoints: int, path: Path, notes: Counte
         if pairs is not None and by_name.pairs and set(pairs) != {(min(pair), max(pair)) for pair in by_name.pairs}:
             notes["flip_idx exchanges other keypoints than the sides in the names do, and counts"] += 1
         return skeleton_of_names(map(str, names), path.stem, pairs=pairs), True
-    if keypoints == len(COCO17):
+    mirrored = None if pairs is None else {(min(pair), max(pair)) for pair in pairs}
+    if keypoints == len(COCO17) and mirrored in (None, set(), set(COCO17.pairs)):
+        notes["file does not name its 17 keypoints, which are taken for COCO's"] += 1
         return COCO17, True
     return skeleton_of_names((f"keypoint_{i + 1}" for i in range(keypoints)), path.stem, pairs=pairs), False
 
@@ -163,7 +166,8 @@ def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]
     """The images of a split: folders, or text files that list images, below `path` of the file or its own folder.
 
     Of a path that does not exist, the folders that it begins with may be missing (Roboflow writes `../train/images`
-    beside `train`), or the split's folder inside; the latter is noted.
+    beside `train`; of a path of another machine its last two folders count), or the split's folder inside; the latter
+    two are noted.
     """
     base = path.parent / str(content.get("path") or ".")
     entries = content.get(split)
@@ -171,9 +175,15 @@ def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]
     for entry in [str(e) for e in ([entries] if isinstance(entries, str) else entries or [])]:
         inside = "/".join(step for step in entry.split("/") if step != "..")
         place = next((p for p in (base / entry, path.parent / entry, path.parent / inside) if p.exists()), None)
+        moved = path.parent.joinpath(*PurePosixPath(entry.replace("\\", "/")).parts[-2:])
+        if place is None and ".." not in entry and moved.is_dir():
+            place = moved
+            notes[
+                f"splits name the folder {entry}, which does not exist; {moved.relative_to(path.parent)} is read"
+            ] += 1
         if place is None and any(file.suffix.lower() in SUFFIXES for file in (path.parent / inside).parent.glob("*")):
             place = (path.parent / inside).parent
-            notes[f"folder, {inside}, does not exist; {place.name} is read"] += 1
+            notes[f"splits name the folder {inside}, which does not exist; {place.name} is read"] += 1
         if place is None:
             raise LeanposeError(f"{path}: the {split} images {base / entry} do not exist.")
         if place.is_dir():
@@ -297,8 +307,13 @@ def yolo_labels(image: LabelledImage) -> Path:
     return _placed(image, "labels").with_suffix(".txt")
 
 
+def steps_below(image: LabelledImage) -> list[str]:
+    """The parts of an image's name, without those that would lead out of a folder."""
+    return [step for step in PurePosixPath(image.name.replace("\\", "/")).parts if step not in ("/", "..")]
+
+
 def _placed(image: LabelledImage, folder: str) -> Path:
-    steps = [step for step in PurePosixPath(image.name.replace("\\", "/")).parts if step not in ("/", "..")]
+    steps = steps_below(image)
     split = image.split or "train"
     # An image that lies in such a folder already keeps its place.
     inside = steps[2:] if steps[:2] == ["images", split] else steps

@@ -12,6 +12,7 @@ import numpy as np
 from leanpose.data.account import empty_set, start_account
 from leanpose.data.annotations import ImageRef, padded_boxes
 from leanpose.data.coco import clean_points, collect_people, require_pixels
+from leanpose.data.coco_boxes import MAX_AREA, MIN_AREA
 from leanpose.data.coco_file import CocoFile, as_flag, as_id, parse_box, parse_coco
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.image_sources import image_source
@@ -83,9 +84,11 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
     labels = labels.relabelled(skeleton)
     checked = CheckedSet(labels.path, kind, labels.skeleton)
     names = dict(enumerate((image.name for image in labels.images), start=1))
-    if labels.located and images is None:
+    if labels.videos or (labels.located and images is None):
         checked.source = labels.path if kind in ("pack", "sleap") else labels.path.parent
-        checked.images = {number: images_of(labels, None, "")(name) for number, name in names.items()}
+        find = images_of(labels, images, "")
+        checked.images = {number: find(name) for number, name in names.items()}
+        labels.notes.update(getattr(find, "notes", {}))
     else:
         _find_images(checked, top, images, names)
     for number, image in enumerate(labels.images, start=1):
@@ -165,7 +168,7 @@ def _account_for(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None
         # A garbled record is a finding of its own.
         if "fractions of the image" in str(error):
             checked.add("fractions", str(error))
-        elif "look like corners" in str(error):
+        elif "where x, y, width, height are expected" in str(error):
             checked.add("corners", str(error))
         return
     close_account(account, people)
@@ -189,7 +192,7 @@ def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: 
         checked.add("keypoint count", str(error).rstrip("."), image)
     person = CheckedPerson(record["id"], record["image_id"], points, _box(record.get("bbox")))
     checked.people.append(person)
-    if record.get("area") is not None and not _is_area(record["area"]) and person.valid_box:
+    if record.get("area") is not None and person.valid_box and not _is_area(record["area"], person.box):
         checked.add_person("area", person, f"has the area {record['area']!r}; its box's would be taken")
     if points is not None:
         for text in _odd_parts(record, points) if in_parts else []:
@@ -203,9 +206,11 @@ def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: 
         checked.add_person("box", person, "has no box of four numbers")
 
 
-def _is_area(value: Any) -> bool:
+def _is_area(value: Any, box: list[float] | None) -> bool:
+    """Whether a number can be the area of what lies in a box (xywh)."""
+    of_box = math.prod(box[2:]) if box is not None else math.inf
     try:
-        return 0 < float(value) < math.inf
+        return MIN_AREA * of_box <= float(value) <= MAX_AREA * of_box
     except (TypeError, ValueError):
         return False
 

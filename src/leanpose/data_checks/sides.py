@@ -4,7 +4,8 @@ The lines from right to left of a body's pairs (wings, ears, feet) all run acros
 parallel and point the same way, but for limbs that move and views from the side. How wide each pair is and how far it
 strays is learned from the set (`_Model`), and a pair that points the other way although that is far beyond its straying
 is a suspect. Where nearly everybody is seen from the same face, as from above, a pair also lies the same way round,
-seen along the body's length (`_turned_over`): that shows who has all pairs exchanged.
+seen along the body's length (`_turned_over`): that shows who has all pairs exchanged,
+or is seen from the other face: nobody can tell these two apart, so that many are such is a question and not a fault.
 
 Limbs and views go from one way to the other step by step, exchanged labels do not: both rules hold only where those in
 between are few. Human bodies cross their arms and legs, twist and turn round so often that only the anatomical rules of
@@ -54,13 +55,35 @@ def check_sides(checked: CheckedSet) -> None:
             kind = "sides exchanged" if share >= _PAIR_EXCHANGED else "sides mixed"
             checked.add(kind, f"{pair} lie the other way round than the other pairs on {share:.0%} of people")
     if set(checked.skeleton.keypoints) >= _HUMAN:
-        by_person = {n: found for n, each in enumerate(points) if (found := swapped_pairs(each, checked.skeleton))}
+        found = {n: Swap(pairs) for n, each in enumerate(points) if (pairs := swapped_pairs(each, checked.skeleton))}
     else:
-        by_person = learnt_swaps(points, checked.skeleton)
-    for number, found in by_person.items():
-        checked.add_person("left/right", people[number], f"may have left and right exchanged: {', '.join(found)}")
-    if len(by_person) >= max(_MIXED_PEOPLE, _MIXED * len(people)):
-        checked.add("sides mixed", f"left and right look exchanged on {len(by_person)} of {len(people)} people")
+        found = learnt_swaps(points, checked.skeleton)
+    for number, swap in found.items():
+        other = ", or be seen from the other side, as from below" if swap.whole else ""
+        text = f"may have left and right exchanged{other}: {', '.join(swap.pairs)}"
+        checked.add_person("left/right", people[number], text)
+    whole, many = sum(swap.whole for swap in found.values()), max(_MIXED_PEOPLE, _MIXED * len(people))
+    if len(found) - whole >= many:
+        checked.add("sides mixed", f"left and right look exchanged on {len(found) - whole} of {len(people)} people")
+    if whole >= many:
+        checked.add(
+            "two views",
+            f"all pairs lie the other way round on {whole} of {len(people)} people, who are seen from the other side, as from below, "
+            "or have left and right exchanged",
+        )
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What looks exchanged on somebody.
+
+    Attributes:
+        pairs: by their names.
+        whole: whether that is all that can be told of this person, as if seen from the other side.
+    """
+
+    pairs: list[str]
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,8 +148,8 @@ def exchanged_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> 
     return shares
 
 
-def learnt_swaps(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict[int, list[str]]:
-    """People whose pairs lie as nobody else's unless they are exchanged: index → pairs.
+def learnt_swaps(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict[int, Swap]:
+    """People whose pairs lie as nobody else's unless they are exchanged, by their index.
 
     Args:
         points: x, y in pixels, visibility.
@@ -139,15 +162,18 @@ def learnt_swaps(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict
         model = model.learnt(across, turned, pairs.both)
         turned = model.turned(across, pairs.both)
     suspects: dict[int, list[str]] = {}
+    partly = np.zeros(len(points), bool)  # of whom a pair lies otherwise than another
     ratio, expected, typical = model.evidence(across, turned, pairs.both)
     for p, name in enumerate(pairs.names):
         shown = pairs.both[:, p] & (expected[:, p] > _EVIDENCE)
         differ = shown & typical[:, p] & (ratio[:, p] < -np.maximum(_EVIDENCE, expected[:, p] / 2))
         between = shown & ~differ & (ratio[:, p] < expected[:, p] / 2)
         differ &= _tells(shown, differ, between)
-        for number in np.flatnonzero(differ | _turned_over(pairs, p)).tolist():
+        over, usual = _turned_over(pairs, p)
+        partly |= differ | usual
+        for number in np.flatnonzero(differ | over).tolist():
             suspects.setdefault(number, []).append(name)
-    return dict(sorted(suspects.items()))
+    return {number: Swap(names, not partly[number]) for number, names in sorted(suspects.items())}
 
 
 @dataclass(frozen=True)
@@ -218,9 +244,9 @@ class _Model:
         return turned
 
 
-def _turned_over(pairs: _Pairs, p: int) -> Bool[np.ndarray, " N"]:
+def _turned_over(pairs: _Pairs, p: int) -> tuple[Bool[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
     """The people on whom a pair lies on the other side of the body's length than on nearly everybody, whatever two
-    points of the middle show that length."""
+    points of the middle show that length; and those on whom it clearly does not."""
     count, line = len(pairs.across), pairs.across[:, p]
     turns, against, between = np.zeros(count), np.zeros(count), np.zeros(count)
     for a, b in combinations(range(pairs.places.shape[1]), 2):
@@ -238,7 +264,9 @@ def _turned_over(pairs: _Pairs, p: int) -> Bool[np.ndarray, " N"]:
     shown = turns > 0
     differ = shown & (against >= _AGREE * turns)
     unclear = shown & ~differ & (against + between >= (1 - _AGREE) * turns)
-    return differ if _tells(shown, differ, unclear) else np.zeros(count, bool)
+    if not _tells(shown, differ, unclear):
+        return np.zeros(count, bool), np.zeros(count, bool)
+    return differ, shown & ~differ & ~unclear
 
 
 def _extents(xy: Float[np.ndarray, "N K 2"], labelled: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, " N"]:

@@ -19,6 +19,7 @@ from leanpose.files import any_damage, load_json
 from leanpose.inference.detectors import Detections
 
 PERSON = 1  # COCO's category, in files that do not name theirs
+_FRACTIONS = 1.5  # no picture has all of its boxes nearer to its corner, in pixels
 
 
 def _image_names(content: Any, path: Path) -> list[tuple[str, int]]:
@@ -32,7 +33,8 @@ def _image_names(content: Any, path: Path) -> list[tuple[str, int]]:
 class BoxFile:
     """A COCO annotation file, or a list of detections (COCO results); only people that are not crowds are read.
 
-    An image is matched by its path below its folder, its file name, or, if its name is a number, its image id.
+    An image is matched by its path below its folder, its file name, or, if its name is a number, its image id; not by
+    that where the file gives the id to an image of another name.
 
     Args:
         path: the JSON file. A list of detections may name images by `image_id` or by `file_name`.
@@ -40,7 +42,7 @@ class BoxFile:
         threshold: minimum score of a detection.
 
     Raises:
-        LeanposeError: a file is missing, no JSON, or of another form.
+        LeanposeError: a file is missing, no JSON, or of another form, or its boxes are fractions of the image.
     """
 
     def __init__(self, path: Path, images: Path | None = None, *, threshold: float = 0.0) -> None:
@@ -63,16 +65,20 @@ class BoxFile:
             named += _image_names(load_json(images, "annotation file"), images)
             if not named:
                 raise LeanposeError(f"{images} has no file names, so it cannot map the image ids of {path}.")
-        with record_errors(f"A detection of {path}"):
-            # Detections that name their images by both, as those of `leanpose predict` do.
-            named += [
-                (str(record["file_name"]), int(record["image_id"]))
-                for record in content["annotations"]
-                if isinstance(record, dict) and {"file_name", "image_id"} <= record.keys()
-            ]
+        rows_named: set[tuple[str, Any]] = {
+            (str(record["file_name"]), self._number(record["image_id"]))
+            for record in content["annotations"]
+            if isinstance(record, dict) and {"file_name", "image_id"} <= record.keys()
+        }
+        # Detections that name their images by both, as those of `leanpose predict` do; of other programs the ids may say nothing.
+        by_name = len({number for _, number in rows_named}) < len({name for name, _ in rows_named})
+        named += [(name, name if by_name else number) for name, number in rows_named]
         names = {(key, image_id) for name, image_id in named for key in (name, PurePosixPath(name).name)}
         owners = Counter(key for key, _ in names)
         self._names = {key: image_id for key, image_id in names if owners[key] == 1}
+        self._stems: dict[int | str, set[str]] = defaultdict(set)
+        for name, image_id in names:
+            self._stems[image_id].add(PurePosixPath(name).stem)
         listed = {
             as_id(record.get("category_id", PERSON)) for record in content["annotations"] if isinstance(record, dict)
         }
@@ -88,7 +94,8 @@ class BoxFile:
         rows: dict[int | str, list[list[float]]] = defaultdict(list)
         for number, record in enumerate(content["annotations"]):
             with record_errors(f"Box {number} of {path}"):
-                key = self._key(record["image_id"] if "image_id" in record else record["file_name"])
+                named_alone = "image_id" not in record or (by_name and "file_name" in record)
+                key = str(record["file_name"]) if named_alone else self._key(record["image_id"])
                 x, y, width, height = (float(value) for value in record["bbox"])
                 score = float(record.get("score", 1.0))
             category = as_id(record.get("category_id", next(iter(people))))
@@ -99,6 +106,17 @@ class BoxFile:
             if category in people and possible and not as_flag(record.get("iscrowd")) and score >= threshold:
                 rows[key].append(row)
         self._boxes = {key: np.array(people) for key, people in rows.items()}
+        if rows and max(float(np.abs(each[:, :4]).max()) for each in self._boxes.values()) <= _FRACTIONS:
+            raise LeanposeError(
+                f"All boxes of {path} lie between 0 and 1: they look like fractions of the image, not pixels."
+            )
+        self.guessed_category = None if kinds or people == {PERSON} else next(iter(people))
+
+    @staticmethod
+    def _number(image: Any) -> Any:
+        """A whole number, also where it is written as 5.0 or as text; anything else as it is."""
+        number = as_id(image)
+        return number if isinstance(number, int) else str(image)
 
     def _key(self, image: Any) -> int | str:
         """An image's number, also where it is written as 5.0 or as "5" like the file's own images; else its name."""
@@ -126,6 +144,8 @@ class BoxFile:
     def doubts(self, images: Sequence[ImageFile]) -> list[str]:
         """Warnings before the file's boxes are used for these images."""
         said, known = [], sum(self.knows(image) for image in images)
+        if self.guessed_category is not None:
+            said.append(f"The only category of {self.path}, {self.guessed_category}, is taken for people.")
         if self.other_categories:
             said.append(f"{self.other_categories} boxes of {self.path} are skipped: their category is not person.")
         if self.impossible:
@@ -166,5 +186,11 @@ class BoxFile:
                 yield self._names[name]
                 return
         yield from (*names, image.path.stem)
-        if image.path.stem.isascii() and image.path.stem.isdigit():
-            yield int(image.path.stem)
+        digits = image.path.stem
+        if digits.isascii() and digits.isdigit() and self._may_be(int(digits), digits):
+            yield int(digits)
+
+    def _may_be(self, number: int, digits: str) -> bool:
+        """Whether an image id can be that of an image of these digits: the file has no name for it, or one that ends with them."""
+        called = self._stems.get(number)
+        return called is None or any(stem.endswith(digits) for stem in called)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -46,6 +47,9 @@ from leanpose.training.sources import card_with_sources, weights_of
 from leanpose.training.task import Teacher, build_task
 from leanpose.weights import describe, load_weights
 from leanpose.weights.storage import load_network
+
+LOG = logging.getLogger(__name__)
+_MIN_MATCH = 0.5  # share of the parameters; initial weights that give fewer are hardly such
 
 
 def build_model(recipe: Recipe) -> PoseModel:
@@ -113,7 +117,11 @@ def codec_settings(codec: Codec) -> dict[str, Any]:
 
 
 def load_init_weights(model: ImageModel, recipe: TrainingRecipe) -> None:
-    """Load the weights of `init_from` into a model: all of them, or those that match."""
+    """Load the weights of `init_from` into a model: all of them, or those that match; a warning says that these are few.
+
+    Raises:
+        LeanposeError: they are those of another network, or, if only some need to match, none does.
+    """
     assert recipe.init_from is not None
     file = weights_of(recipe.init_from)
     if recipe.strict:
@@ -122,12 +130,19 @@ def load_init_weights(model: ImageModel, recipe: TrainingRecipe) -> None:
     fresh = model.state_dict()
     init_model = load_network(file)
     fitting = {k: v for k, v in init_model.state_dict().items() if k in fresh and fresh[k].shape == v.shape}
-    if isinstance(model, PoseModel) and isinstance(init_model, PoseModel):
-        fitting |= _rows_of_common_keypoints(init_model, model)
-    if not fitting.keys() & dict(model.named_parameters()).keys():
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    share = sum(sizes[name] for name in fitting.keys() & sizes.keys()) / sum(sizes.values())
+    if not share:
         raise LeanposeError(
             f"No tensor of {recipe.init_from}, a '{init_model.name}', matches the recipe's '{recipe.model}'."
         )
+    if share < _MIN_MATCH:
+        LOG.warning(
+            f"Only {share:.0%} of the parameters of '{recipe.model}' match {recipe.init_from}, a '{init_model.name}'; the "
+            "others are initialised at random."
+        )
+    if isinstance(model, PoseModel) and isinstance(init_model, PoseModel):
+        fitting |= _rows_of_common_keypoints(init_model, model)
     model.load_state_dict(fitting, strict=False)
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from leanpose.data.image_files import BrokenImageError, open_image
 from leanpose.data.images import count_frames_of, is_moving_image, pillow_to_rgb
 from leanpose.data.urls import is_url
+from leanpose.data.video_files import VideoError
 from leanpose.files import open_regular
-from leanpose.video.reader import Frame, FrameReader, VideoError, VideoReader, require_camera
+from leanpose.video.reader import Frame, FrameReader, VideoReader, require_camera
 
 DEFAULT_MILLISECONDS = 100  # of a frame that has no time, as browsers show it
 

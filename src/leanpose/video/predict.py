@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.inputs import VIDEO_SUFFIXES, Clip
+from leanpose.data.inputs import Clip
 from leanpose.data.prefetch import Prefetcher
+from leanpose.data.video_files import VIDEO_SUFFIXES, VideoError
 from leanpose.errors import LeanposeError
 from leanpose.files import open_whole
 from leanpose.inference.folders import distinct_paths
@@ -30,7 +31,7 @@ from leanpose.locks import lock_file
 from leanpose.signals import delay_signals
 from leanpose.video.animation import open_reader
 from leanpose.video.letterbox import Size, paste
-from leanpose.video.reader import Frame, FrameReader, VideoError
+from leanpose.video.reader import Frame, FrameReader
 from leanpose.video.writer import open_writer
 
 if TYPE_CHECKING:

@@ -15,16 +15,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from leanpose.data.image_files import BrokenImageError, check_size, max_pixels
+from leanpose.data.image_files import SUFFIXES, BrokenImageError, check_size, max_pixels
 from leanpose.data.images import is_moving_image
-from leanpose.data.inputs import SUFFIXES
 from leanpose.data.urls import is_live, is_url, without_password
-from leanpose.errors import LeanposeError
+from leanpose.data.video_files import (
+    VideoError,
+    is_image,
+    moving_image,
+    open_video_file,
+    to_rgb,
+    upright,
+    video_stream,
+)
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
-    from av.video.stream import VideoStream
 
 Reader = TypeVar("Reader", bound="FrameReader")
 DEFAULT_RATE = Fraction(25)  # frames per second, where a file does not say
@@ -34,11 +40,6 @@ STREAM_TIMEOUT = 15.0  # seconds without an answer from a network
 CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new image is asked again
 NO_VIDEO = ("tty", "gif", "apng")  # FFmpeg's names of formats that hold text, and of images that do not move here
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
-HD_HEIGHT = 720  # from this height on, video that does not name its colours has those of BT.709
-
-
-class VideoError(LeanposeError):
-    """A video cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,6 @@ class Frame:
     pixels: UInt8[np.ndarray, "H W 3"]
     ticks: int
     seconds: float
-
-
-_PROBED = 4096  # bytes
-_LISTS = (b"ffconcat", b"#EXTM3U", b"v=0", b"<MPD", b"<CompositionPlaylist", b"[playlist]", b"rtsp://")
-_LIST_FORMATS = ("concat", "hls", "applehttp", "dash", "sdp", "imf", "rtsp", "webm_dash_manifest")
-"""FFmpeg's names of formats whose files name others."""
 
 
 class FrameReader:
@@ -146,10 +141,10 @@ class VideoReader(FrameReader):
             self._file = _open_url(source)
         else:
             self.name, self.address = str(source), str(Path(source).resolve())
-            self._file = _open_file(Path(source))
+            self._file = open_video_file(Path(source))
         self.has_audio = not self.live
         try:
-            self._stream = _video_stream(self._file, self.name)
+            self._stream = video_stream(self._file, self.name)
             self._describe()
         except BaseException:
             self.close()
@@ -213,7 +208,7 @@ class VideoReader(FrameReader):
             self._last = ticks = self._ticks(decoded.dts if decoded.pts is None else decoded.pts)
             shown = max(self._step, decoded.duration or 0)
             try:
-                pixels = _rgb(decoded, reformatter)
+                pixels = to_rgb(decoded, reformatter)
             except (av.FFmpegError, ValueError) as error:
                 raise VideoError(
                     f"The colours of {self.name} ({decoded.format.name}) cannot be turned into RGB."
@@ -266,72 +261,13 @@ def looks_like_video(path: Path) -> bool:
     if path.suffix.lower() in SUFFIXES or is_moving_image(path):
         return is_moving_image(path)
     try:
-        container = _open_file(path)
+        container = open_video_file(path)
     except VideoError:
         return False
     with container:
         if container.metadata.get("major_brand") == "avif":  # one image; to FFmpeg a video of one frame
             return False
-        return (
-            container.format.name not in NO_VIDEO and _moving_image(container) is not None and not _is_image(container)
-        )
-
-
-def upright(pixels: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
-    """The image as the display matrix of its frame says it is to be held, and whether its sides were exchanged.
-
-    The matrix takes (x, y) to (ax + cy, bx + dy), y downwards; turns by a right angle and mirrors are what cameras
-    write.
-    """
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return pixels, False
-    a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5].tolist()
-    turned = abs(a) < abs(b)
-    if turned:
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    rows, columns = (slice(None, None, -1 if value < 0 else None) for value in (d, a))
-    return np.ascontiguousarray(pixels[rows, columns]), turned
-
-
-def _rgb(frame: VideoFrame, reformatter: Any) -> UInt8[np.ndarray, "H W 3"]:
-    from av.video.reformatter import ColorRange, Colorspace
-
-    colours = frame.colorspace
-    if colours == 2:  # not named
-        colours = Colorspace.ITU709 if frame.height >= HD_HEIGHT else Colorspace.ITU601
-    return reformatter.reformat(
-        frame, format="rgb24", src_colorspace=colours, src_color_range=frame.color_range,
-        dst_color_range=ColorRange.JPEG,
-    ).to_ndarray()  # fmt: skip
-
-
-def _open_file(path: Path) -> InputContainer:
-    import av
-
-    if not path.is_file():
-        raise VideoError(f"{path} is not a file." if path.exists() else f"There is no video file {path}.")
-
-    try:
-        if not path.stat().st_size:
-            raise VideoError(f"The video {path} is empty (0 bytes).")
-        with path.open("rb") as file:
-            start = file.read(_PROBED).lstrip(b"\xef\xbb\xbf \t\r\n")
-        # FFmpeg goes by the content and would open whatever these name, on this machine or elsewhere.
-        if start.startswith(_LISTS):
-            raise VideoError(
-                f"{path} is a list of other files, whatever its name ends with; give the videos themselves."
-            )
-        # The absolute path, since FFmpeg takes what stands before a colon for a protocol.
-        container = av.open(str(path.resolve()), options={"protocol_whitelist": "file"}, metadata_errors="ignore")
-        if container.format.name in _LIST_FORMATS:
-            container.close()
-            raise VideoError(f"{path} is a list of other files ({container.format.name}); give the videos themselves.")
-        return container
-    except OSError as error:
-        raise VideoError(f"The video {path} cannot be read: {error.strerror or error}.") from error
-    except av.FFmpegError as error:
-        raise VideoError(f"The video {path} cannot be opened: it is corrupt, truncated, or not a video.") from error
+        return container.format.name not in NO_VIDEO and moving_image(container) is not None and not is_image(container)
 
 
 def _open_url(url: str) -> InputContainer:
@@ -395,26 +331,3 @@ def _open_camera(number: int) -> InputContainer:
         ) from error
     except av.FFmpegError as error:
         raise VideoError(f"Camera {number} ({address}) cannot be opened: {error.strerror}.") from error
-
-
-def _is_image(container: InputContainer) -> bool:
-    return container.format.name.endswith("_pipe") or container.format.name == "image2"
-
-
-def _moving_image(container: InputContainer) -> VideoStream | None:
-    """The first video stream that is not the cover of a record."""
-    from av.stream import Disposition
-
-    return next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
-
-
-def _video_stream(container: InputContainer, name: str) -> VideoStream:
-    if _is_image(container):
-        raise VideoError(f"{name} is an image, not a video, whatever its name ends with.")
-    stream = _moving_image(container)
-    if stream is None:
-        only = " only audio" if container.streams.audio else " no images"
-        raise VideoError(f"{name} is not a video: it holds{only}.")
-    if stream.codec_context is None:
-        raise VideoError(f"The video {name} is corrupt, or the installed PyAV (FFmpeg) cannot decode it.")
-    return stream

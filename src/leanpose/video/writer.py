@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.data.urls import without_password
+from leanpose.data.video_files import HD_HEIGHT
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error
 from leanpose.video.letterbox import Size
-from leanpose.video.reader import HD_HEIGHT, FrameReader
+from leanpose.video.reader import FrameReader
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
