@@ -8,6 +8,7 @@ single precision confident keypoints always are: those must not jump. Scores are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -37,12 +38,14 @@ class Bounds:
         prediction: greatest difference of a value, as a share of the greatest absolute value.
         median, tail: of the distances between keypoints, in pixels of the crop: half of them, and 99 %, are below.
         score: greatest difference of a keypoint's score.
+        max_shift: the greatest of the distances.
     """
 
     prediction: float
     median: float
     tail: float
     score: float
+    max_shift: float = math.inf
 
 
 BOUNDS: dict[Precision, Bounds] = {
@@ -58,7 +61,7 @@ class Agreement:
 
     Attributes:
         prediction: see `Bounds`; None where the file gives keypoints alone.
-        median, tail: see `Bounds`.
+        median, tail, max_shift: see `Bounds`.
         score: greatest difference of a keypoint's score.
         compared, settled, points: how many keypoints were compared, how many of all are settled, and all.
     """
@@ -66,6 +69,7 @@ class Agreement:
     prediction: float | None
     median: float | None
     tail: float | None
+    max_shift: float | None
     score: float
     compared: int
     settled: int
@@ -77,6 +81,7 @@ class Agreement:
             "prediction": "the prediction by {} of the greatest value",
             "median": "half of the keypoints by {} pixels or more",
             "tail": "1 % of the keypoints by {} pixels or more",
+            "max_shift": "a keypoint by {} pixels",
             "score": "a keypoint by {} in scores",
         }
         for name, sentence in words.items():
@@ -89,8 +94,10 @@ class Agreement:
         parts = []
         if self.prediction is not None:
             parts.append(f"prediction within {self.prediction:.1e} of its greatest value")
-        if self.median is not None and self.tail is not None:
-            parts.append(f"keypoints: median {self.median:.3f}, 99 % within {self.tail:.3f} pixels")
+        if self.median is not None:
+            parts.append(
+                f"keypoints: median {self.median:.3f}, 99 % within {self.tail:.3f}, all within {self.max_shift:.3f} pixels"
+            )
         parts.append(f"{self.compared} of {self.points} keypoints compared, {self.points - self.settled} unsettled")
         return "; ".join(parts)
 
@@ -140,6 +147,7 @@ def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequen
         prediction=None if exported.includes_decoding else worst,
         median=float(np.median(gap)) if gap.size else None,
         tail=float(np.quantile(gap, 0.99)) if gap.size else None,
+        max_shift=float(gap.max()) if gap.size else None,
         score=float(np.concatenate(score_gaps).max()),
         compared=int(used.sum()),
         settled=int(np.concatenate(settled).sum()),

@@ -1,0 +1,269 @@
+"""Write a model as a file for phones, run it beside the model on this machine, and keep it only if both say the same."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend
+from leanpose.backends.exported import INPUT, NO_PREDICTION, ExportCard
+from leanpose.checksums import file_checksum
+from leanpose.data.annotations import PoseDataset
+from leanpose.data.readers import READERS, DatasetConfig, read_people
+from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.evaluation.evaluate import coco_ap, crops_of, ground_truth_of, labelled_only, predict_people
+from leanpose.evaluation.report import metric_of
+from leanpose.export.agreement import BOUNDS, Agreement, Bounds, check_crops, compare
+from leanpose.export.program import CropProgram, write_onnx, write_torch
+from leanpose.files import staging_folder
+from leanpose.locks import lock_file
+from leanpose.mobile.backend import MobileBackend
+from leanpose.mobile.environment import converter_python
+from leanpose.mobile.formats import MOBILE_FORMATS, MobileFormat
+from leanpose.mobile.process import ConverterProcess
+from leanpose.models.base import PoseModel
+from leanpose.weights import load_model
+from leanpose.weights.storage import card_of, describe
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+MAX_SHIFT = 0.5  # pixels of the crop
+MAX_AP_DROP = 0.5  # AP points
+CONVERT_SECONDS = 1800
+CHECKED_PEOPLE = 64
+BATCH = 8
+CARD_SUFFIX = ".json"
+"""Of the card's file, behind the whole name of the file that it is about."""
+
+
+@dataclass(frozen=True)
+class MobileReport:
+    """What was written and measured.
+
+    Attributes:
+        files: the file, its weights where they are apart, and the card.
+        bytes: of the file with its weights.
+        card: what the file is; its file on the disk holds more, under `mobile`.
+        agreement: how far it is from the model.
+        milliseconds: for a crop on this machine's CPU, with as many threads as torch has.
+        shapes: of the outputs for one crop, by name.
+        versions: of the converter's packages.
+        ap, model_ap: OKS AP in points, of the file and of the model in torch; None where no set was given.
+        people: how many that was measured on.
+        broken: images that could not be read, with the reason.
+    """
+
+    files: tuple[Path, ...]
+    bytes: int
+    card: ExportCard
+    agreement: Agreement
+    milliseconds: float
+    shapes: Mapping[str, tuple[int, ...]]
+    versions: Mapping[str, str]
+    ap: float | None
+    model_ap: float | None
+    people: int
+    broken: Mapping[str, str]
+
+
+def export_mobile(
+    model: PoseModel | str | Path,
+    path: Path | str,
+    *,
+    format: str,
+    precision: Precision = "fp32",
+    include_preprocessing: bool = False,
+    include_decoding: bool = False,
+    crops: Crops | Sequence[str] = (),
+    source: DatasetConfig | None = None,
+    flip_test: bool | None = None,
+    max_shift: float = MAX_SHIFT,
+    max_ap_drop: float = MAX_AP_DROP,
+    python: Path | None = None,
+    install: bool = False,
+    advance: Callable[[str], None] = lambda _: None,
+) -> MobileReport:
+    """Write a model as a file for ncnn, LiteRT or MNN that takes one crop at a time.
+
+    The converter runs in an environment of its own. The file is run there, on the CPU, and compared with the model in torch
+    within the bounds of `leanpose.export.agreement.BOUNDS`; beyond these, no keypoint may move by more than `max_shift`. With
+    a data set AP is measured too. A card is written beside the file: `NAME.json`.
+
+    Args:
+        model: a released name, a weights file or a model.
+        path: where to write, ending as the format's files end.
+        format: `ncnn`, `litert` or `mnn`.
+        precision: `fp32`, or `fp16`: of the weights in the file. What a phone computes in, its program decides.
+        include_preprocessing: the file takes uint8 RGB (1, H, W, 3), else float32 (1, 3, H, W), normalised; not in ncnn.
+        include_decoding: the outputs are keypoints (1, K, 2) in crop pixels and scores (1, K), else the prediction.
+        crops: to compare on: RGB crops of the model's size, or images' files; by default people of `source`, or a portrait.
+        source: a set to measure AP on.
+        flip_test: average with the mirrored crop then; None: yes, where the file gives a prediction.
+        max_shift: in pixels of the crop.
+        max_ap_drop: in AP points.
+        python: one that has the converter's packages; None: see `leanpose.mobile.environment.converter_python`.
+        install: make leanpose's own environment for the converter where it is missing.
+        advance: told what is under way.
+
+    Raises:
+        LeanposeError: an argument does not fit, the converter is missing or cannot write the model, or the file differs.
+    """
+    path = Path(path)
+    known = _check_arguments(path, format, precision, include_preprocessing)
+    flips = not include_decoding if flip_test is None else flip_test
+    if flips and include_decoding:
+        raise LeanposeError(NO_PREDICTION)
+    if not (max_shift >= 0 and 0 <= max_ap_drop <= 100):
+        raise LeanposeError("The allowed shift is in pixels, 0 or more, and the allowed loss in AP points, 0 to 100.")
+    if source is not None and READERS[source.format].metric == "mpii":
+        raise LeanposeError("A mobile file is judged by its AP, and MPII has none; give a set in COCO's format.")
+    interpreter = converter_python(known, python, install=install, advance=advance)
+    if isinstance(model, PoseModel):
+        weights = card_of(model, training_data=[], licence="not stated", metrics={})
+    else:
+        weights, model = describe(model), load_model(model)
+    spec, people = ModelSpec.of(model), None
+    if source is not None:
+        advance("reading people")
+        people = read_people(source, spec.skeleton, training=False)
+    card = ExportCard(spec, include_preprocessing, include_decoding, precision, weights)
+    reference = TorchBackend(copy.deepcopy(model), torch.device("cpu"))
+    program = CropProgram(reference.model, torch.float32, include_preprocessing, include_decoding).eval()
+    outputs = program.outputs
+    with torch.inference_mode():
+        shapes = {n: tuple(v.shape) for n, v in zip(outputs, program(program.example(1)), strict=True)}
+    chosen = _crops_to_check(spec, crops, people)
+
+    with lock_file(path), staging_folder(path) as folder:
+        file, work = folder / path.name, folder / "work"
+        work.mkdir()
+        advance("exporting")
+        written = work / f"model.{'onnx' if known.source == 'onnx' else 'pt2'}"
+        (write_onnx if known.source == "onnx" else write_torch)(program, card, written, crops=1)
+        with ConverterProcess(interpreter, known.script, known.title, work) as process:
+            advance(f"converting to {known.title}")
+            request = {"source": str(written.resolve()), "target": str(file.resolve()), "precision": precision}
+            answer = process.ask({"do": "convert", **request, "outputs": list(outputs)}, CONVERT_SECONDS)
+            versions = {str(name): str(version) for name, version in answer["versions"].items()}
+            backend = MobileBackend(process, known, file.resolve(), card, outputs)
+            advance("comparing with the model")
+            bounds = replace(BOUNDS[precision], max_shift=max_shift)
+            agreement = _agreement(reference, backend, chosen, bounds, path)
+            milliseconds = backend.milliseconds
+            ap = model_ap = None
+            broken: dict[str, str] = {}
+            if source is not None and people is not None:
+                advance("measuring AP")
+                metric = metric_of(source, spec.skeleton, labelled_only(ground_truth_of(people))[1])
+                model_ap, ap = (_ap(side, people, metric, flips=flips, broken=broken) for side in (reference, backend))
+                _require_ap(ap, model_ap, max_ap_drop, known, path)
+        count = 0 if people is None else sum(str(person.image) not in broken for person in people.people)
+        measured = {} if people is None else {
+            "measured_on": people.name, "people": count, "flip_test": flips, "AP": ap, "AP_model": model_ap,
+        }  # fmt: skip
+        checked = {"crops": len(chosen), "max_shift": agreement.max_shift, "score": agreement.score, **measured}
+        parts = _files_of(file, known)
+        facts = {
+            "format": known.name,
+            "converter": versions,
+            "input": {INPUT: list(program.example(1).shape)},
+            "outputs": {name: list(shape) for name, shape in shapes.items()},
+            "checksums": {part.name: file_checksum(part) for part in parts},
+            "checked": checked,
+        }
+        size = sum(part.stat().st_size for part in parts)
+        text = json.dumps({**json.loads(card.to_json()), "mobile": facts}, ensure_ascii=False, indent=1)
+        described = folder / f"{path.name}{CARD_SUFFIX}"
+        described.write_text(text + "\n", encoding="utf-8")
+        files = tuple(_move(part, path.parent) for part in (*reversed(parts), described))
+    return MobileReport(
+        (*reversed(files[:-1]), files[-1]),
+        size,
+        card,
+        agreement,
+        milliseconds,
+        shapes,
+        versions,
+        ap,
+        model_ap,
+        count,
+        broken,
+    )
+
+
+def _check_arguments(path: Path, format: str, precision: str, include_preprocessing: bool) -> MobileFormat:
+    if format not in MOBILE_FORMATS:
+        raise LeanposeError(f"Unknown format '{format}'; {did_you_mean(format, MOBILE_FORMATS)}")
+    known = MOBILE_FORMATS[format]
+    if not path.name.endswith(known.suffixes[0]):
+        raise LeanposeError(
+            f"Cannot export to {path}: with the format {format} the name must end in {known.suffixes[0]}."
+        )
+    if precision not in PRECISIONS:
+        raise LeanposeError(f"The weights of a {known.title} file are fp32 or fp16, not {precision}.")
+    if format == "ncnn" and include_preprocessing:
+        raise LeanposeError(
+            "ncnn takes no uint8; leave --include-preprocessing out and normalise with `Mat::substract_mean_normalize`."
+        )
+    return known
+
+
+def _crops_to_check(spec: ModelSpec, crops: Crops | Sequence[str], people: PoseDataset | None) -> Crops:
+    if isinstance(crops, np.ndarray):
+        return crops
+    if people is None:
+        return check_crops(spec, list(crops))
+    return crops_of(people.people[:: max(1, len(people.people) // CHECKED_PEOPLE)][:CHECKED_PEOPLE], spec)
+
+
+def _agreement(reference: Backend, backend: MobileBackend, crops: Crops, bounds: Bounds, path: Path) -> Agreement:
+    """How far the file is from the model.
+
+    Raises:
+        LeanposeError: too far.
+    """
+    sizes = [min(BATCH, len(crops) - start) for start in range(0, len(crops), BATCH)]
+    agreement = compare(reference, backend, crops, sizes)
+    excess = agreement.exceeds(bounds)
+    if excess is not None:
+        raise LeanposeError(f"{path} is not written, since the file differs from '{reference.spec.name}': {excess}.")
+    return agreement
+
+
+def _ap(backend: Backend, people: PoseDataset, metric: Any, *, flips: bool, broken: dict[str, str]) -> float:
+    results, unread = predict_people(backend, people.people, batch_size=BATCH, flip_test=flips)
+    broken.update(unread)
+    return 100 * coco_ap(results, people, backend.spec.skeleton, metric=metric)["AP"]
+
+
+def _require_ap(ap: float, model_ap: float, max_ap_drop: float, format: MobileFormat, path: Path) -> None:
+    if model_ap <= max_ap_drop:
+        raise LeanposeError(
+            f"{path} is not written, since the model reaches {model_ap:.1f} AP in torch: with so little to lose nothing can "
+            "be said of the file; give trained weights or another set."
+        )
+    if not model_ap - ap <= max_ap_drop:
+        raise LeanposeError(
+            f"{path} is not written, since the file loses {model_ap - ap:.2f} AP ({model_ap:.2f} in torch, {ap:.2f} in "
+            f"{format.title}), and allowed are {max_ap_drop:g}."
+        )
+
+
+def _files_of(file: Path, format: MobileFormat) -> list[Path]:
+    """The file, and what belongs to it."""
+    stem = file.name.removesuffix(format.suffixes[0])
+    return [file.with_name(stem + suffix) for suffix in format.suffixes]
+
+
+def _move(file: Path, folder: Path) -> Path:
+    """Put a finished file in its place."""
+    with open(file, "rb") as written:
+        os.fsync(written.fileno())
+    return file.replace(folder / file.name)
