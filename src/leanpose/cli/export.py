@@ -1,4 +1,4 @@
-"""`leanpose export`: write a model as a file for another backend, int8 ones only where their AP stays."""
+"""`leanpose export`: write a model as a file for another backend or a phone, int8 ones only where their AP stays."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,22 +11,26 @@ from leanpose.cli.options import AnyModel, print_some, status
 if TYPE_CHECKING:
     from leanpose.backends.exported import ExportCard
     from leanpose.data.readers import DatasetConfig
+    from leanpose.mobile import MobileReport
     from leanpose.models.base import PoseModel
     from leanpose.quantisation import QuantisationReport
 
 
-def quantised(help: str, **settings: Any) -> Any:
-    """An option of quantised files."""
-    return Option(help=f"With --quantise: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
+def quantised(help: str, *, mobile: bool = False, **settings: Any) -> Any:
+    """An option of quantised files, and of mobile ones if it says so."""
+    where = "With --quantise, ncnn, litert, mnn" if mobile else "With --quantise"
+    return Option(help=f"{where}: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
 
 
 def export(
     model: AnyModel,
-    format: Annotated[str, Option(help="onnx, openvino or torch-export.")] = "onnx",
+    format: Annotated[str, Option(help="onnx, openvino, torch-export; for phones ncnn, litert, mnn.")] = "onnx",
     out: Annotated[
         Path | None, Option("--out", "-o", help="[default: the model's name and the format's ending]")
     ] = None,
-    include_preprocessing: Annotated[bool, Option(help="Takes uint8 (B, H, W, 3), else float (B, 3, H, W).")] = True,
+    include_preprocessing: Annotated[
+        bool | None, Option(help="Takes uint8 (B, H, W, 3), else float (B, 3, H, W). [default: yes, not for phones]")
+    ] = None,
     include_decoding: Annotated[bool, Option(help="Gives keypoints and scores, else the prediction.")] = False,
     precision: Annotated[str, Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")] = "fp32",
     images: Annotated[
@@ -36,12 +40,17 @@ def export(
     quantise: Annotated[
         str | None, Option(help="int8, kept only if AP stays: dynamic, static (onnx), nncf (openvino).")
     ] = None,
-    annotations: Annotated[Path | None, quantised(help="The set to measure AP on, as in `leanpose eval`.")] = None,
-    data_format: Annotated[str, quantised(help="As --format of `leanpose eval`.")] = "coco",
-    boxes: Annotated[Path | None, quantised(help="Detected boxes (COCO results JSON) to measure in.")] = None,
-    split: Annotated[str, quantised(help="all, or for sets without splits train or val.")] = "all",
+    annotations: Annotated[
+        Path | None, quantised(help="The set to measure AP on, as in `leanpose eval`.", mobile=True)
+    ] = None,
+    data_format: Annotated[str, quantised(help="As --format of `leanpose eval`.", mobile=True)] = "coco",
+    boxes: Annotated[
+        Path | None, quantised(help="Detected boxes (COCO results JSON) to measure in.", mobile=True)
+    ] = None,
+    split: Annotated[str, quantised(help="all, or for sets without splits train or val.", mobile=True)] = "all",
     flip_test: Annotated[
-        bool | None, quantised(help="Measure with the mirrored crop too. [default: unless --include-decoding]")
+        bool | None,
+        quantised(help="Measure with the mirrored crop too. [default: unless --include-decoding]", mobile=True),
     ] = None,
     calibration_annotations: Annotated[
         Path | None,
@@ -50,8 +59,16 @@ def export(
     calibration_images: Annotated[Path | None, quantised(help="Their images. [default: --images]")] = None,
     calibration_people: Annotated[int, quantised(min=1, help="How many people calibrate, at most.")] = 128,
     seed: Annotated[int, quantised(min=0, help="Decides who calibrates.")] = 0,
-    max_ap_drop: Annotated[float, quantised(help="AP points that may be lost; beyond, nothing is written.")] = 0.5,
+    max_ap_drop: Annotated[
+        float, quantised(help="AP points that may be lost; beyond, nothing is written.", mobile=True)
+    ] = 0.5,
     max_float_layers: Annotated[int | None, quantised(min=0, help="Layers to stay float. [default: half]")] = None,
+    install_converter: Annotated[
+        bool, Option("--install-converter", help="With ncnn, litert, mnn: download the converter once, into the cache.")
+    ] = False,
+    converter_python: Annotated[
+        Path | None, Option(help="With ncnn, litert, mnn: a Python that has the converter.")
+    ] = None,
 ) -> None:
     """Write a model as a file for another backend.
 
@@ -59,13 +76,16 @@ def export(
     """
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.export import FORMATS, export_model
+    from leanpose.mobile import MOBILE_FORMATS, export_mobile
 
-    if format not in FORMATS:
-        raise LeanposeError(f"Unknown format '{format}'; {did_you_mean(format, FORMATS)}")
+    mobile = format in MOBILE_FORMATS
+    if format not in FORMATS and not mobile:
+        raise LeanposeError(f"Unknown format '{format}'; {did_you_mean(format, [*FORMATS, *MOBILE_FORMATS])}")
     fresh = fresh_model(model)
     source = model if fresh is None else fresh
     others = {"--calibration-annotations": calibration_annotations, "--calibration-images": calibration_images}
-    file: dict[str, Any] = {"include_preprocessing": include_preprocessing, "include_decoding": include_decoding}
+    preprocessing = not mobile if include_preprocessing is None else include_preprocessing
+    file: dict[str, Any] = {"include_preprocessing": preprocessing, "include_decoding": include_decoding}
     if quantise is not None:
         from leanpose.quantisation import SCHEMES, quantise_model
 
@@ -87,17 +107,73 @@ def export(
         _print_quantisation(quantisation)
         exit_if_skipped(quantisation.broken)
         return
-    for option, value in {"--annotations": annotations, "--boxes": boxes, **others}.items():
-        if value is not None:
-            raise LeanposeError(f"{option} is for quantised files; add --quantise dynamic, static or nncf.")
+    if mobile:
+        _require_none(others, "quantised files", "add --quantise dynamic, static or nncf")
+        measured = None
+        if annotations is not None or boxes is not None:
+            measured, _ = _measured_sets(annotations, images or [], data_format, boxes, split, None, None)
+        path = out or Path(Path(model).stem + MOBILE_FORMATS[format].suffixes[0])
+        file |= {"format": format, "precision": precision, "python": converter_python, "install": install_converter}
+        with status() as advance:
+            mobile_report = export_mobile(
+                source, path, source=measured, crops=() if measured else images or (), flip_test=flip_test,
+                max_ap_drop=max_ap_drop, advance=advance, **file,
+            )  # fmt: skip
+        _print_mobile(mobile_report, fresh=model if fresh is not None else None)
+        exit_if_skipped(mobile_report.broken)
+        return
+    sets = {"--annotations": annotations, "--boxes": boxes, **others}
+    _require_none(sets, "quantised and mobile files", "add --quantise dynamic, static or nncf, or a mobile --format")
+    given = {"--converter-python": converter_python, "--install-converter": install_converter or None}
+    _require_none(given, "mobile files", f"add --format {', '.join(MOBILE_FORMATS)}")
     path = out or Path(Path(model).stem + FORMATS[format])
     file |= {"format": format, "precision": precision}
     report = export_model(source, path, crops=images or (), **file)
     print(f"File:     {path} ({report.bytes / 1e6:.1f} MB, {precision})")
     _print_interface(report.card)
-    if fresh is not None:
-        print(f"          ('{model}' has no released weights: the file holds fresh ones)")
+    _print_fresh(model if fresh is not None else None)
     print(f"Checked:  {report.agreement}")
+
+
+def _require_none(options: dict[str, Any], what: str, instead: str) -> None:
+    """See that no option of other files was given.
+
+    Raises:
+        LeanposeError: one was.
+    """
+    from leanpose.errors import LeanposeError
+
+    for option, value in options.items():
+        if value is not None:
+            raise LeanposeError(f"{option} is for {what}; {instead}.")
+
+
+def _print_fresh(name: str | None) -> None:
+    """That the weights are none to use."""
+    if name is not None:
+        print(f"          ('{name}' has no released weights: the file holds fresh ones)")
+
+
+def _print_mobile(report: "MobileReport", *, fresh: str | None) -> None:
+    """The files, what goes in and comes out, and what was measured."""
+    spec, raw = report.card.spec, report.card.includes_preprocessing
+    files = ", ".join(str(file) for file in report.files)
+    print(f"File:     {files} ({report.bytes / 1e6:.1f} MB, {report.card.precision})")
+    size = " × ".join(str(side) for side in spec.input_size)
+    print(f"Input:    images, {f'uint8 RGB, 1 × {size} × 3' if raw else f'float32, 1 × 3 × {size}, normalised'}")
+    shapes = [f"{name} {' × '.join(str(side) for side in shape)}" for name, shape in report.shapes.items()]
+    print(f"Output:   {', '.join(shapes)}{'' if report.card.includes_decoding else ', to be decoded'}")
+    _print_fresh(fresh)
+    print(f"Checked:  {report.agreement}")
+    if report.ap is not None and report.model_ap is not None:
+        print(f"          AP {report.model_ap:.2f} in torch, {report.ap:.2f} in the file, on {report.people} people")
+    else:
+        print("          AP was not measured; give a set with --annotations and --images")
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    print(f"Speed:    {report.milliseconds:.1f} ms for a crop on this machine's CPU ({versions})")
+    if report.broken:
+        print(f"Skipped:  {len(report.broken)} that could not be read:")
+        print_some(list(report.broken.values()))
 
 
 def _print_interface(card: "ExportCard") -> None:
@@ -145,7 +221,7 @@ def _measured_sets(
 
     if annotations is None or len(images) != 1:
         raise LeanposeError(
-            "Int8 is kept only if AP is: give the set to measure it on with --annotations and --images."
+            "AP decides whether the file is kept: give the set to measure it on with --annotations and --images."
         )
     if calibration_annotations is None and calibration_images is not None:
         raise LeanposeError("--calibration-images needs --calibration-annotations, which says where the people are.")

@@ -61,7 +61,8 @@ def converter_python(
 def environment_folder(format: MobileFormat) -> Path:
     """Where leanpose keeps a converter's environment: another place for other versions of its packages or of Python."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return cache_folder() / "converters" / f"{format.name}-{checksum(format.requirements.read_bytes())}-{version}"
+    packages = checksum(b"".join(file.read_bytes() for file in format.requirements))
+    return cache_folder() / "converters" / f"{format.name}-{packages}-{version}"
 
 
 def _python_of(folder: Path) -> Path:
@@ -78,19 +79,12 @@ def _make(folder: Path, format: MobileFormat) -> None:
         except OSError as error:
             raise describe_os_error(folder, error) from error
         _run([sys.executable, "-m", "venv", str(folder)], folder)
-        # The list is complete. Wheels alone, so that nothing of what is downloaded runs before it is asked to.
-        install = [
-            "install",
-            "--quiet",
-            "--no-input",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-        ]
-        _run([str(_python_of(folder)), "-m", "pip", *install, "-r", str(format.requirements)], folder)
+        # The lists are complete. Wheels alone, so that nothing of what is downloaded runs before it is asked to.
+        options = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
+        for file in format.requirements:
+            _run([str(_python_of(folder)), "-m", "pip", "install", *options, "-r", str(file)], folder)
         with atomic_write(folder / READY) as temporary:
-            temporary.write_text(format.requirements.read_text())
+            temporary.touch()
 
 
 def _run(command: Sequence[str], folder: Path) -> None:

@@ -179,7 +179,7 @@ def export_mobile(
             "checked": checked,
         }
         size = sum(part.stat().st_size for part in parts)
-        text = json.dumps({**json.loads(card.to_json()), "mobile": facts}, ensure_ascii=False, indent=1)
+        text = json.dumps({**json.loads(card.to_json()), "mobile": facts}, ensure_ascii=False)
         described = folder / f"{path.name}{CARD_SUFFIX}"
         described.write_text(text + "\n", encoding="utf-8")
         files = tuple(_move(part, path.parent) for part in (*reversed(parts), described))

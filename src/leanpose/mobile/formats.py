@@ -37,18 +37,18 @@ class MobileFormat:
         return CONVERTERS / f"to_{self.name}.py"
 
     @property
-    def requirements(self) -> Path:
-        """All packages of the environment, with versions."""
-        return CONVERTERS / f"{self.name}.txt"
+    def requirements(self) -> list[Path]:
+        """Lists of all packages of the environment, with versions, to be installed one after the other."""
+        return sorted(CONVERTERS.glob(f"{self.name}*.txt"))
 
 
 MOBILE_FORMATS = {
     known.name: known
     for known in (
-        MobileFormat("ncnn", "ncnn", (".ncnn.param", ".ncnn.bin"), "onnx", ("ncnn", "pnnx"), 60, 170),
+        MobileFormat("ncnn", "ncnn", (".ncnn.param", ".ncnn.bin"), "onnx", ("ncnn", "pnnx"), 60, 210),
         MobileFormat(
             "litert", "LiteRT", (".tflite",), "torch-export", ("litert_torch", "ai_edge_litert"), 600, 1900
         ),
-        MobileFormat("mnn", "MNN", (".mnn",), "onnx", ("MNN",), 30, 60),
+        MobileFormat("mnn", "MNN", (".mnn",), "onnx", ("MNN",), 30, 160),
     )
 }  # fmt: skip
