@@ -19,7 +19,7 @@ from torch import Tensor
 
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision
 from leanpose.backends.exported import named_outputs
-from leanpose.codecs.base import Codec, Prediction
+from leanpose.codecs.base import Codec, Coordinates, Prediction
 from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import find_inputs
 from leanpose.errors import LeanposeError
@@ -126,7 +126,9 @@ def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequen
             points, scores = (part.float().cpu().numpy() for part in codec.decode(target))
             firm = _settled(codec, target, precision)
         if not exported.includes_decoding:
-            worst = max(worst, _difference(target, exported.predict(chosen)))
+            worst = float(
+                np.maximum(worst, _difference(target, exported.predict(chosen)))
+            )  # keeps NaN, other than `max`
         pred_points, pred_scores = exported.predict_keypoints(chosen)
         if pred_points.shape != points.shape or pred_scores.shape != scores.shape:
             raise LeanposeError(
@@ -171,10 +173,15 @@ def _difference(target: Prediction, pred: Prediction) -> float:
 
 
 def _settled(codec: Codec, prediction: Prediction, precision: Precision) -> Bool[np.ndarray, "B K"]:
-    """The keypoints that stay where they are if the prediction is disturbed."""
+    """The keypoints that stay where they are if the prediction is disturbed.
+
+    Coordinates all count: they move with what is predicted, and have no other peak to jump to.
+    """
     size, limit = BOUNDS[precision].prediction / 3, BOUNDS[precision].tail / 2
     points, _ = codec.decode(prediction)
     firm = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+    if isinstance(prediction, Coordinates):
+        return firm.cpu().numpy()
     generator = torch.Generator(points.device).manual_seed(0)
 
     for _ in range(DISTURBANCES):
@@ -186,6 +193,26 @@ def _settled(codec: Codec, prediction: Prediction, precision: Precision) -> Bool
                 disturbed[field.name] = value + noise * size * value.abs().max()
         firm &= (codec.decode(replace(prediction, **disturbed))[0] - points).norm(dim=-1) <= limit
     return firm.cpu().numpy()
+
+
+def crops_to_check(spec: ModelSpec, given: Crops | Sequence[str]) -> Crops:
+    """The given crops, or those of `check_crops`.
+
+    Args:
+        spec: of the model.
+        given: RGB crops of its size, or images' files, folders or patterns.
+
+    Raises:
+        LeanposeError: they are no such crops, or no images.
+    """
+    if not isinstance(given, np.ndarray):
+        return check_crops(spec, list(given))
+    if given.ndim != 4 or given.shape[1:] != (*spec.input_size, 3) or given.dtype != np.uint8 or not len(given):
+        h, w = spec.input_size
+        raise LeanposeError(
+            f"Crops to check on are uint8 of shape (crops, {h}, {w}, 3), not {given.dtype} {given.shape}."
+        )
+    return given
 
 
 def check_crops(spec: ModelSpec, paths: Sequence[str] = ()) -> Crops:

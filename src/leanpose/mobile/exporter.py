@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend
@@ -21,7 +20,7 @@ from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.evaluation.evaluate import coco_ap, crops_of, ground_truth_of, labelled_only, predict_people
 from leanpose.evaluation.report import metric_of
-from leanpose.export.agreement import BOUNDS, Agreement, Bounds, check_crops, compare
+from leanpose.export.agreement import BOUNDS, Agreement, Bounds, compare, crops_to_check
 from leanpose.export.program import CropProgram, write_onnx, write_torch
 from leanpose.files import staging_folder
 from leanpose.locks import lock_file
@@ -139,7 +138,9 @@ def export_mobile(
     outputs = program.outputs
     with torch.inference_mode():
         shapes = {n: tuple(v.shape) for n, v in zip(outputs, program(program.example(1)), strict=True)}
-    chosen = _crops_to_check(spec, crops, people)
+    if people is not None and not len(crops):
+        crops = crops_of(people.people[:: max(1, len(people.people) // CHECKED_PEOPLE)][:CHECKED_PEOPLE], spec)
+    chosen = crops_to_check(spec, crops)
 
     with lock_file(path), staging_folder(path) as folder:
         file, work = folder / path.name, folder / "work"
@@ -215,14 +216,6 @@ def _check_arguments(path: Path, format: str, precision: str, include_preprocess
     return known
 
 
-def _crops_to_check(spec: ModelSpec, crops: Crops | Sequence[str], people: PoseDataset | None) -> Crops:
-    if isinstance(crops, np.ndarray):
-        return crops
-    if people is None:
-        return check_crops(spec, list(crops))
-    return crops_of(people.people[:: max(1, len(people.people) // CHECKED_PEOPLE)][:CHECKED_PEOPLE], spec)
-
-
 def _agreement(reference: Backend, backend: MobileBackend, crops: Crops, bounds: Bounds, path: Path) -> Agreement:
     """How far the file is from the model.
 
@@ -231,6 +224,11 @@ def _agreement(reference: Backend, backend: MobileBackend, crops: Crops, bounds:
     """
     sizes = [min(BATCH, len(crops) - start) for start in range(0, len(crops), BATCH)]
     agreement = compare(reference, backend, crops, sizes)
+    if agreement.max_shift is None:
+        raise LeanposeError(
+            f"{path} is not written: on these images the model is not sure of a single keypoint, so nothing can be compared; "
+            "give images that it knows."
+        )
     excess = agreement.exceeds(bounds)
     if excess is not None:
         raise LeanposeError(f"{path} is not written, since the file differs from '{reference.spec.name}': {excess}.")

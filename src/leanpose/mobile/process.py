@@ -71,6 +71,7 @@ class ConverterProcess:
                 f"The converter of {self._title} did not answer within {seconds:g} seconds and was ended."
             ) from self._last_words()
         if not line:
+            self._answers.put(line)  # for whoever asks again
             code = self._child.wait()
             how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
             raise LeanposeError(
