@@ -107,9 +107,11 @@ def test_crops_are_run_one_by_one(load: Any, tmp_path: Path) -> None:
 
     images = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
     np.savez(tmp_path / "in.npz", images=images)
-    child._run(run, ["first", "sums"], str(tmp_path / "in.npz"), str(tmp_path / "out.npz"))
+    child._run(
+        run, ["first", "sums"], str(tmp_path / "in.npz"), str(tmp_path / "out.npz"), iter([1.0, 3.0, 4.0, 7.0]).__next__
+    )
     assert shapes == [(1, 3, 2, 2)] * 2
     with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
         assert file["sums"].tolist() == [66, 210]
         assert file["first"].shape == (2, 2, 2)
-        assert file["seconds"].shape == (2,)
+        assert file["seconds"].tolist() == [2, 3]

@@ -15,7 +15,8 @@ def convert(source: str, target: str, precision: str, outputs: Sequence[str]) ->
     import litert_torch  # pyright: ignore[reportMissingImports]
     import torch
 
-    program = torch.export.load(source)
+    # Without in-place operations on constants, such as mean and deviation, which litert-torch stumbles over.
+    program = torch.export.load(source).run_decompositions({})
 
     class Named(torch.nn.Module):
         def __init__(self) -> None:
