@@ -71,7 +71,9 @@ def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch
         (["--quantise", "static", "--calibration-images", "x"], "needs --calibration-annotations"),
         (["--quantise", "static", "--calibration-annotations", "absent.json"], r"absent\.json"),
         (["--quantise", "static", "--images", "more"], "give the set to measure it on with --annotations and --images"),
-        ([], "--annotations is for quantised files"),
+        ([], "--annotations is for quantised and mobile files"),
+        (["--format", "mnn", "--calibration-images", "x"], "--calibration-images is for quantised files"),
+        (["--format", "mnn", "--images", "more"], "give the set to measure it on with --annotations and --images"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], words: str, people: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from leanpose.cli.exit_codes import exit_if_skipped
-from leanpose.cli.options import AnyModel, print_some, status
+from leanpose.cli.options import AnyModel, counted, print_some, status
 
 if TYPE_CHECKING:
     from leanpose.backends.exported import ExportCard
@@ -166,7 +166,8 @@ def _print_mobile(report: "MobileReport", *, fresh: str | None) -> None:
     _print_fresh(fresh)
     print(f"Checked:  {report.agreement}")
     if report.ap is not None and report.model_ap is not None:
-        print(f"          AP {report.model_ap:.2f} in torch, {report.ap:.2f} in the file, on {report.people} people")
+        people = counted(report.people, "person", "people")
+        print(f"          AP {report.model_ap:.2f} in torch, {report.ap:.2f} in the file, on {people}")
     else:
         print("          AP was not measured; give a set with --annotations and --images")
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
