@@ -81,7 +81,8 @@ def _run(run: Run, names: Sequence[str], source: str, target: str, clock: Callab
         seconds.append(clock() - begin)
         parts.append([np.array(output) for output in outputs])
     values = {name: np.concatenate(rows) for name, rows in zip(names, zip(*parts, strict=True), strict=True)}
-    np.savez(target, **values, seconds=np.array(seconds))
+    values["seconds"] = np.array(seconds)
+    np.savez(target, allow_pickle=False, **values)
 
 
 def run_tool(command: Sequence[str], folder: str) -> str:

@@ -16,7 +16,9 @@ def convert(source: str, target: str, precision: str, outputs: Sequence[str]) ->
     import torch
 
     # Without in-place operations on constants, such as mean and deviation, which litert-torch stumbles over.
-    program = torch.export.load(source).run_decompositions({})
+    archive = torch.export.load(source)
+    program = archive.run_decompositions({})
+    assert archive.example_inputs is not None
 
     class Named(torch.nn.Module):
         def __init__(self) -> None:
@@ -26,7 +28,7 @@ def convert(source: str, target: str, precision: str, outputs: Sequence[str]) ->
         def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
             return dict(zip(outputs, self.program(images), strict=True))
 
-    (example,), _ = program.example_inputs
+    (example,), _ = archive.example_inputs
     converted = litert_torch.signature(SIGNATURE, Named(), sample_kwargs={"images": example}).convert()
     converted.export(target)
     if precision == "fp16":
