@@ -70,7 +70,8 @@ def _measure(name: str, folder: Path, options: argparse.Namespace) -> None:
             except LeanposeError as error:
                 rows.append((format, precision, str(error)))
                 continue
-            ap = "" if report.ap is None else f"{report.ap:.2f} (torch {report.model_ap:.2f})"
+            found = report.accuracy
+            ap = "" if found is None else f"{found.ap:.2f} (torch {found.model_ap:.2f})"
             figures = f"{report.bytes / 1e6:.1f}", f"{report.agreement.max_shift:.4f}", ap, f"{report.milliseconds:.1f}"
             rows.append((format, precision, *figures))
     for row in rows:

@@ -37,7 +37,7 @@ def test_it_says_what_was_written_and_measured(measured: bool, tmp_path: Path, m
         "('spots' has no released weights",
         "keypoints compared",
         "Speed:    2.0 ms for a crop on this machine's CPU (numpy ",
-        "in the file, on 1 person" if measured else "AP was not measured",
+        "in the file (1 person of annotations, no flip test)" if measured else "AP was not measured",
     ):
         assert words in result.output
     assert ("Skipped:  1 that could not be read" in result.output) == measured

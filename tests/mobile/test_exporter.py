@@ -52,7 +52,7 @@ def test_a_file_is_written_with_its_card(crops: np.ndarray, tmp_path: Path, monk
     assert report.milliseconds > 0
     assert report.versions == {"numpy": np.__version__}
     assert report.shapes == {"heatmaps": (1, 3, 32, 24)}
-    assert report.ap is None
+    assert report.accuracy is None
     assert report.files == (path, path.with_name("spots.tflite.json"))
     assert sorted(path.parent.iterdir()) == sorted(report.files)
     assert path.read_text() == "spot_finder for 1 crop"
@@ -122,11 +122,13 @@ def test_a_file_is_kept_if_its_ap_is(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not path.parent.exists()
     monkeypatch.setattr(exporter, "ConverterProcess", standins.InProcess)
     report = export_mobile(PureSpotFinder(), path, **options)
-    assert report.ap == report.model_ap == pytest.approx(100)
-    assert report.people == 4
+    assert report.accuracy is not None
+    assert report.accuracy.ap == report.accuracy.model_ap == pytest.approx(100)
+    assert report.accuracy.people == 4
     checked = json.loads(report.files[-1].read_text())["mobile"]["checked"]
     assert checked["crops"] == 4
-    assert checked["AP"] == report.ap
+    assert checked["ap"] == report.accuracy.ap
+    assert not checked["flip_test"]
 
 
 @pytest.mark.parametrize(

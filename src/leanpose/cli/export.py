@@ -120,7 +120,7 @@ def export(
                 max_ap_drop=max_ap_drop, advance=advance, **file,
             )  # fmt: skip
         _print_mobile(mobile_report, fresh=model if fresh is not None else None)
-        exit_if_skipped(mobile_report.broken)
+        exit_if_skipped(mobile_report.accuracy.broken if mobile_report.accuracy else {})
         return
     sets = {"--annotations": annotations, "--boxes": boxes, **others}
     _require_none(sets, "quantised and mobile files", "add --quantise dynamic, static or nncf, or a mobile --format")
@@ -165,16 +165,20 @@ def _print_mobile(report: "MobileReport", *, fresh: str | None) -> None:
     print(f"Output:   {', '.join(shapes)}{'' if report.card.includes_decoding else ', to be decoded'}")
     _print_fresh(fresh)
     print(f"Checked:  {report.agreement}")
-    if report.ap is not None and report.model_ap is not None:
-        people = counted(report.people, "person", "people")
-        print(f"          AP {report.model_ap:.2f} in torch, {report.ap:.2f} in the file, on {people}")
+    accuracy = report.accuracy
+    if accuracy is not None:
+        people = counted(accuracy.people, "person", "people")
+        flips = "flip test" if accuracy.flip_test else "no flip test"
+        print(
+            f"          AP {accuracy.model_ap:.2f} in torch, {accuracy.ap:.2f} in the file ({people} of {accuracy.set}, {flips})"
+        )
     else:
         print("          AP was not measured; give a set with --annotations and --images")
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     print(f"Speed:    {report.milliseconds:.1f} ms for a crop on this machine's CPU ({versions})")
-    if report.broken:
-        print(f"Skipped:  {len(report.broken)} that could not be read:")
-        print_some(list(report.broken.values()))
+    if accuracy is not None and accuracy.broken:
+        print(f"Skipped:  {len(accuracy.broken)} that could not be read:")
+        print_some(list(accuracy.broken.values()))
 
 
 def _print_interface(card: "ExportCard") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from leanpose.mobile.exporter import MobileReport, export_mobile
+from leanpose.mobile.exporter import Accuracy, MobileReport, export_mobile
 from leanpose.mobile.formats import MOBILE_FORMATS, MobileFormat
 
-__all__ = ["MOBILE_FORMATS", "MobileFormat", "MobileReport", "export_mobile"]
+__all__ = ["MOBILE_FORMATS", "Accuracy", "MobileFormat", "MobileReport", "export_mobile"]

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from leanpose.checksums import file_checksum
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.evaluate import coco_ap, crops_of, ground_truth_of, labelled_only, predict_people
+from leanpose.evaluation.evaluate import Metric, coco_ap, crops_of, ground_truth_of, labelled_only, predict_people
 from leanpose.evaluation.report import metric_of
 from leanpose.export.agreement import BOUNDS, Agreement, Bounds, compare, crops_to_check
 from leanpose.export.program import CropProgram, write_onnx, write_torch
@@ -43,6 +43,26 @@ CARD_SUFFIX = ".json"
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """What a data set says of a file.
+
+    Attributes:
+        ap, model_ap: OKS AP in points, of the file and of the model in torch.
+        set: its name.
+        people: how many it was measured on.
+        flip_test: averaged with the mirrored crop.
+        broken: images that could not be read, with the reason.
+    """
+
+    ap: float
+    model_ap: float
+    set: str
+    people: int
+    flip_test: bool
+    broken: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class MobileReport:
     """What was written and measured.
 
@@ -54,9 +74,7 @@ class MobileReport:
         milliseconds: for a crop on this machine's CPU, with as many threads as torch has.
         shapes: of the outputs for one crop, by name.
         versions: of the converter's packages.
-        ap, model_ap: OKS AP in points, of the file and of the model in torch; None where no set was given.
-        people: how many that was measured on.
-        broken: images that could not be read, with the reason.
+        accuracy: None where no set was given.
     """
 
     files: tuple[Path, ...]
@@ -66,10 +84,7 @@ class MobileReport:
     milliseconds: float
     shapes: Mapping[str, tuple[int, ...]]
     versions: Mapping[str, str]
-    ap: float | None
-    model_ap: float | None
-    people: int
-    broken: Mapping[str, str]
+    accuracy: Accuracy | None
 
 
 def export_mobile(
@@ -128,10 +143,11 @@ def export_mobile(
         weights = card_of(model, training_data=[], licence="not stated", metrics={})
     else:
         weights, model = describe(model), load_model(model)
-    spec, people = ModelSpec.of(model), None
+    spec, people, metric = ModelSpec.of(model), None, None
     if source is not None:
         advance("reading people")
         people = read_people(source, spec.skeleton, training=False)
+        metric = metric_of(source, spec.skeleton, labelled_only(ground_truth_of(people))[1])
     card = ExportCard(spec, include_preprocessing, include_decoding, precision, weights)
     reference = TorchBackend(copy.deepcopy(model), torch.device("cpu"))
     program = CropProgram(reference.model, torch.float32, include_preprocessing, include_decoding).eval()
@@ -158,20 +174,15 @@ def export_mobile(
             # Those of half precision in any case: these runtimes approximate functions such as exp.
             bounds = replace(BOUNDS["fp16"], max_shift=max_shift)
             agreement = _agreement(reference, backend, chosen, bounds, path)
-            milliseconds = backend.milliseconds
-            ap = model_ap = None
-            broken: dict[str, str] = {}
-            if source is not None and people is not None:
+            milliseconds, accuracy = backend.milliseconds, None
+            if people is not None and metric is not None:
                 advance("measuring AP")
-                metric = metric_of(source, spec.skeleton, labelled_only(ground_truth_of(people))[1])
-                model_ap, ap = (_ap(side, people, metric, flips=flips, broken=broken) for side in (reference, backend))
-                _require_ap(ap, model_ap, max_ap_drop, known, path)
-        count = 0 if people is None else sum(str(person.image) not in broken for person in people.people)
-        measured = {} if people is None else {
-            "measured_on": people.name, "people": count, "flip_test": flips, "AP": ap, "AP_model": model_ap,
-        }  # fmt: skip
-        checked = {"crops": len(chosen), "max_shift": agreement.max_shift, "score": agreement.score, **measured}
+                accuracy = _accuracy(reference, backend, people, metric, flip_test=flips)
+                _require_ap(accuracy, max_ap_drop, known, path)
         parts = _files_of(file, known)
+        checked: dict[str, Any] = {"crops": len(chosen), "max_shift": agreement.max_shift, "score": agreement.score}
+        if accuracy is not None:
+            checked |= {**asdict(accuracy), "broken": len(accuracy.broken)}
         facts = {
             "format": known.name,
             "converter": versions,
@@ -181,23 +192,13 @@ def export_mobile(
             "checked": checked,
         }
         size = sum(part.stat().st_size for part in parts)
-        text = json.dumps({**json.loads(card.to_json()), "mobile": facts}, ensure_ascii=False)
         described = folder / f"{path.name}{CARD_SUFFIX}"
+        text = json.dumps({**json.loads(card.to_json()), "mobile": facts}, ensure_ascii=False)
         described.write_text(text + "\n", encoding="utf-8")
-        files = tuple(_move(part, path.parent) for part in (*reversed(parts), described))
-    return MobileReport(
-        (*reversed(files[:-1]), files[-1]),
-        size,
-        card,
-        agreement,
-        milliseconds,
-        shapes,
-        versions,
-        ap,
-        model_ap,
-        count,
-        broken,
-    )
+        for part in (*reversed(parts), described):  # weights first, so that no file is there without them
+            _move(part, path.parent)
+    files = tuple(path.with_name(part.name) for part in (*parts, described))
+    return MobileReport(files, size, card, agreement, milliseconds, shapes, versions, accuracy)
 
 
 def _check_arguments(path: Path, format: str, precision: str, include_preprocessing: bool) -> MobileFormat:
@@ -236,13 +237,28 @@ def _agreement(reference: Backend, backend: MobileBackend, crops: Crops, bounds:
     return agreement
 
 
-def _ap(backend: Backend, people: PoseDataset, metric: Any, *, flips: bool, broken: dict[str, str]) -> float:
-    results, unread = predict_people(backend, people.people, batch_size=BATCH, flip_test=flips)
-    broken.update(unread)
-    return 100 * coco_ap(results, people, backend.spec.skeleton, metric=metric)["AP"]
+def _accuracy(
+    reference: Backend, backend: Backend, people: PoseDataset, metric: Metric, *, flip_test: bool
+) -> Accuracy:
+    """AP of both on the same people."""
+    assert metric != "mpii"
+    broken: dict[str, str] = {}
+    aps = []
+    for side in (backend, reference):
+        results, unread = predict_people(side, people.people, batch_size=BATCH, flip_test=flip_test)
+        broken.update(unread)
+        aps.append(100 * coco_ap(results, people, side.spec.skeleton, metric=metric)["AP"])
+    count = sum(str(person.image) not in broken for person in people.people)
+    return Accuracy(aps[0], aps[1], people.name, count, flip_test, broken)
 
 
-def _require_ap(ap: float, model_ap: float, max_ap_drop: float, format: MobileFormat, path: Path) -> None:
+def _require_ap(accuracy: Accuracy, max_ap_drop: float, format: MobileFormat, path: Path) -> None:
+    """See that AP has not fallen by more than that.
+
+    Raises:
+        LeanposeError: it has, or the model's is too small to fall.
+    """
+    ap, model_ap = accuracy.ap, accuracy.model_ap
     if model_ap <= max_ap_drop:
         raise LeanposeError(
             f"{path} is not written, since the model reaches {model_ap:.1f} AP in torch: with so little to lose nothing can "
@@ -261,8 +277,8 @@ def _files_of(file: Path, format: MobileFormat) -> list[Path]:
     return [file.with_name(stem + suffix) for suffix in format.suffixes]
 
 
-def _move(file: Path, folder: Path) -> Path:
+def _move(file: Path, folder: Path) -> None:
     """Put a finished file in its place."""
     with open(file, "rb") as written:
         os.fsync(written.fileno())
-    return file.replace(folder / file.name)
+    os.replace(file, folder / file.name)

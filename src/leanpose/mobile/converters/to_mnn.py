@@ -39,7 +39,10 @@ def open_file(file: str, precision: str, outputs: Sequence[str], threads: int) -
         kind = expr.uint8 if images.dtype == np.uint8 else expr.float
         found = network.forward([expr.const(images, list(images.shape), expr.NCHW, kind)])
         plain = [expr.convert(value, expr.NCHW) if value.data_format == expr.NC4HW4 else value for value in found]
-        return [np.array(value.read()) for value in plain]
+        values = [np.array(value.read()) for value in plain]
+        if len(values) != len(outputs) or any(value.ndim == 0 for value in values):  # it raises nothing
+            raise Failure("MNN cannot run the file that its converter wrote")
+        return values
 
     return run
 
