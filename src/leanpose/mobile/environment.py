@@ -53,7 +53,7 @@ def converter_python(
         return Path(sys.executable)
     raise LeanposeError(
         f"Writing {format.title} needs {' and '.join(format.modules)} in an environment of their own; add "
-        f"--install-converter, which downloads {format.download_mb} MB from PyPI once ({format.disk_mb} MB in {folder}), "
+        f"--install-converter, which downloads {format.download_mb} MB once (on the disk {format.disk_mb} MB, in {folder}), "
         "or name a Python that has them with --converter-python."
     )
 

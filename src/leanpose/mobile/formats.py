@@ -47,7 +47,7 @@ MOBILE_FORMATS = {
     for known in (
         MobileFormat("ncnn", "ncnn", (".ncnn.param", ".ncnn.bin"), "onnx", ("ncnn", "pnnx"), 60, 210),
         MobileFormat(
-            "litert", "LiteRT", (".tflite",), "torch-export", ("litert_torch", "ai_edge_litert"), 600, 2100
+            "litert", "LiteRT", (".tflite",), "torch-export", ("litert_torch", "ai_edge_litert"), 500, 2100
         ),
         MobileFormat("mnn", "MNN", (".mnn",), "onnx", ("MNN",), 30, 160),
     )
