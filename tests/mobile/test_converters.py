@@ -92,10 +92,13 @@ def test_what_mnn_lacks_is_named(
         module.convert(str(tmp_path / "model.onnx"), str(tmp_path / "body.mnn"), "fp32", ["heatmaps"])
 
 
-def test_a_tool_that_fails_is_quoted(load: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("end", "words"), [("exit 3", "ended with code 3: bad graph"), ("kill -6 $$", "ended by SIGABRT: bad graph")]
+)
+def test_a_tool_that_fails_is_quoted(end: str, words: str, load: Any, tmp_path: Path) -> None:
     child = load("child")
-    with pytest.raises(child.Failure, match="the converter ended with code 3: bad graph"):
-        child.run_tool(["sh", "-c", "echo bad graph; exit 3"], str(tmp_path))
+    with pytest.raises(child.Failure, match=words):
+        child.run_tool(["sh", "-c", f"echo bad graph; {end}"], str(tmp_path))
 
 
 def test_crops_are_run_one_by_one(load: Any, tmp_path: Path) -> None:

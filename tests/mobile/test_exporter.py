@@ -91,6 +91,17 @@ def test_nothing_is_left_of_a_file_that_differs(
 
 
 @pytest.mark.usefixtures("quick")
+def test_decoding_that_cannot_be_converted_is_left_out(
+    crops: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "ConverterProcess", standins.Unable)
+    options = {"format": "mnn", "crops": crops, "include_decoding": True, "python": PYTHON}
+    with pytest.raises(LeanposeError, match=r"no operation for ONNX::Spots; export without --include-decoding\.$"):
+        export_mobile(PureSpotFinder(), tmp_path / "spots.mnn", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("quick")
 def test_half_a_pixel_is_the_bound(crops: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Moved(standins.InProcess):
         """Keypoints lie 0.6 pixels too far right, within all other bounds of half precision but the median's."""

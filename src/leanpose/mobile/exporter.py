@@ -167,7 +167,13 @@ def export_mobile(
         with ConverterProcess(interpreter, known.script, known.title, work) as process:
             advance(f"converting to {known.title}")
             request = {"source": str(written.resolve()), "target": str(file.resolve()), "precision": precision}
-            answer = process.ask({"do": "convert", **request, "outputs": list(outputs)}, CONVERT_SECONDS)
+            try:
+                answer = process.ask({"do": "convert", **request, "outputs": list(outputs)}, CONVERT_SECONDS)
+            except LeanposeError as error:
+                if not include_decoding:
+                    raise
+                reason = str(error).removesuffix(".")
+                raise LeanposeError(f"{reason}; export without --include-decoding.") from error.__cause__
             versions = {str(name): str(version) for name, version in answer["versions"].items()}
             backend = MobileBackend(process, known, file.resolve(), card, outputs)
             advance("comparing with the model")

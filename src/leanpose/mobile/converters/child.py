@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -98,5 +99,7 @@ def run_tool(command: Sequence[str], folder: str) -> str:
     if ended.returncode != 0:
         lines = [line.strip() for line in ended.stdout.splitlines() if line.strip()]
         said = f": {lines[-1][:200]}" if lines else ""
-        raise Failure(f"the converter ended with code {ended.returncode}{said}")
+        code = ended.returncode
+        how = f"with code {code}" if code > 0 else f"by {signal.Signals(-code).name}"
+        raise Failure(f"the program that converts ended {how}{said}")
     return ended.stdout
