@@ -9,8 +9,8 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv/bin/uv)
 
 # Worker processes get halves of the tests and take from each other at the end; neither waits for the other's last long one.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/pytest -n 2 --dist worksteal
-# In fresh workers: one that has run all other tests, int8 runtimes among them, was seen to die when it started a process.
-LATE := tests/demo tests/synthetic tests/training tests/video tests/weights $(wildcard tests/test_*.py)
+# In fresh workers, int8 runtimes last: a worker that had run all other tests, these among them, died when it started a process.
+LATE := tests/demo tests/synthetic tests/training tests/video tests/weights $(wildcard tests/test_*.py) tests/quantization
 
 demo: setup
 	.venv/bin/leanpose demo $(PHOTO)
@@ -26,9 +26,8 @@ types: setup
 	.venv/bin/pyright
 
 pytest: setup
-	$(PYTEST) --ignore=tests/quantisation $(addprefix --ignore=,$(LATE))
+	$(PYTEST) $(addprefix --ignore=,$(LATE))
 	$(PYTEST) $(LATE)
-	$(PYTEST) tests/quantisation
 
 # Every call in the package must keep the shapes that its signature states; slow, and no part of `make test`.
 test-shapes: setup

@@ -1,12 +1,12 @@
-"""How fast are the poses of a picture's people, here and in rtmlib?
+"""How fast are the poses of an image's people, here and in rtmlib?
 
     pip install --no-deps rtmlib
     python benchmarks/against_rtmlib.py [--model rtmpose_s] [--detector rtmdet_nano_person.onnx] [--rounds 15]
 
 Both sides read the same ONNX file (fresh weights: speed does not depend on them), on one thread, in onnxruntime, and take
-turns on the same pictures with the same boxes; the processor's time is compared, which on one thread is the time on the clock
+turns on the same images with the same boxes; the processor's time is compared, which on one thread is the time on the clock
 unless other programs are running. Two more columns say what OpenVINO gives: here in float32 and in bfloat16,
-which the CPU must have, with the same file; and two, what the same network gives in int8, all its layers quantised,
+which the CPU must have, with the same file; and two, what the same network gives in int8, all its layers quantized,
 in ONNX Runtime and (by NNCF) in OpenVINO. AP of those is not measured, since the weights are fresh. rtmlib looks at people one by one, here they share batches of up to eight.
 
 With a detector the whole way is timed too: the same detector file on both sides, and for the poses the boxes of the drawn
@@ -32,7 +32,7 @@ import torch
 from leanpose import PoseEstimator, create_model
 from leanpose.export import export_model
 from leanpose.synthetic import render_scene
-from quantised_files import quantised_file
+from quantized_files import quantized_file
 
 PEOPLE = (1, 2, 5, 10, 20)
 AIMS = {1: 1.0, 5: 1.5, 20: 2.0}
@@ -100,7 +100,7 @@ def main() -> None:
         for precision in ("fp32", "bf16"):
             ours[f"openvino {precision}"] = PoseEstimator(path, "whole-image", "cpu", "openvino", precision=precision)
         for scheme in ("static", "nncf"):
-            estimator = PoseEstimator(quantised_file(path, scheme), "whole-image", "cpu")
+            estimator = PoseEstimator(quantized_file(path, scheme), "whole-image", "cpu")
             ours[str(estimator.backend)] = estimator
         print(f"{arguments.model}, poses alone, one thread:")
         scenes = {n: render_scene(3, n, (720, 1280), people=(n, n), framing="group") for n in PEOPLE}

@@ -1,8 +1,8 @@
-"""What `leanpose data label --ray` takes for a picture: time, processor, memory and disk, on one and two cores.
+"""What `leanpose data label --ray` takes for an image: time, processor, memory and disk, on one and two cores.
 
-    python benchmarks/cluster.py [--pictures 400] [--teacher leanpose-body-s] [--workers 1 2] [--names 200000]
+    python benchmarks/cluster.py [--images 400] [--teacher leanpose-body-s] [--workers 1 2] [--names 200000]
 
-The pictures are the demo's 68 photos (320 pixels at most, four people each), again and again. Rates are measured from the
+The images are the demo's 68 photos (320 pixels at most, four people each), again and again. Rates are measured from the
 moment when each worker has given two parts, so without the start. `docs/cluster.md` plans with what is printed.
 """
 
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from leanpose.cluster import ClusterOptions, label_on_cluster, ray_cluster
+from leanpose.cluster.images import StoredImage
 from leanpose.cluster.journal import Journal
 from leanpose.cluster.label import Parts
 from leanpose.cluster.parts import LabelledPart, LabelSettings
-from leanpose.cluster.pictures import StoredPicture
 from leanpose.cluster.ray_cluster import label_with_ray
 
 PHOTOS = Path(__file__).parents[1] / "src/leanpose/demo/files/free_people/images"
@@ -34,7 +34,7 @@ PART = 16
 def main() -> None:
     """Print a line for each number of workers, and one for the command's memory."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=400)
+    parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--teacher", default="leanpose-body-s")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--names", type=int, default=200_000)
@@ -42,17 +42,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="b-") as name:
         root = Path(name)
         (root / "photos").mkdir()
-        for number, photo in enumerate(islice(cycle(sorted(PHOTOS.glob("*.jpg"))), options.pictures)):
+        for number, photo in enumerate(islice(cycle(sorted(PHOTOS.glob("*.jpg"))), options.images)):
             shutil.copy(photo, root / "photos" / f"{number:06}.jpg")
         for workers in options.workers:
             _measure(root, options.teacher, workers)
         _measure_command(root)
     tracemalloc.start()
-    pictures = _names(options.names)
+    images = _names(options.names)
     listed = tracemalloc.get_traced_memory()[0]
-    rows = [json.dumps([picture.row for picture in pictures[i : i + 256]]) for i in range(0, len(pictures), 256)]
+    rows = [json.dumps([image.row for image in images[i : i + 256]]) for i in range(0, len(images), 256)]
     sent = sum(len(row) for row in rows)
-    print(f"the command: {listed / options.names:.0f} bytes a picture listed, {sent / options.names:.0f} sent to Ray")
+    print(f"the command: {listed / options.names:.0f} bytes an image listed, {sent / options.names:.0f} sent to Ray")
 
 
 def _measure(root: Path, teacher: str, workers: int) -> None:
@@ -60,20 +60,20 @@ def _measure(root: Path, teacher: str, workers: int) -> None:
 
     def labeller(parts: Parts, settings: LabelSettings) -> Generator[tuple[int, LabelledPart], None, None]:
         for number, part in label_with_ray(parts, settings, ClusterOptions(workers=workers)):
-            times.append((time.monotonic(), *_workers(), time.process_time(), part.known["pictures"]))
+            times.append((time.monotonic(), *_workers(), time.process_time(), part.known["images"]))
             yield number, part
 
     began, load = time.monotonic(), os.getloadavg()[0]
     labels = label_on_cluster(str(root / "photos"), out, LabelSettings(teacher), labeller, part_size=PART)
     (start, worker, _, command, _), (end, worker_end, memory, command_end, _) = times[2 * workers - 1], times[-1]
-    count = sum(pictures for *_, pictures in times[2 * workers :])
+    count = sum(images for *_, images in times[2 * workers :])
     size = sum(path.stat().st_size for path in (out / "parts").iterdir())
     assert labels.file is not None
     print(
-        f"{teacher}, {workers} workers: {count / (end - start):.1f} pictures/s ({labels.people / labels.pictures:.1f} people "
-        f"each), {1000 * (worker_end - worker) / count:.0f} ms of the workers' cores a picture, "
+        f"{teacher}, {workers} workers: {count / (end - start):.1f} images/s ({labels.people / labels.images:.1f} people "
+        f"each), {1000 * (worker_end - worker) / count:.0f} ms of the workers' cores an image, "
         f"{1000 * (command_end - command) / count:.1f} ms of the command's, start {times[0][0] - began:.0f} s, "
-        f"{size / labels.pictures:.0f} bytes in Parquet, {labels.file.stat().st_size / labels.pictures:.0f} in COCO, "
+        f"{size / labels.images:.0f} bytes in Parquet, {labels.file.stat().st_size / labels.images:.0f} in COCO, "
         f"{memory:.0f} MB a worker, load before {load:.1f}",
         flush=True,
     )
@@ -82,7 +82,7 @@ def _measure(root: Path, teacher: str, workers: int) -> None:
 def _measure_command(root: Path, parts: int = 200, size: int = 256) -> None:
     """What the command itself takes where workers answer at once, with parts of the default size and usual bytes."""
     content = os.urandom(size * 1800)
-    known = {"pictures": size, "people": 4 * size, "empty": 0, "skipped": [], "notices": {}, "card": "00000000"}
+    known = {"images": size, "people": 4 * size, "empty": 0, "skipped": [], "notices": {}, "card": "00000000"}
 
     class Canned:  # local, so that its code travels to the workers
         def __init__(self, settings: LabelSettings, version: str) -> None:
@@ -107,15 +107,15 @@ def _measure_command(root: Path, parts: int = 200, size: int = 256) -> None:
     assert start is not None
     count = (parts - 1) * size
     print(
-        f"the command: {1e6 * (time.process_time() - start) / count:.0f} µs of its core a picture in parts of {size}, "
-        f"{count / (time.monotonic() - began):.0f} pictures/s, load {os.getloadavg()[0]:.1f}",
+        f"the command: {1e6 * (time.process_time() - start) / count:.0f} µs of its core an image in parts of {size}, "
+        f"{count / (time.monotonic() - began):.0f} images/s, load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
 
 
-def _names(count: int) -> list[StoredPicture]:
+def _names(count: int) -> list[StoredImage]:
     folders = ((f"{i // 10_000:05}/{i:09}.jpg", i) for i in range(count))
-    return [StoredPicture.from_row([name, i, f"s3://bucket/p/{name}", None, 1]) for name, i in folders]
+    return [StoredImage.from_row([name, i, f"s3://bucket/p/{name}", None, 1]) for name, i in folders]
 
 
 def _workers() -> tuple[float, float]:

@@ -3,10 +3,10 @@
     python benchmarks/data_path.py
     python benchmarks/data_path.py --images coco/images --annotations coco/person_keypoints_train.json
 
-The plain pipeline does what the papers' toolbox does for each sample: decode, mirror, warp, turn to float, normalise,
+The plain pipeline does what the papers' toolbox does for each sample: decode, mirror, warp, turn to float, normalize,
 draw the target heatmaps. Here a worker decodes what is needed of the JPEG, warps once with everything folded into the
-map, and hands out uint8; normalisation and targets are made in batches on the training device, and the line "with
-normalisation and targets" shows what they would cost on the same core. All are run in turns and timed by the processor
+map, and hands out uint8; normalization and targets are made in batches on the training device, and the line "with
+normalization and targets" shows what they would cost on the same core. All are run in turns and timed by the processor
 time that they use, so that other work disturbs little; the ratio of each round is taken, and the median of the ratios
 is shown.
 """
@@ -99,7 +99,7 @@ def plain(people: list[PoseAnnotation]) -> Callable[[], int]:
 
 
 def ours(dataset: TopDownDataset, *, device_part: bool = False) -> Callable[[], int]:
-    """Our pipeline over all people; with `device_part` also normalisation and targets, as the training device does."""
+    """Our pipeline over all people; with `device_part` also normalization and targets, as the training device does."""
     codec = HeatmapCodec(input_size=SIZE, heatmap_size=HEATMAP, sigma=SIGMA)
     mean = torch.tensor(MEAN * 255, dtype=torch.float32)[:, None, None]
     std = torch.tensor(STD * 255, dtype=torch.float32)[:, None, None]
@@ -115,8 +115,8 @@ def ours(dataset: TopDownDataset, *, device_part: bool = False) -> Callable[[], 
     return run
 
 
-def write_pictures(folder: Path, count: int) -> DatasetConfig:
-    """Pictures with the spectrum of photographs (amplitude 1 / frequency), and people as large as COCO's."""
+def write_images(folder: Path, count: int) -> DatasetConfig:
+    """Images with the spectrum of photographs (amplitude 1 / frequency), and people as large as COCO's."""
     rng = np.random.default_rng(0)
     height, width = 480, 640
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
@@ -124,9 +124,9 @@ def write_pictures(folder: Path, count: int) -> DatasetConfig:
     images, annotations = [], []
     for i in range(1, count + 1):
         noise = np.fft.fft2(rng.standard_normal((3, height, width))) / frequency**1.1
-        picture = np.fft.ifft2(noise).real
-        picture = (picture - picture.mean()) / picture.std() * 50 + 118
-        pixels = np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+        image = np.fft.ifft2(noise).real
+        image = (image - image.mean()) / image.std() * 50 + 118
+        pixels = np.clip(image, 0, 255).astype(np.uint8).transpose(1, 2, 0)
         cv2.imwrite(str(folder / f"{i}.jpg"), pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
         images.append({"id": i, "file_name": f"{i}.jpg", "width": width, "height": height})
         h = float(np.clip(np.exp(rng.normal(5.2, 0.6)), 60, 460))
@@ -144,7 +144,7 @@ def write_pictures(folder: Path, count: int) -> DatasetConfig:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of JPEGs [default: generated pictures]")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs [default: generated images]")
     parser.add_argument("--annotations", type=Path, help="their COCO JSON")
     parser.add_argument("--people", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=7)
@@ -155,7 +155,7 @@ def main() -> None:
         if arguments.images is not None:
             source = DatasetConfig(format="coco", images=arguments.images, annotations=arguments.annotations)
         else:
-            source = write_pictures(Path(temporary), arguments.people)
+            source = write_images(Path(temporary), arguments.people)
         people = read_people(source, COCO17, training=True).people
         order = np.random.default_rng(0).permutation(len(people))[: arguments.people]
         people = [people[i] for i in order]
@@ -165,7 +165,7 @@ def main() -> None:
             "plain per-sample OpenCV, float and heatmaps": plain(people),
             "leanpose, JPEGs never at reduced size": ours(full),
             "leanpose": ours(reduced),
-            "leanpose, with normalisation and targets": ours(reduced, device_part=True),
+            "leanpose, with normalization and targets": ours(reduced, device_part=True),
         }
         for encoding in ("jpeg", "raw"):
             plan, path = CropPlan(SIZE, encoding=encoding), Path(temporary) / f"{encoding}.pack"

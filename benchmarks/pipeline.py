@@ -1,4 +1,4 @@
-"""How many pictures a second go the whole way, from file to drawn poses, and where does the time go?
+"""How many images a second go the whole way, from file to drawn poses, and where does the time go?
 
     python benchmarks/pipeline.py [--model leanpose-body-s] [--people 1 6 20] [--cores 1 2] [--frames 60] [--rounds 3]
 
@@ -14,9 +14,9 @@ cores is a process of its own, bound to them from its start on. Printed are, for
   ONNX files in the same frames, a fresh `rtmpose_s` and the package's detector, here in onnxruntime and in OpenVINO. Both
   sides take turns; the medians of the rounds are printed, and the median of their ratios.
 
-Last, a folder of pictures as `leanpose predict` takes it: pictures a second on each number of cores. The ratio is what
+Last, a folder of images as `leanpose predict` takes it: images a second on each number of cores. The ratio is what
 counts: at least 1.8 on two. Where other programs run, the clock says too little: the ratio in brackets is what the
-processor's time for a picture would allow if all cores were free and kept busy.
+processor's time for an image would allow if all cores were free and kept busy.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MISSING = "rtmlib is not installed here, so there is no comparison with it (`pip
 
 
 def write_clip(path: Path, image: np.ndarray, frames: int) -> None:
-    """The picture, shifted a little from frame to frame."""
+    """The image, shifted a little from frame to frame."""
     import av
     import numpy as np
 
@@ -107,7 +107,7 @@ def stream(estimator: PoseEstimator, clip: Path) -> tuple[float, float]:
                 yield frame.pixels, None
 
         for poses in estimator.stream(feed()):
-            painter.submit(poses.draw, kept[done], threshold=0)
+            painter.submit(poses.draw, kept[done], keypoint_threshold=0)
             kept[done] = None
             done += 1
     seconds = time.perf_counter() - began
@@ -148,7 +148,7 @@ def steps(estimator: PoseEstimator, clip: Path) -> dict[str, float]:
             prediction = timed("pose", lambda crops=crops: estimator.backend.predict(crops))
             points, marks = timed("keypoints", lambda p=prediction, m=matrices: keypoints(p, m))
             poses = PoseResult(points.astype(np.float32), marks, boxes, scores, skeleton)
-            timed("draw", lambda p=poses, pixels=pixels: p.draw(pixels, threshold=0))
+            timed("draw", lambda p=poses, pixels=pixels: p.draw(pixels, keypoint_threshold=0))
     return {name: statistics.mean(times[2:]) for name, times in spent.items()}
 
 
@@ -225,14 +225,14 @@ def against_rtmlib(folder: Path, frames: int, rounds: int) -> None:
 
 
 def folder_rate(estimator: PoseEstimator, folder: Path) -> tuple[float, float]:
-    """Pictures a second of a folder with drawing and tables, and seconds of the processor's time for a picture."""
+    """Images a second of a folder with drawing and tables, and seconds of the processor's time for an image."""
     from leanpose.data.inputs import find_inputs
-    from leanpose.inference.folders import predict_pictures
+    from leanpose.inference.folders import predict_images
 
-    pictures = find_inputs([str(folder / "in")]).pictures
+    images = find_inputs([str(folder / "in")]).images
     out = folder / "out"
     began, spent = time.perf_counter(), time.process_time()
-    outcome = predict_pictures(estimator, pictures, drawings=out, coco=out / "poses.json", table=out / "poses.csv")
+    outcome = predict_images(estimator, images, drawings=out, coco=out / "poses.json", table=out / "poses.csv")
     return outcome.done / (time.perf_counter() - began), (time.process_time() - spent) / outcome.done
 
 
@@ -310,13 +310,13 @@ def main() -> None:
                     print(line, end="", flush=True)
         if running.returncode:
             raise SystemExit(running.returncode)
-    print("\na folder of pictures, 2 people each, with drawings and tables:")
+    print("\na folder of images, 2 people each, with drawings and tables:")
     first = rates[arguments.cores[0]]
     for cores, found in rates.items():
         busy, ratio = found["rate"] * found["seconds"], found["rate"] / first["rate"]
         quiet = (cores / found["seconds"]) / (arguments.cores[0] / first["seconds"])
         print(
-            f"  {cores} cores: {found['rate']:.1f} pictures/s, {1000 * found['seconds']:.0f} ms of the processor each, "
+            f"  {cores} cores: {found['rate']:.1f} images/s, {1000 * found['seconds']:.0f} ms of the processor each, "
             f"{busy:.2f} cores busy; {ratio:.2f} times the first rate ({quiet:.2f} by the processor's time)"
         )
 

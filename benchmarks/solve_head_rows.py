@@ -56,7 +56,7 @@ def solve(
         for first in range(0, len(people), BATCH):
             batch = dataset.collate([dataset[i] for i in range(first, min(first + BATCH, len(people)))])
             images, keypoints, weights = batch.inputs
-            features = model.deconvolutions(model.backbone(model.normalise(images))).permute(0, 2, 3, 1).flatten(1, 2)
+            features = model.deconvolutions(model.backbone(model.normalize(images))).permute(0, 2, 3, 1).flatten(1, 2)
             features = torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
             target = model.codec.encode(keypoints, weights)
             for place, row in enumerate(rows):

@@ -50,19 +50,19 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="A trained TFPose's .safetensors file.")
     parser.add_argument("--annotations", required=True, type=Path)
     parser.add_argument("--images", required=True, type=Path)
-    parser.add_argument("--boxes", type=Path, help="Detected people, in place of the labelled boxes.")
+    parser.add_argument("--bbox-file", type=Path, help="Detected people, in place of the labelled boxes.")
     args = parser.parse_args()
     model = load_model(str(args.model))
     if not isinstance(model, TFPose):
         parser.error(f"{args.model} is {model.name}, not a TFPose")
-    source = DatasetConfig(format="coco", annotations=args.annotations, images=args.images, bbox_file=args.boxes)
+    source = DatasetConfig(format="coco", annotations=args.annotations, images=args.images, bbox_file=args.bbox_file)
     table = Table("layers", *(f"AP, {score}" for score in SCORES), "AR", "PCK@0.2 torso", "error, % of the box")
     for layers in range(1, model.config.decoder_layers + 1):
         reports = {score: evaluation_report(with_layers(model, layers, score), source) for score in SCORES}
         plain = reports["constant"]
         figures = [*(reports[score].metrics["AP"] for score in SCORES), plain.metrics["AR"]]
         places = ["–", "–"]  # need each person's own label
-        if args.boxes is None:
+        if args.bbox_file is None:
             places = [
                 f"{100 * plain.keypoint_metrics['PCK@0.2 torso']:.1f}",
                 f"{100 * error(plain, model, source):.2f}",

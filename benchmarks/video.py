@@ -66,7 +66,7 @@ def single_people(folder: Path, count: int) -> list[np.ndarray]:
             found.append(half(read_image(folder / "images" / image["file_name"]), x + width / 2))
         if len(found) == count:
             return found
-    raise SystemExit(f"{folder} has fewer than {count} pictures of one large person.")
+    raise SystemExit(f"{folder} has fewer than {count} images of one large person.")
 
 
 def half(photo: np.ndarray, centre: float) -> np.ndarray:
@@ -100,7 +100,7 @@ def write_clip(path: Path, halves: list[np.ndarray], frames: int) -> None:
 
 def draw(pixels: np.ndarray, poses: PoseResult) -> np.ndarray:
     """All keypoints, however uncertain, so that drawing costs what it does for a trained model."""
-    return poses.draw(pixels, threshold=0)
+    return poses.draw(pixels, keypoint_threshold=0)
 
 
 def overlapped(estimator: PoseEstimator, clip: Path, out: Path, every: int) -> Run:

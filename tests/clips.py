@@ -45,12 +45,12 @@ def write_clip(
     Args:
         rate: frames a second.
         ticks: when each frame is shown; evenly by default.
-        audio: codec of a sine tone as long as the pictures.
-        rotation: degrees, anticlockwise, by which a player turns the pictures.
+        audio: codec of a sine tone as long as the images.
+        rotation: degrees, anticlockwise, by which a player turns the images.
         mirrored: whether a player exchanges left and right after that.
         offset: seconds by which the whole clip begins late.
         pixel_aspect: width of a pixel by its height.
-        longer: seconds by which the audio goes on after the pictures.
+        longer: seconds by which the audio goes on after the images.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     ticks = [round(i / rate / time_base) for i in range(frames)] if ticks is None else ticks
@@ -86,7 +86,7 @@ def write_clip(
 
 
 def frame_times(path: Path) -> list[float]:
-    """When the pictures of a file are shown, as any player reads it."""
+    """When the images of a file are shown, as any player reads it."""
     with av.open(str(path.resolve())) as container:
         return [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
 

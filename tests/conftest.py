@@ -72,7 +72,7 @@ def spot_finder() -> SpotFinder:
 
 @pytest.fixture(scope="session")
 def small_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A freshly initialised real model of few layers, as a file of weights."""
+    """A freshly initialized real model of few layers, as a file of weights."""
     from leanpose.models.registry import create_model
     from leanpose.weights import save_model
 

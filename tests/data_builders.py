@@ -33,15 +33,15 @@ STANDING = np.array(
 )  # fmt: skip
 
 
-def picture(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
-    """A smooth random RGB picture: it survives JPEG, and each looks different."""
+def make_image(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A smooth random RGB image: it survives JPEG, and each looks different."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def encoded(image: np.ndarray, suffix: str = ".jpg", quality: int = 95) -> bytes:
-    """The bytes of an RGB picture."""
+    """The bytes of an RGB image."""
     done, data = cv2.imencode(suffix, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else [])
     assert done
     return data.tobytes()
@@ -80,7 +80,7 @@ def write_coco(folder: Path, images: int = 3, people: list[dict[str, Any]] | Non
     """A folder with `images/` and `annotations.json`, one person an image unless given. Returns the JSON's path."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for i in range(1, images + 1):
-        (folder / "images" / f"{i:04d}.jpg").write_bytes(encoded(picture(first_seed + i)))
+        (folder / "images" / f"{i:04d}.jpg").write_bytes(encoded(make_image(first_seed + i)))
     content = coco_content(images, [person(i, i) for i in range(1, images + 1)] if people is None else people)
     (folder / "annotations.json").write_text(json.dumps(content))
     return folder / "annotations.json"
@@ -124,7 +124,7 @@ def write_lsp(folder: Path, people: int = 20) -> Path:
         joints[0, :, n] = n + np.arange(14)
         joints[1, :, n] = 2 * np.arange(14)
         joints[2, ::7, n] = 1
-        (folder / "images" / f"im{n + 1:04d}.jpg").write_bytes(encoded(picture(1000 + n)))
+        (folder / "images" / f"im{n + 1:04d}.jpg").write_bytes(encoded(make_image(1000 + n)))
     savemat(folder / "joints.mat", {"joints": joints})
     return folder / "joints.mat"
 
@@ -156,7 +156,7 @@ def write_mpii_json(folder: Path, people: int = 3, size: tuple[int, int] = (HEIG
     (folder / "images").mkdir(parents=True, exist_ok=True)
     names = [f"{n:09d}.jpg" for n in range(1, people + 1)]
     for n, name in enumerate(names):
-        (folder / "images" / name).write_bytes(encoded(picture(500 + n, *size)))
+        (folder / "images" / name).write_bytes(encoded(make_image(500 + n, *size)))
     (folder / "people.json").write_text(json.dumps([mpii_record(name, x=40.0 + n) for n, name in enumerate(names)]))
     return folder / "people.json"
 
@@ -191,11 +191,11 @@ def mpii_person(
 def write_mpii_mat(
     folder: Path, images: list[list[dict[str, Any]]], train: list[int] | None = None, apart: list[Any] | None = None
 ) -> Path:
-    """MPII's MATLAB file of images with these `annorect`s, and the pictures. Returns the file's path."""
+    """MPII's MATLAB file of images with these `annorect`s, and the images. Returns the file's path."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     entries = []
     for n, people in enumerate(images, start=1):
-        (folder / "images" / f"{n:09d}.jpg").write_bytes(encoded(picture(600 + n)))
+        (folder / "images" / f"{n:09d}.jpg").write_bytes(encoded(make_image(600 + n)))
         rectangles = structs(people) if people else np.zeros((0, 0))
         entries.append({"image": structs([{"name": f"{n:09d}.jpg"}]), "annorect": rectangles, "vididx": 1})
     cells = np.empty((len(images), 1), object)

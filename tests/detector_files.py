@@ -1,4 +1,4 @@
-"""ONNX files that stand in for detectors: they answer with given arrays, whatever picture they see."""
+"""ONNX files that stand in for detectors: they answer with given arrays, whatever image they see."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def answering(
     inputs: Mapping[str, tuple[type, Sequence[int | str]]] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """An ONNX file that answers with these arrays, whatever picture it sees.
+    """An ONNX file that answers with these arrays, whatever image it sees.
 
     Args:
         path: to be written.
@@ -66,7 +66,7 @@ def answering(
 
 
 def found_by(path: Path) -> tuple[np.ndarray, np.ndarray, OnnxDetector]:
-    """Boxes, in pixels of the input, and scores that a file of this size finds in a picture twice as large."""
+    """Boxes, in pixels of the input, and scores that a file of this size finds in an image twice as large."""
     detector = Detector.load(path, input_size=SIZE)
     assert isinstance(detector, OnnxDetector)
     boxes, scores = detector([np.zeros((2 * SIZE[0], 2 * SIZE[1], 3), np.uint8)])[0]

@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits, enlarged, as a folder of pictures for each class."""
+"""scikit-learn's 1,797 handwritten digits, enlarged, as a folder of images for each class."""
 
 from __future__ import annotations
 

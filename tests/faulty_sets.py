@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_builders import STANDING, encoded, picture
+from data_builders import STANDING, encoded, make_image
 from leanpose.skeleton import COCO17, keypoint_name
 
 HEIGHT, WIDTH, POOL = 96, 128, 20  # of the images, and how many there are
@@ -56,7 +56,7 @@ def write_pool(folder: Path) -> Path:
     """The images that all sets use, and one more."""
     folder.mkdir()
     for number in range(POOL):
-        (folder / f"{number:03d}.png").write_bytes(encoded(picture(number, HEIGHT, WIDTH), ".png"))
+        (folder / f"{number:03d}.png").write_bytes(encoded(make_image(number, HEIGHT, WIDTH), ".png"))
     return folder
 
 
@@ -186,11 +186,11 @@ def leave_at(x: float, y: float) -> Callable[[DrawnSet], None]:
     return leave
 
 
-def normalise(drawn: DrawnSet) -> None:
+def normalize(drawn: DrawnSet) -> None:
     _each(drawn.content, lambda points: points / [WIDTH, HEIGHT, 1])
 
 
-def normalise_one(drawn: DrawnSet) -> None:
+def normalize_one(drawn: DrawnSet) -> None:
     record = _whole(drawn)
     _put(record, _points(record) / [WIDTH, HEIGHT, 1])
 
@@ -298,8 +298,8 @@ FAULTS = (
     Fault("stuck", leave_at(1, 1), "large"),
     Fault("stuck", leave_at(-1, -1), "large"),
     Fault("stuck", leave_at(WIDTH, HEIGHT), "large"),
-    Fault("fractions", normalise),
-    Fault("person in fractions", normalise_one),
+    Fault("fractions", normalize),
+    Fault("person in fractions", normalize_one),
     Fault("scaled", scale(0.5), "large"),
     Fault("scaled", scale(2.0), "large"),
     Fault("jitter", another_annotator(0.02, 0.25), "large"),

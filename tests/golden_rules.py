@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.geometry import apply_affine, invert_affine, warp_matrix
 from leanpose.models.registry import create_model
 from leanpose.weights import from_official
+from leanpose.weights.storage import NoInitWeights
 
 OUTPUT_TOLERANCE = 2e-5  # of the output's largest absolute value
 
@@ -92,20 +92,9 @@ class Golden:
         return float(np.abs(values - expected).max() / facts.get("abs_max", np.abs(expected).max()))
 
 
-class UnsetWeights(TorchFunctionMode):
-    """Weights of networks built inside are NaN instead of random, which takes no time: for those that are all loaded."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-        if name.endswith(("normal_", "uniform_")):  # a tensor's own, and all of torch.nn.init
-            with torch.no_grad():
-                return kwargs.get("tensor", args[0] if args else None).fill_(math.nan)
-        return func(*args, **kwargs)
-
-
 def official_model(golden: Golden, name: str, **overrides: Any) -> Any:
     """The named model with the weights of the official file, all of which it takes."""
-    with UnsetWeights():
+    with NoInitWeights():
         model = create_model(name, **overrides)
     model.load_state_dict(from_official(name, golden.state_dict(), **overrides), strict=True)
     return model

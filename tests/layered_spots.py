@@ -1,4 +1,4 @@
-"""A spot finder of four layers, and a data set of spot people: quantised files whose AP is known."""
+"""A spot finder of four layers, and a data set of spot people: quantized files whose AP is known."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ class LayeredSpotFinder(PureSpotFinder):
         return PoseOutput(Heatmaps(colours[..., ::4, ::4]))
 
 
-def write_spot_people(folder: Path, pictures: int = 8, people: int = 3, seed: int = 0) -> DatasetConfig:
-    """Pictures of spot people and their labels."""
+def write_spot_people(folder: Path, count: int = 8, people: int = 3, seed: int = 0) -> DatasetConfig:
+    """Images of spot people and their labels."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     images, labels = [], []
-    for number in range(1, pictures + 1):
+    for number in range(1, count + 1):
         given = scene(seed + number, people)
         cv2.imwrite(str(folder / "images" / f"{number}.png"), given.image[..., ::-1])
         height, width = given.image.shape[:2]

@@ -54,7 +54,7 @@ class PureSpotFinder(SpotFinder):
 
 
 def paint_spots(size: tuple[int, int], points: np.ndarray, sigma: float) -> np.ndarray:
-    """A black RGB picture with people of three spots: points (P, 3, 2), spots of `sigma` pixels."""
+    """A black RGB image with people of three spots: points (P, 3, 2), spots of `sigma` pixels."""
     y, x = np.mgrid[: size[0], : size[1]]
     canvas = np.zeros((*size, 3))
     for person in points:
@@ -65,7 +65,7 @@ def paint_spots(size: tuple[int, int], points: np.ndarray, sigma: float) -> np.n
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture of spot people, where they are, and boxes around them."""
+    """An image of spot people, where they are, and boxes around them."""
 
     image: np.ndarray
     points: np.ndarray

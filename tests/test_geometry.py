@@ -146,13 +146,13 @@ def test_the_crop_keeps_the_region_in_its_middle(region: tuple) -> None:
     np.testing.assert_allclose(apply_affine(matrix_of(region), np.array([[x, y]]))[0], middle, atol=1e-6)
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def make_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("warp", ["msra", "udp"])
 def test_a_flipped_crop_is_the_mirrored_crop(warp: Warp) -> None:
-    image, center, scale = picture(120, 160), np.array([70.3, 55.1]), np.array([60.0, 80.0])
+    image, center, scale = make_image(120, 160), np.array([70.3, 55.1]), np.array([60.0, 80.0])
     plain = warp_image(image, warp_matrix(center, scale, (64, 48), rotation=20, warp=warp), (64, 48))
     flipped = warp_image(image, warp_matrix(center, scale, (64, 48), rotation=20, flip=True, warp=warp), (64, 48))
     # Mirroring turns the rounding of a position (1/64 pixel in OpenCV 4) to its other side.
@@ -160,7 +160,7 @@ def test_a_flipped_crop_is_the_mirrored_crop(warp: Warp) -> None:
 
 
 def test_a_giant_image_is_warped_in_part() -> None:
-    image = picture(16, 40000)
+    image = make_image(16, 40000)
     center, scale = np.array([39000.0, 8.0]), np.array([12.0, 16.0])
     expected = warp_image(image[:, 38000:], warp_matrix(center - [38000, 0], scale, (64, 48)), (64, 48))
     crop = warp_image(image, warp_matrix(center, scale, (64, 48)), (64, 48))

@@ -24,10 +24,10 @@ from leanpose.data.inputs import ImageFile
 from leanpose.data.packing import pack_people
 from leanpose.demo import run_demo
 from leanpose.distillation.run import run_distillation
-from leanpose.distillation.unlabelled import label_pictures
+from leanpose.distillation.unlabelled import label_images
 from leanpose.errors import LeanposeError
 from leanpose.export.exporter import export_model
-from leanpose.inference.folders import predict_pictures
+from leanpose.inference.folders import predict_images
 from leanpose.locks import lock_file, lock_folder, lock_together
 from leanpose.models.registry import create_model
 from leanpose.pseudo_labels.labelling import label_wholebody
@@ -133,7 +133,7 @@ def pack(out: Path) -> None:
 
 def predict_folder(out: Path) -> None:
     estimator: Any = SimpleNamespace(uncertain=0, duplicates=0)
-    predict_pictures(estimator, [ImageFile(out.parent / "a.png", "a.png", 1)], coco=out)
+    predict_images(estimator, [ImageFile(out.parent / "a.png", "a.png", 1)], coco=out)
 
 
 def predict_clip(out: Path) -> None:
@@ -155,7 +155,7 @@ def convert(out: Path) -> None:
 
 
 def label_people(out: Path) -> None:
-    label_pictures(label_files.csv_table(out.parent).with_name("images"), "no-such-teacher", out)
+    label_images(label_files.csv_table(out.parent).with_name("images"), "no-such-teacher", out)
 
 
 WORKS = [pack, predict_folder, predict_clip, label, export, convert, label_people]
@@ -180,7 +180,7 @@ def synthesise(folder: Path) -> None:
 
 
 def label_clip(folder: Path) -> None:
-    label_pictures(write_clip(folder.with_name("clip.mp4"), frames=1), "no-such-teacher", folder.with_suffix(".json"))
+    label_images(write_clip(folder.with_name("clip.mp4"), frames=1), "no-such-teacher", folder.with_suffix(".json"))
 
 
 @pytest.mark.parametrize("work", [distil, synthesise, label_clip, run_demo])

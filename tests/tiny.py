@@ -22,12 +22,12 @@ def write_tiny_coco(folder: Path, people: int = 12, size: tuple[int, int] = (64,
     images, annotations = [], []
     height, width = size
     for i in range(1, people + 1):
-        picture = rng.integers(0, 80, (height, width, 3), np.uint8)
+        image = rng.integers(0, 80, (height, width, 3), np.uint8)
         points = np.zeros((17, 3))
         points[:, 0], points[:, 1], points[:, 2] = rng.uniform(6, width - 6, 17), rng.uniform(6, height - 6, 17), 2
         for x, y, _ in points:
-            cv2.circle(picture, (round(x), round(y)), 2, (255, 255, 255), -1)
-        cv2.imwrite(str(folder / "images" / f"{i}.jpg"), picture)
+            cv2.circle(image, (round(x), round(y)), 2, (255, 255, 255), -1)
+        cv2.imwrite(str(folder / "images" / f"{i}.jpg"), image)
         images.append({"id": i, "file_name": f"{i}.jpg", "height": height, "width": width})
         annotations.append(
             {

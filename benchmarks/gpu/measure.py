@@ -43,7 +43,7 @@ MODELS = ("leanpose-body-s", "leanpose-body-t")
 BATCHES = (1, 20, 256)
 COCO_VAL_PEOPLE = 6352
 """With a labelled keypoint, in val2017."""
-EVALUATION = {"count": COCO_VAL_PEOPLE, "batch_size": 256, "workers": 14}
+EVALUATION = {"count": COCO_VAL_PEOPLE, "batch_size": 256, "num_workers": 14}
 
 
 @dataclass
@@ -147,7 +147,7 @@ def repeated(people: PoseDataset, count: int) -> PoseDataset:
 
 
 def measure_evaluation(
-    results: Results, name: str, device: torch.device, *, count: int, batch_size: int, workers: int
+    results: Results, name: str, device: torch.device, *, count: int, batch_size: int, num_workers: int
 ) -> None:
     """Evaluate a released model on the people of the photos that nobody is trained on, repeated to so many."""
     model = load_model(name)
@@ -156,7 +156,7 @@ def measure_evaluation(
     for precision in ("fp32", "bf16"):
         backend = TorchBackend(model, device, precision)
         began = time.monotonic()
-        poses, _ = predict_people(backend, people.people, batch_size=batch_size, workers=workers)
+        poses, _ = predict_people(backend, people.people, batch_size=batch_size, num_workers=num_workers)
         found = time.monotonic()
         ap = coco_ap(poses, people, model.skeleton)["AP"]
         row = name, precision, len(poses), found - began, time.monotonic() - found, ap
@@ -241,12 +241,12 @@ def main() -> None:
         for where in dict.fromkeys((device, torch.device("cpu"))):
             model = load_model(model_name).to(where).eval()
             batches = (1,) if options.dry else BATCHES if where.type == "cuda" else BATCHES[:2]
-            for found in benchmark_backends(model, where, batches=batches, seconds=1 if options.dry else 6):
+            for found in benchmark_backends(model, where, batches=batches, time_budget=1 if options.dry else 6):
                 if found.reason is None:
-                    results.inference.append((model_name, str(where), str(found.candidate), dict(found.milliseconds)))
+                    results.inference.append((model_name, str(where), str(found.setup), dict(found.milliseconds)))
             results.write(options.out)
 
-    size = {"count": 8, "batch_size": 4, "workers": 0} if options.dry else EVALUATION
+    size = {"count": 8, "batch_size": 4, "num_workers": 0} if options.dry else EVALUATION
     measure_evaluation(results, MODELS[0], device, **size)
     measure_decoding(results, options.out, device, count=16 if options.dry else 2048)
     results.write(options.out)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.segment import Segment
     from rich.text import Text
 
-MOST_SHOWN = 2000
+MAX_SHOWN = 2000
 """Characters of an error's sentence: what a damaged file holds may be millions."""
 
 
@@ -54,8 +54,8 @@ def text_column(text: str, **settings: Any) -> TextColumn:
 
 def printable(text: str) -> str:
     """Text for one line of a terminal: control characters as escapes, and of very much the two ends."""
-    if len(text) > MOST_SHOWN:
-        half = MOST_SHOWN // 2
+    if len(text) > MAX_SHOWN:
+        half = MAX_SHOWN // 2
         text = f"{text[:half]} … {text[-half:]}"
     return one_line(text)
 

@@ -22,7 +22,7 @@ class StoppedError(LeanposeError):
         self.signal = signal
 
 
-MOST_LISTED = 20
+MAX_LISTED = 20
 """So many choices are still read."""
 
 
@@ -38,7 +38,7 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    if len(choices) > MOST_LISTED:
+    if len(choices) > MAX_LISTED:
         least_far = difflib.get_close_matches(name, choices, n=5, cutoff=0.0)
         return f"there are {len(choices)}, among them {', '.join(least_far)}."
     return f"choose one of: {', '.join(sorted(choices))}."

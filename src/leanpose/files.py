@@ -27,7 +27,7 @@ MODEST = 64_000_000
 _PARTIAL = re.compile(r"\.(?P<stem>.+)\.[0-9a-z_]{8}\.partial(?P<suffix>\.[^.]*)?", re.DOTALL)
 """The names of what is being written: by `atomic_write`, and of folders by `staging_folder`."""
 
-_MOST_VALUES = 1_000_000
+_MAX_VALUES = 1_000_000
 """Of a YAML file. Aliases of aliases make billions of a few lines."""
 
 
@@ -202,7 +202,7 @@ def load_yaml(path: Path, what: str) -> dict[str, Any]:
     # Values that look like dates, numbers or types but are none raise whatever their converters do.
     with read_errors(what, path, Exception, kind="not valid YAML"):
         content = yaml.safe_load(read_regular(path).decode("utf-8"))
-        if _unfolded(content, {}) > _MOST_VALUES:
+        if _unfolded(content, {}) > _MAX_VALUES:
             raise ValueError("its aliases (*) stand for too much")
     if not isinstance(content, dict):
         raise LeanposeError(f"The {what} {path} is not a mapping of keys to values.")

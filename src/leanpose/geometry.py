@@ -101,7 +101,7 @@ def warp_matrix(
         scale: (width, height) of the region, in image pixels. The `msra` warp reads the width alone: its height
             follows from the aspect of the output.
         output_size: (height, width) of the crop.
-        rotation: degrees. As in the papers' toolbox, a positive angle turns the picture counter-clockwise under
+        rotation: degrees. As in the papers' toolbox, a positive angle turns the image counter-clockwise under
             the `msra` warp and clockwise under UDP.
         flip: mirror the crop (x becomes width - 1 - x); the mirroring is part of the returned map.
         warp: the pixel convention.

@@ -27,6 +27,14 @@ class MethodSection(Section):
 
     method: str = "none"
 
+    def label_loss_scale(self, cycles: int) -> float:
+        """What the log's loss against the labels is, as a multiple of the loss of one prediction; 0 where there is none.
+
+        Args:
+            cycles: how many the student has, 1 for most.
+        """
+        return 1.0
+
     def stages(self, first: str) -> tuple[Stage, ...]:
         """The stages of a method that has several, each a run of its own; empty for the others.
 
@@ -49,13 +57,19 @@ class TeacherSection(MethodSection):
     teacher_flip_test: bool = False
     """Average the teacher's prediction with that for the mirrored crop; takes its pass twice."""
 
+    @property
+    def prediction_only(self) -> bool:
+        """Whether nothing of the teacher but its prediction is compared, so that it may run in any backend."""
+        return False
+
 
 class Stage(Section):
     """One stage of a method."""
 
     section: MethodSection
     epochs: int | None = None
-    """None: a fifth of the recipe's where the head is new, else the recipe's."""
+    """None: the recipe's, divided by `epochs_divisor`."""
+    epochs_divisor: int = 1
     new_head: bool = False
     """Whether it retrains the head of the stage before, so that nothing else that the recipe starts from counts."""
 

@@ -97,8 +97,8 @@ class Skeleton:
 
     Attributes:
         name: what `get_skeleton` and checkpoints call it.
-        keypoints: K names; `left` and `right` name the two sides of the person, not of the picture.
-        limbs: pairs of keypoint indices that are joined by a line in pictures.
+        keypoints: K names; `left` and `right` name the two sides of the person, not of the image.
+        limbs: pairs of keypoint indices that are joined by a line in images.
         sigmas: K per-keypoint standard deviations of the labels, as a fraction of the square root of the person's
             area (COCO's OKS constants; 0.05 where nobody has measured them).
         parts: named groups of keypoint indices, such as `body` or `left_hand`.
@@ -150,7 +150,7 @@ class Skeleton:
 
     @property
     def unpaired_sides(self) -> tuple[str, ...]:
-        """The names with a side whose other side is missing, unless the pairs are given: a mirrored picture shows what
+        """The names with a side whose other side is missing, unless the pairs are given: a mirrored image shows what
         they do not mean."""
         if self.given_pairs is not None:
             return ()
@@ -173,10 +173,10 @@ class Skeleton:
         return tuple(i for i, name in enumerate(self.keypoints) if not any(word in name for word in lower))
 
     def require_pairs(self, use: str) -> None:
-        """See that every keypoint with a side has a partner that it changes places with in a mirrored picture.
+        """See that every keypoint with a side has a partner that it changes places with in a mirrored image.
 
         Args:
-            use: what mirrors pictures, and how to leave that away.
+            use: what mirrors images, and how to leave that away.
 
         Raises:
             LeanposeError: one has none.
@@ -185,7 +185,7 @@ class Skeleton:
             raise LeanposeError(
                 f"{use}, but of the skeleton '{self.name}' the keypoints {', '.join(alone[:4])}{' …' if alone[4:] else ''} have no "
                 "partner on the other side, so left and right would be mixed: give its YAML file `pairs: [[left, right], …]`, "
-                "or `pairs: []` where the picture's mirror image changes nothing."
+                "or `pairs: []` where mirroring the image changes nothing."
             )
 
     def indices_in(self, other: Skeleton) -> tuple[int, ...]:

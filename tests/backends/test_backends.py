@@ -58,7 +58,7 @@ def test_a_model_finds_the_same_in_each(backend: str, flip_test: bool) -> None:
     estimator = PoseEstimator(PureSpotFinder("udp"), "whole-image", "cpu", backend, flip_test=flip_test)
     poses = estimator(given.image, given.boxes)
     assert np.abs(poses.keypoints - given.points).max() < 0.4
-    assert (poses.scores > 0.5).all()
+    assert (poses.keypoint_scores > 0.5).all()
     assert str(estimator.backend) == f"{backend} fp32"
     torch_poses = PoseEstimator(PureSpotFinder("udp"), "whole-image", "cpu", "torch", flip_test=flip_test)(
         given.image, given.boxes

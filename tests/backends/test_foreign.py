@@ -37,9 +37,9 @@ def models(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def photo(shared: Path) -> np.ndarray:
-    picture = cv2.imread(str(shared / "data/coco_mini/images/000000000785.jpg"))
-    assert picture is not None
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    image = cv2.imread(str(shared / "data/coco_mini/images/000000000785.jpg"))
+    assert image is not None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_a_teacher_whose_keypoints_are_given(tmp_path: Path) -> None:
     [
         (("eval", "a.onnx", "--annotations", "a.json"), "leanpose.backends.model.load_pose_model"),
         (("distill", "a.onnx", "rtmpose_t", "--data", "people"), "leanpose.distillation.plan_distillation"),
-        (("data", "label", "people", "--teacher", "a.onnx"), "leanpose.distillation.unlabelled.label_pictures"),
+        (("data", "label", "people", "--teacher", "a.onnx"), "leanpose.distillation.unlabelled.label_images"),
     ],
 )
 def test_commands_take_the_skeleton_of_a_file(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data_builders import encoded, picture
+from data_builders import encoded, make_image
 from leanpose.classification.data import CROP_PCT, ClassDataset, read_class_folder
 from leanpose.classification.recipe import ClassificationSection
 from leanpose.data.readers import DatasetConfig
@@ -21,15 +21,15 @@ def write(folder: Path, counts: dict[str, int], size: tuple[int, int] = (40, 56)
     for n, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True)
         for i in range(count):
-            (folder / name / f"{i:02d}.jpg").write_bytes(encoded(picture(100 * n + i, *size)))
+            (folder / name / f"{i:02d}.jpg").write_bytes(encoded(make_image(100 * n + i, *size)))
     return folder
 
 
 def test_labels_follow_the_names(tmp_path: Path) -> None:
     write(tmp_path, {"cat": 3, "ant": 2, ".hidden": 1})
-    (tmp_path / "cat" / "notes.txt").write_text("no picture")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
     (tmp_path / "cat" / "more").mkdir()
-    (tmp_path / "cat" / "more" / "x.PNG").write_bytes(encoded(picture(7), ".png"))
+    (tmp_path / "cat" / "more" / "x.PNG").write_bytes(encoded(make_image(7), ".png"))
     folder = read_class_folder(tmp_path)
     assert folder.classes == ("ant", "cat")
     assert folder.labels.tolist() == [0, 0, 1, 1, 1, 1]
@@ -38,7 +38,7 @@ def test_labels_follow_the_names(tmp_path: Path) -> None:
     assert known.labels.tolist() == [2, 2, 1, 1, 1, 1]
 
 
-def test_a_split_takes_every_tenth_picture_of_each_class(tmp_path: Path) -> None:
+def test_a_split_takes_every_tenth_image_of_each_class(tmp_path: Path) -> None:
     write(tmp_path, {"a": 20, "b": 10})
     val, train = read_class_folder(tmp_path, split="val"), read_class_folder(tmp_path, split="train")
     assert [(file.parent.name, file.stem) for file in val.files] == [("a", "09"), ("a", "19"), ("b", "09")]
@@ -109,9 +109,9 @@ def test_without_augmentation_the_middle_is_seen(tmp_path: Path) -> None:
     assert image.shape == (20, 20, 3)
 
 
-def test_a_broken_picture_is_named_and_in_training_another_takes_its_place(tmp_path: Path) -> None:
+def test_a_broken_image_is_named_and_in_training_another_takes_its_place(tmp_path: Path) -> None:
     write(tmp_path, {"a": 2, "b": 1})
-    (tmp_path / "a" / "01.jpg").write_bytes(b"no picture")
+    (tmp_path / "a" / "01.jpg").write_bytes(b"no image")
     folder = read_class_folder(tmp_path)
     for replace_broken in (False, True):
         dataset = ClassDataset(folder, (16, 16), replace_broken=replace_broken)

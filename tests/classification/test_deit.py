@@ -35,7 +35,7 @@ def small(cycles: int = 2, **changes: Any) -> DeiT:
     return model
 
 
-def pictures(count: int = 2) -> torch.Tensor:
+def images(count: int = 2) -> torch.Tensor:
     return torch.randn(count, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
 
@@ -65,8 +65,8 @@ def test_cost_is_timms() -> None:
 def test_a_cycle_is_another_pass_through_the_same_layers() -> None:
     model = small(3)
     with torch.inference_mode():
-        output = model.forward_train(pictures())
-        first = model(pictures())
+        output = model.forward_train(images())
+        first = model(images())
         torch.testing.assert_close(first.logits, output.logits)
         assert first.cycles == ()
         tokens = [torch.cat([cycle.class_tokens, cycle.visual_tokens], dim=1) for cycle in output.cycles]
@@ -82,7 +82,7 @@ def test_a_cycle_is_another_pass_through_the_same_layers() -> None:
 def test_the_pooled_head_reads_the_patches() -> None:
     model = small(1, pool="avg")
     with torch.inference_mode():
-        output = model(pictures())
+        output = model(images())
         network = model.network
         mean = network.norm(torch.cat([output.class_tokens, output.visual_tokens], dim=1))[:, 1:].mean(dim=1)
         torch.testing.assert_close(output.logits, network.head(network.fc_norm(mean)))
@@ -90,7 +90,7 @@ def test_the_pooled_head_reads_the_patches() -> None:
 
 def test_gradient_reaches_every_parameter() -> None:
     model = small().train()
-    output = model.forward_train(pictures())
+    output = model.forward_train(images())
     torch.stack([cycle.logits.square().sum() for cycle in output.cycles]).sum().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
@@ -102,7 +102,7 @@ def test_a_file_describes_it(tmp_path: Path) -> None:
     loaded = load_classifier(path)
     assert loaded.class_names == model.class_names
     with torch.inference_mode():
-        assert torch.equal(loaded(pictures()).logits, model.eval()(pictures()).logits)
+        assert torch.equal(loaded(images()).logits, model.eval()(images()).logits)
     assert describe(path)["classes"] == list(model.class_names)
     with pytest.raises(LeanposeError, match="a classifier, which finds no poses"):
         load_model(path)
@@ -118,8 +118,8 @@ def test_classifiers_are_a_task_of_their_own() -> None:
     assert sorted(list_models(task="pose") + list_models(task="classification")) == list_models()
     for name in list_models(task="classification"):
         entry = model_entry(name)
-        assert f"{entry.figure} top-1" in entry.summary
-        assert entry.published == (f"{entry.figure} (top-1)", "SDPose (CVPR 2024), table 9")
+        assert f"{entry.published_metric} top-1" in entry.summary
+        assert entry.published == (f"{entry.published_metric} (top-1)", "SDPose (CVPR 2024), table 9")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,6 @@ def test_what_does_not_fit_gets_one_sentence(change: dict[str, Any], words: str)
     assert "\n" not in str(caught.value)
 
 
-def test_pictures_of_another_size_are_refused() -> None:
+def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(LeanposeError, match=r"takes images of shape \(batch, 3, 32, 48\)"):
         small()(torch.zeros(1, 3, 48, 32))

@@ -76,7 +76,7 @@ def test_the_command_measures_it_and_others_refuse_it(learnt: tuple[Any, Path], 
     command = [
         "eval",
         file,
-        "--format",
+        "--data-format",
         "image_folder",
         "--images",
         str(digits / "val"),
@@ -88,9 +88,9 @@ def test_the_command_measures_it_and_others_refuse_it(learnt: tuple[Any, Path], 
     assert f"top-1 {100 * summary.metrics['top-1']:.1f}" in result.output
     written = json.loads((tmp_path / "o.json").read_text())
     assert written["figures"] == pytest.approx(summary.metrics)
-    assert sum(row["pictures"] for row in written["by_class"]) == 200
-    picture = str(next((digits / "val" / "3").iterdir()))
-    for words in (["predict", picture, "--model", file], ["eval", file, "--annotations", "a.json", "--images", "i"]):
+    assert sum(row["images"] for row in written["by_class"]) == 200
+    image = str(next((digits / "val" / "3").iterdir()))
+    for words in (["predict", image, "--model", file], ["eval", file, "--annotations", "a.json", "--images", "i"]):
         refused = CliRunner().invoke(app, words)
         assert isinstance(refused.exception, LeanposeError)
         assert "a classifier, which finds no poses" in str(refused.exception)
@@ -175,7 +175,7 @@ def test_the_losses_are_sdposes_on_class_and_visual_tokens() -> None:
     task = tiny_task(PLAIN, distillation=section)
     images, labels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8), torch.tensor([0, 3, 1])
     losses = task(images, labels)
-    first, second = task.model.forward_train(task.model.normalise(images)).cycles
+    first, second = task.model.forward_train(task.model.normalize(images)).cycles
     expected = {
         "class": cross_entropy(first.logits, labels) + cross_entropy(second.logits, labels),
         "keypoint_tokens": 0.5 * mse_loss(first.class_tokens, second.class_tokens),
@@ -193,17 +193,17 @@ def test_the_losses_are_sdposes_on_class_and_visual_tokens() -> None:
 def test_smoothing_and_mixing_change_the_target_as_they_should() -> None:
     images, labels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8), torch.tensor([0, 3, 1])
     task = tiny_task(ClassificationSection(mixup=0, cutmix=0, label_smoothing=0.2))
-    logits = task.model.forward_train(task.model.normalise(images)).logits
+    logits = task.model.forward_train(task.model.normalize(images)).logits
     torch.testing.assert_close(task(images, labels)["class"], cross_entropy(logits, labels, label_smoothing=0.2))
     mixed = tiny_task(ClassificationSection(mixup=0.8, cutmix=0, label_smoothing=0))
     torch.manual_seed(3)
-    _, target = mixed.mix(mixed.model.normalise(images), labels)
+    _, target = mixed.mix(mixed.model.normalize(images), labels)
     torch.testing.assert_close(target.sum(dim=1), torch.ones(3))
-    assert ((target > 0).sum(dim=1) == 2).all(), "each picture holds two"
+    assert ((target > 0).sum(dim=1) == 2).all(), "each image holds two"
 
 
 class ByColour(DeiT):
-    """Knows pictures by their red: logit c is -|red - c|."""
+    """Knows images by their red: logit c is -|red - c|."""
 
     def forward(self, images: torch.Tensor) -> ClassOutput:
         red = images[:, 0].mean(dim=(1, 2))
@@ -226,7 +226,7 @@ def test_accuracy_by_hand(tmp_path: Path) -> None:
             cv2.imwrite(str(tmp_path / name / f"{i}.png"), np.full((4, 4, 3), (0, 0, red), np.uint8))
     (tmp_path / "1" / "9.png").write_bytes(b"torn")
     measured = evaluate_classes(model, read_class_folder(tmp_path, model.class_names))
-    # A picture of red 4 in class 0 has seven classes before its own, one of red 7 in class 1 six, one of red 0 in class 7 seven.
+    # An image of red 4 in class 0 has seven classes before its own, one of red 7 in class 1 six, one of red 0 in class 7 seven.
     assert measured.metrics["top-1"] == pytest.approx(2 / 5)
     assert measured.ranks.tolist() == [0, 7, 0, 6, 7]
     assert [row["top-1"] for row in measured.rows(model.class_names)] == [0.5, 0.5, 0.0]
@@ -239,7 +239,7 @@ def test_of_equal_logits_the_first_class_counts_as_higher() -> None:
     assert ranks.tolist() == [0, 2, 1, 5, 0], "a label without a number is not even among the first five"
 
 
-def test_a_broken_picture_is_skipped_and_named(few: Path, tmp_path: Path) -> None:
+def test_a_broken_image_is_skipped_and_named(few: Path, tmp_path: Path) -> None:
     import shutil
 
     shutil.copytree(few, tmp_path / "data")

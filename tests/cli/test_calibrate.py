@@ -59,7 +59,7 @@ def test_it_writes_a_calibrated_model_and_a_diagram(small_model_file: Path, data
         (("absent.safetensors",), r"absent\.safetensors"),
         (("MODEL", "-o", "out.onnx"), r"must end in \.safetensors"),
         (("MODEL", "--diagram", "out.jpg"), r"must end in \.png"),
-        (("MODEL", "--format", "cooc"), "did you mean 'coco'"),
+        (("MODEL", "--data-format", "cooc"), "did you mean 'coco'"),
         (("MODEL", "--folds", "61"), "60 images cannot be split into 61 folds"),
     ],
 )

@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A photo, something that is none, and three small models."""
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)).save("photo.jpg")
-    Path("broken.jpg").write_bytes(b"no picture")
+    Path("broken.jpg").write_bytes(b"no image")
     torch.manual_seed(0)
     for file, name, options in (
         ("model", "sdpose_t", {}),
@@ -41,7 +41,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["explain", *map(str, arguments)])
 
 
-def test_pictures_lie_beside_the_photo_and_are_listed(folder: Path):
+def test_images_lie_beside_the_photo_and_are_listed(folder: Path):
     result = run(
         "photo.jpg", "--model", "model.safetensors", "--keypoint", "nose", "--keypoint", "left_wrist",
         "--detector", "whole-image",
@@ -56,8 +56,8 @@ def test_pictures_lie_beside_the_photo_and_are_listed(folder: Path):
     assert all(name in result.output for name in written)
     assert "depth=1, cycles=3" in result.output
     assert "from the whole image" in result.output
-    with Image.open(out / "attention_nose.png") as picture:
-        assert min(picture.size) > 200
+    with Image.open(out / "attention_nose.png") as image:
+        assert min(image.size) > 200
 
 
 def test_an_earlier_explanation_is_replaced_and_other_files_stay(folder: Path):
@@ -145,7 +145,7 @@ def test_nothing_heavy_is_imported_for_help():
 def test_models_of_the_same_file_name_are_told_apart():
     from leanpose.cli.explain import _labels
 
-    assert _labels(["runs/plain/best.safetensors", "runs/distilled/best.safetensors"]) == ["plain", "distilled"]
-    same = ["runs/plain/best.safetensors", "runs/plain/last.safetensors"]
+    assert _labels(["runs/baseline/best.safetensors", "runs/distilled/best.safetensors"]) == ["baseline", "distilled"]
+    same = ["runs/baseline/best.safetensors", "runs/baseline/last.safetensors"]
     assert _labels(same) == same
     assert _labels(["leanpose-body-s", "mine/small.safetensors"]) == ["leanpose-body-s", "small"]

@@ -11,7 +11,7 @@ from leanpose.backends.base import ModelSpec
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
 from leanpose.inference import choice
-from leanpose.inference.choice import Candidate, Measurement
+from leanpose.inference.choice import BackendBenchmark, BackendSetup
 from leanpose.weights import save_model
 from spots import PureSpotFinder
 
@@ -42,7 +42,7 @@ def test_export_writes_a_file_and_says_what_it_is(
     monkeypatch.chdir(tmp_path)
     text = run("export", str(weights), "--no-include-preprocessing")
     assert "small.onnx (" in text
-    assert "float32, batch × 3 × 64 × 48, normalised" in text
+    assert "float32, batch × 3 × 64 × 48, normalized" in text
     assert "keypoints compared" in text
     card = open_exported("small.onnx").card
     assert card.weights is not None
@@ -78,13 +78,13 @@ def test_wrong_arguments(
 
 
 def test_bench_prints_a_table_and_remembers(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(model: PureSpotFinder, *_: object, batches: tuple[int, ...], **__: object) -> list[Measurement]:
+    def measured(model: PureSpotFinder, *_: object, batches: tuple[int, ...], **__: object) -> list[BackendBenchmark]:
         assert ModelSpec.of(model).input_size == (64, 48)
         slow, fast = ({size: time * size for size in batches} for time in (8.0, 2.0))
         return [
-            Measurement(Candidate("torch", "fp32"), slow),
-            Measurement(Candidate("onnxruntime", "fp32"), reason="differs from torch: by much"),
-            Measurement(Candidate("openvino", "fp32"), fast),
+            BackendBenchmark(BackendSetup("torch", "fp32"), slow),
+            BackendBenchmark(BackendSetup("onnxruntime", "fp32"), reason="differs from torch: by much"),
+            BackendBenchmark(BackendSetup("openvino", "fp32"), fast),
         ]
 
     monkeypatch.setattr(choice, "benchmark_backends", measured)
@@ -95,7 +95,7 @@ def test_bench_prints_a_table_and_remembers(weights: Path, monkeypatch: pytest.M
     assert "Fastest:  openvino fp32" in text
 
 
-def test_bench_times_whole_pictures(weights: Path) -> None:
+def test_bench_times_whole_images(weights: Path) -> None:
     rows = run("bench", str(weights), "--people", "2", "--backend", "torch").splitlines()[-2:]
     assert [row.split()[0] for row in rows] == ["1", "2"]
     assert all(float(row.split()[2]) > 0 for row in rows)

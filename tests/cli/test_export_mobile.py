@@ -17,7 +17,7 @@ from spots import PureSpotFinder
 
 @pytest.mark.parametrize("measured", [False, True])
 def test_it_says_what_was_written_and_measured(measured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_spot_people(tmp_path / "people", pictures=2, people=1)
+    write_spot_people(tmp_path / "people", count=2, people=1)
     (tmp_path / "people" / "images" / "2.png").write_bytes(b"no picture")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -32,7 +32,7 @@ def test_it_says_what_was_written_and_measured(measured: bool, tmp_path: Path, m
     assert result.exit_code == (3 if measured else 0), result.output
     for words in (
         "File:     spots.mnn, spots.mnn.json (0.0 MB, fp32)",
-        "Input:    images, float32, 1 × 3 × 128 × 96, normalised",
+        "Input:    images, float32, 1 × 3 × 128 × 96, normalized",
         "Output:   heatmaps 1 × 3 × 32 × 24, to be decoded",
         "('spots' has no released weights",
         "keypoints compared",

@@ -228,7 +228,7 @@ def test_a_damaged_row_of_a_log_is_left_out(tmp_path: Path):
     assert (tmp_path / "train.csv").read_text().split() == ["step,loss", "20,1", "40,1"]
 
 
-def test_boxes_that_no_picture_can_have_are_counted(tmp_path: Path):
+def test_boxes_that_no_image_can_have_are_counted(tmp_path: Path):
     row = '{"image_id":1,"category_id":1,"bbox":%s,"score":%s}'
     rows = [
         row % (box, score)
@@ -237,7 +237,7 @@ def test_boxes_that_no_picture_can_have_are_counted(tmp_path: Path):
     (tmp_path / "boxes.json").write_text(f"[{','.join(rows)}]")
     doubts = BoxFile(tmp_path / "boxes.json").doubts([])
     assert doubts[0].startswith("3 boxes of")
-    assert "none that a picture can have" in doubts[0]
+    assert "none that an image can have" in doubts[0]
 
 
 def test_labels_that_a_skeleton_lacks_are_counted(tmp_path: Path, command: Command):

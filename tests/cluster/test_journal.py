@@ -10,7 +10,7 @@ import pytest
 from leanpose.cluster.journal import Journal
 from leanpose.errors import LeanposeError
 
-SETTINGS = {"teacher": "a", "threshold": 0.5}
+SETTINGS = {"teacher": "a", "keypoint_threshold": 0.5}
 
 
 def write(folder: Path, parts: int, settings: dict[str, Any] = SETTINGS) -> Journal:
@@ -70,8 +70,8 @@ def test_damage_is_made_again_and_said(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
     write(tmp_path, 1)
-    with pytest.raises(LeanposeError, match=r"threshold 0\.5, now 0\.3.*another --out"):
-        Journal(tmp_path, {"teacher": "a", "threshold": 0.3})
+    with pytest.raises(LeanposeError, match=r"keypoint_threshold 0\.5, now 0\.3.*another --out"):
+        Journal(tmp_path, {"teacher": "a", "keypoint_threshold": 0.3})
     (tmp_path / "manifest.jsonl").write_bytes(b"something else\n")
     with pytest.raises(LeanposeError, match="first line"):
         Journal(tmp_path, SETTINGS)

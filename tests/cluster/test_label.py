@@ -19,10 +19,10 @@ from leanpose.cluster.ray_cluster import ClusterOptions
 from leanpose.data.inputs import find_inputs
 from leanpose.errors import LeanposeError
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.inference.folders import predict_pictures
+from leanpose.inference.folders import predict_images
 from spots import SpotFinder, scene
 
-SETTINGS = LabelSettings("spots", "whole-image", threshold=0.1)
+SETTINGS = LabelSettings("spots", "whole-image", keypoint_threshold=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def in_turn(
     estimator: PoseEstimator, parts: Parts, settings: LabelSettings, seed: int = 0, most: int = 100
 ) -> Generator[tuple[int, LabelledPart], None, None]:
     """A cluster that gives parts in any order, some twice, and dies after so many."""
-    for number, pictures in random.Random(seed).sample(parts, len(parts))[:most]:
-        made = number, label_part(estimator, pictures, settings)
+    for number, images in random.Random(seed).sample(parts, len(parts))[:most]:
+        made = number, label_part(estimator, images, settings)
         yield made
         yield made
     if most < len(parts):
@@ -76,12 +76,12 @@ class TestParts:
     ) -> None:
         told: list[tuple[int, int]] = []
         labels = label(tmp_path / "out", progress=lambda *numbers: told.append(numbers))
-        pictures = find_inputs([str(photos)]).pictures
-        outcome = predict_pictures(estimator, pictures, labels=tmp_path / "one.json", label_threshold=0.1)
+        images = find_inputs([str(photos)]).images
+        outcome = predict_images(estimator, images, labels=tmp_path / "one.json", keypoint_threshold=0.1)
         assert labels.file is not None
         assert labels.file.read_bytes() == (tmp_path / "one.json").read_bytes()
-        assert (labels.people, labels.pictures, labels.empty) == (outcome.people, outcome.done, outcome.empty)
-        assert (labels.people, labels.pictures, labels.parts, labels.resumed) == (6, 6, 4, 0)
+        assert (labels.people, labels.images, labels.empty) == (outcome.people, outcome.done, outcome.empty)
+        assert (labels.people, labels.images, labels.parts, labels.resumed) == (6, 6, 4, 0)
         assert [sentence for sentence in labels.skipped if "03.png" in sentence] == labels.skipped != []
         assert (told[0], told[-1]) == ((0, 7), (7, 7))
 
@@ -133,11 +133,11 @@ class TestParts:
         with pytest.raises(LeanposeError, match="without 1 of 4 parts"):
             label(tmp_path / "lost", lost)
         (photos / "99.png").write_bytes(b"")
-        with pytest.raises(LeanposeError, match=r"begun otherwise \(.*pictures 7, now 8"):
+        with pytest.raises(LeanposeError, match=r"begun otherwise \(.*images 7, now 8"):
             label(tmp_path / "lost")
         for photo in photos.iterdir():
             photo.write_bytes(b"")
-        with pytest.raises(LeanposeError, match="None of the 8 pictures"):
+        with pytest.raises(LeanposeError, match="None of the 8 images"):
             label(tmp_path / "none")
         (tmp_path / "own").mkdir()
         (tmp_path / "own" / "thesis.txt").touch()
@@ -147,7 +147,7 @@ class TestParts:
     def test_a_worker_says_in_one_sentence_what_is_wrong(self, photos: Path) -> None:
         import pyarrow as pa  # pyright: ignore[reportMissingImports]
 
-        table = pa.table({"part": [3], "pictures": [json.dumps([["a.png", 1, str(photos / "gone.png"), None, 5]])]})
+        table = pa.table({"part": [3], "images": [json.dumps([["a.png", 1, str(photos / "gone.png"), None, 5]])]})
         for settings, version, sentence in (
             (SETTINGS, "0.0", "install the same"),
             (LabelSettings("no-such-teacher"), ray_cluster.__version__, "no-such-teacher"),
@@ -200,12 +200,12 @@ def test_the_command_says_what_was_left_out(
 
     monkeypatch.setattr(ray_cluster, "find_spec", lambda name: name)
     monkeypatch.setattr("leanpose.cluster.label.label_on_cluster", pretend)
-    line = f"data label s3://a/b --ray --teacher t --threshold 0.4 --part-size 8 --no-coco --out {tmp_path / 'out'}"
+    line = f"data label s3://a/b --ray --teacher t --keypoint-threshold 0.4 --part-size 8 --no-coco --out {tmp_path / 'out'}"
     assert app(line.split(), standalone_mode=False) == 3
     assert given == ["s3://a/b", tmp_path / "out", LabelSettings("t", "auto", 0.4, None), 8, False]
     printed = capsys.readouterr().out
     assert (
-        "9 people in 5 pictures (1 without anybody, 1 that could not be read; 2 of 4 parts were done before)" in printed
+        "9 people in 5 images (1 without anybody, 1 that could not be read; 2 of 4 parts were done before)" in printed
     )
-    for line in ("Left out: 3 videos", "Noticed:  It was turned. (2 pictures)", "The image a.jpg is cut off."):
+    for line in ("Left out: 3 videos", "Noticed:  It was turned. (2 images)", "The image a.jpg is cut off."):
         assert line in printed

@@ -60,11 +60,11 @@ def test_a_worker_that_is_killed_changes_nothing(photos: Path, tmp_path: Path) -
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
-def _label(worker: PartLabeller, pictures: Any) -> Any:
-    return worker.label([picture.row for picture in pictures])
+def _label(worker: PartLabeller, images: Any) -> Any:
+    return worker.label([image.row for image in images])
 
 
-def test_a_picture_that_kills_every_worker_ends_the_run(
+def test_a_image_that_kills_every_worker_ends_the_run(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying:  # local, so that its code travels to the workers

@@ -19,7 +19,7 @@ CODECS: dict[str, Codec[Any, Any]] = {
     "unbiased": HeatmapCodec(SIZE, (16, 12)),
     "udp": HeatmapCodec(SIZE, (16, 12), encoding="udp"),
     "simcc": SimCCCodec(SIZE),
-    "simcc, normalised": SimCCCodec(SIZE, normalize=True, label_softmax=False),
+    "simcc, normalized": SimCCCodec(SIZE, normalize=True, label_softmax=False),
 }
 
 

@@ -17,6 +17,7 @@ from leanpose.conversion.checkpoint import Checkpoint
 from leanpose.conversion.convert import convert
 from leanpose.errors import LeanposeError
 from leanpose.weights import describe
+from leanpose.weights.storage import NoInitWeights
 from official_files import converted, deviation, official_weights, save
 
 
@@ -106,12 +107,22 @@ def test_the_files_own_words_tell_keypoints_size_and_codec(tmp_path: Path) -> No
     assert model.codec.to_dict()["encoding"] == "udp"
 
 
-def convolutional(keypoints: int) -> dict[str, Tensor]:
+def convolutional(keypoints: int, backbone: str | None = None) -> dict[str, Tensor]:
     """SimpleBaseline by mmpose's names."""
     torch.manual_seed(0)
-    model = create_model("simplebaseline_r50", skeleton="coco17" if keypoints == 17 else "crowdpose14")
+    options: dict[str, Any] = {"backbone": backbone} if backbone else {}
+    with NoInitWeights():
+        model = create_model("simplebaseline_r50", skeleton="coco17" if keypoints == 17 else "crowdpose14", **options)
+    for parameter in model.parameters():
+        parameter.data.fill_(0.01)
     names = {"deconvolutions": "head.deconv_layers", "head": "head.final_layer", "backbone": "backbone"}
     return {names[key.split(".")[0]] + key[key.index(".") :]: value for key, value in model.state_dict().items()}
+
+
+def test_a_depth_that_no_model_has_is_said(tmp_path: Path) -> None:
+    source = save({"state_dict": convolutional(keypoints=17, backbone="resnet18")}, tmp_path)
+    with pytest.raises(LeanposeError, match="is a SimpleBaseline of a size that no model here has"):
+        convert(source, tmp_path / "new.safetensors")
 
 
 def test_the_size_is_that_of_the_files_name_where_nothing_else_tells(tmp_path: Path) -> None:
@@ -156,11 +167,11 @@ def test_what_the_file_does_not_tell_is_asked(shared: Path, tmp_path: Path) -> N
 
 def test_settings_that_the_name_does_not_tell_are_told(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = create_model("rle_r50", backbone="resnet101")
+    model = create_model("rle_r50", backbone="resnet18")
     weights = {key.replace("head.", "head.fc."): value for key, value in model.state_dict().items()}
     done = converted(weights, tmp_path)
     assert done.model == "rle_r50"
-    assert "other than the usual rle_r50: backbone=resnet101" in done.notes
+    assert "other than the usual rle_r50: backbone=resnet18" in done.notes
     assert load_model(done.path).config == model.config
 
 

@@ -17,7 +17,8 @@ from leanpose.conversion.convert import Converted
 from leanpose.conversion.onnx_models import convert_onnx
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones.base import PyramidBackbone
-from leanpose.models.backbones.rtmdet import ConvNorm, RTMDetBackbone
+from leanpose.models.backbones.rtmdet import RTMDetBackbone
+from leanpose.models.conv_module import ConvModule
 from outputs import gradient
 
 
@@ -34,9 +35,9 @@ def converted(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Convert
 
 
 @pytest.fixture
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statistics of norms are measured on less, where what they are does not matter; 48 pictures take seconds."""
-    monkeypatch.setattr(onnx_models, "_PICTURES", 2)
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics of norms are measured on less, where what they are does not matter; 48 images take seconds."""
+    monkeypatch.setattr(onnx_models, "_SCENES", 2)
 
 
 @pytest.fixture
@@ -137,8 +138,8 @@ def test_a_training_starts_at_the_detectors_features_too(converted: Converted) -
     backbone = create_model("rtmpose_t", backbone="rtmdet_nano", pretrained=converted.path).backbone
     from leanpose.synthetic import render_scene
 
-    pictures = np.stack([render_scene(5, index, (256, 192)).image for index in range(16)])
-    pixels = (torch.tensor(pictures).permute(0, 3, 1, 2) - 116.0) / 58.0
+    images = np.stack([render_scene(5, index, (256, 192)).image for index in range(16)])
+    pixels = (torch.tensor(images).permute(0, 3, 1, 2) - 116.0) / 58.0
     with torch.no_grad():
         steady = backbone.eval()(pixels)
         trained = backbone.train()(pixels)
@@ -150,13 +151,13 @@ def test_a_training_starts_at_the_detectors_features_too(converted: Converted) -
     assert correlation < 0.5
 
 
-@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.usefixtures("few_images")
 @pytest.mark.parametrize("variant", ["rtmdet_tiny", "rtmdet_s"])
 def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
     torch.manual_seed(0)
     network = RTMDetBackbone(variant).eval()
     for module in network.modules():
-        if isinstance(module, ConvNorm):
+        if isinstance(module, ConvModule):
             module.conv.weight.data.mul_(1.5)
             module.bn.bias.data.uniform_(-0.5, 0.5)
     whole = torch.nn.Sequential(network, torch.nn.Conv2d(network.channels, 3, 1)).eval()
@@ -185,7 +186,7 @@ def test_what_is_no_such_detector_is_refused(shared: Path, detector: Path, tmp_p
     assert not (tmp_path / "x.safetensors").exists()
 
 
-@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.usefixtures("few_images")
 @pytest.mark.parametrize("name", ["detector", "movenet"])
 def test_what_enlarges_otherwise_is_refused(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     graph = onnx.load(request.getfixturevalue(name))
@@ -198,7 +199,7 @@ def test_what_enlarges_otherwise_is_refused(name: str, request: pytest.FixtureRe
     assert not (tmp_path / "x.safetensors").exists()
 
 
-@pytest.mark.usefixtures("few_pictures")
+@pytest.mark.usefixtures("few_images")
 def test_the_halves_of_a_layer_are_told_by_what_they_feed(detector: Path, tmp_path: Path) -> None:
     graph = onnx.load(detector)
     first, second = [node for node in graph.graph.node if node.op_type == "Conv"][5:7]

@@ -63,7 +63,7 @@ def test_tinypose_computes_what_its_file_computes(
     assert "AI Challenger keypoints" in card["training_data"]
     assert "research" in card["licence"]
 
-    images = model.normalise(real_crops(shared, model, 4)).contiguous()
+    images = model.normalize(real_crops(shared, model, 4)).contiguous()
     with torch.no_grad():
         found = model(images).prediction
         exact = model.double()(images.double()).prediction
@@ -83,7 +83,7 @@ def test_tinypose_computes_what_its_file_computes(
 def test_the_order_of_the_file_does_not_matter(
     shared: Path, converted: Callable[[str], Converted], tmp_path: Path
 ) -> None:
-    """Nodes that do not depend on each other may stand in any order, and initialisers too."""
+    """Nodes that do not depend on each other may stand in any order, and initializers too."""
     graph = onnx.load(shared / "data" / "pose_models" / "tinypose_128x96.onnx")
     ready = {value.name for value in (*graph.graph.initializer, *graph.graph.input)} | {""}
     waiting, ordered = list(enumerate(graph.graph.node)), []
@@ -133,7 +133,7 @@ def test_movenet_finds_what_its_file_finds(
     results = [session.run(None, {"input:0": crop[None].numpy().astype(np.int32)})[0] for crop in crops]
     expected = np.concatenate([np.asarray(result) for result in results])[:, 0]
     with torch.inference_mode():
-        prediction = model(model.normalise(crops)).prediction
+        prediction = model(model.normalize(crops)).prediction
     assert isinstance(prediction, Coordinates)
     assert prediction.score is not None
     assert (expected[..., 2] > 0.5).sum() > 100, "people are seen"
@@ -146,6 +146,7 @@ def test_movenet_finds_what_its_file_finds(
     torch.testing.assert_close(scores, prediction.score)
 
 
+@pytest.mark.slow  # what it traces, MoveNet's own export in tests/models does, too
 def test_a_converted_movenet_exports(converted: Callable[[str], Converted], tmp_path: Path) -> None:
     """Fresh weights see nobody; these choose cells all over the crop."""
     report = export_model(load_model(converted("movenet_lightning_f16").path), tmp_path / "m.onnx", batches=(1, 3))
@@ -161,7 +162,7 @@ def test_movenet_as_a_backbone(shared: Path, tmp_path: Path) -> None:
     create_model("movenet_thunder", pretrained=done.path)
 
 
-def test_what_a_quantised_file_rounds_is_said(converted: Callable[[str], Converted]) -> None:
+def test_what_a_quantized_file_rounds_is_said(converted: Callable[[str], Converted]) -> None:
     rounded, exact = converted("movenet_lightning_w8"), converted("movenet_lightning_f16")
     assert [any("8 bits" in note for note in done.notes) for done in (rounded, exact)] == [True, False]
 

@@ -22,7 +22,7 @@ NOTHING = Augmentation(
 def changed(augmentation: Augmentation, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """The crop with a look that is drawn for it; one keypoint in the middle is labelled."""
     keypoints = np.array([[image.shape[1] / 2, image.shape[0] / 2]])
-    return augmentation.sample_look(rng, image.shape[:2], keypoints, np.ones(1)).apply(image)
+    return augmentation.sample_photometric(rng, image.shape[:2], keypoints, np.ones(1)).apply(image)
 
 
 def sample(labelled: int = 17) -> PoseAnnotation:

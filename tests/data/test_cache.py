@@ -55,7 +55,7 @@ def test_crops_are_no_finer_than_asked(people: list[PoseAnnotation], packed: Pat
 
 
 def test_the_matrix_of_a_resized_crop_is_exact(tmp_path: Path, packed: Path) -> None:
-    """In a picture whose colours are its coordinates, each pixel says where it comes from."""
+    """In an image whose colours are its coordinates, each pixel says where it comes from."""
     rows, columns = np.mgrid[0:120, 0:160]
     ramp = np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)
     write_coco(tmp_path, 1, [person(1, 1, x=41, y=13)])

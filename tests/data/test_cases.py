@@ -357,19 +357,19 @@ def test_the_check_shows_the_pairs(tmp_path: Path) -> None:
 
 def test_box_lists_by_number_are_named_as_a_guess(shared: Path) -> None:
     folder = case(shared, "boxes-list-by-number")
-    boxes, pictures = BoxFile(folder / "boxes.json"), find_inputs([str(folder / "images")]).pictures
-    (doubt,) = boxes.doubts(pictures)
-    assert "its image ids are taken for the numbers in the pictures' names, of which it has 11 of 12" in doubt
-    assert BoxFile(folder / "a.json").doubts(pictures) == []
+    boxes, images = BoxFile(folder / "boxes.json"), find_inputs([str(folder / "images")]).images
+    (doubt,) = boxes.doubts(images)
+    assert "its image ids are taken for the numbers in the images' names, of which it has 11 of 12" in doubt
+    assert BoxFile(folder / "a.json").doubts(images) == []
     with pytest.raises(
-        LeanposeError, match=r"its image ids 1 … 12 are counted otherwise than the pictures 0 … 11: name the"
+        LeanposeError, match=r"its image ids 1 … 12 are counted otherwise than the images 0 … 11: name the"
     ):
-        boxes.require_numbers(pictures)
-    boxes.require_numbers(pictures[3:4])  # one picture of a whole set's list
+        boxes.require_numbers(images)
+    boxes.require_numbers(images[3:4])  # one image of a whole set's list
     by_name, labelled = BoxFile(folder / "boxes.json", folder / "a.json"), BoxFile(folder / "a.json")
-    by_name.require_numbers(pictures)
-    for picture in pictures:
-        np.testing.assert_allclose(by_name.boxes(picture)[0], labelled.boxes(picture)[0], atol=1)
+    by_name.require_numbers(images)
+    for image in images:
+        np.testing.assert_allclose(by_name.boxes(image)[0], labelled.boxes(image)[0], atol=1)
     with pytest.raises(LeanposeError, match="names no images, so it cannot say what the ids of"):
         BoxFile(folder / "boxes.json", folder / "boxes.json")
 
@@ -381,8 +381,8 @@ def test_detected_boxes_of_category_0(shared: Path) -> None:
         "boxes.json for a: 12 boxes in the file, all used.",
         "boxes.json for a: 1 category of the list, 0, is taken for people.",
     ]
-    boxes, pictures = BoxFile(folder / "boxes.json"), find_inputs([str(folder / "images")]).pictures
-    assert sum(len(boxes.boxes(picture)[0]) for picture in pictures) == 11
+    boxes, images = BoxFile(folder / "boxes.json"), find_inputs([str(folder / "images")]).images
+    assert sum(len(boxes.boxes(image)[0]) for image in images) == 11
 
 
 def test_boxes_of_several_categories(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_boxes_of_several_categories(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match=r"of 2 boxes none can be used, 1 of another category \(0\), 1 of another"):
         read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=False)
     boxes = BoxFile(tmp_path / "boxes.json")
-    assert "2 boxes of" in boxes.doubts(find_inputs([str(tmp_path / "images")]).pictures)[0]
+    assert "2 boxes of" in boxes.doubts(find_inputs([str(tmp_path / "images")]).images)[0]
 
 
 # Networks
@@ -432,7 +432,7 @@ def test_26_keypoints_are_asked_for(shared: Path, tmp_path: Path, command: Calla
 
 def test_a_fixed_batch_of_one(shared: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     folder = case(shared, "onnx-batch-of-one")
-    arguments = ["--model", folder / "pose.onnx", "--boxes", folder / "boxes.json", "--no-draw", "--out", tmp_path]
+    arguments = ["--model", folder / "pose.onnx", "--bbox-file", folder / "boxes.json", "--no-draw", "--out", tmp_path]
     assert command("predict", folder / "p.jpg", *arguments).returncode == 0
     assert len(json.loads((tmp_path / "poses.json").read_text())) == 2
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import encoded, person, picture, write_coco
+from data_builders import encoded, make_image, person, write_coco
 from fuzz.label_files import csv_table
 from leanpose.data.convert import FILES, WRITERS, convert_labels, losses, with_boxes, write_labels
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, skeleton_of_names
@@ -26,7 +26,7 @@ KITE = Skeleton.from_dict({"name": "kite", "keypoints": ["tip", "left_wing", "ri
 
 def write_image(path: Path, width: int = SIDE, height: int = SIDE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded(picture(len(path.name), height, width), ".png"))
+    path.write_bytes(encoded(make_image(len(path.name), height, width), ".png"))
 
 
 def random_labels(rng: np.random.Generator, folder: Path) -> LabelSet:
@@ -135,13 +135,13 @@ def test_a_yolo_set_is_never_mixed_with_another(tmp_path: Path):
     out = tmp_path / "out"
     assert convert_labels(first, out, "yolo").changed == convert_labels(first, out, "yolo").changed, "again"
     before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
-    (tmp_path / "two" / "images" / "0001.jpg").write_bytes(encoded(picture(9)))
+    (tmp_path / "two" / "images" / "0001.jpg").write_bytes(encoded(make_image(9)))
     with pytest.raises(LeanposeError, match=r"images/train/0001\.jpg is another image than \S+two"):
         convert_labels(second, out, "yolo")
     with pytest.raises(LeanposeError, match=r"labels/train/000\d\.txt is a label file of another set"):
         convert_labels(csv_table(tmp_path), out, "yolo")
     assert {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()} == before
-    (out / "images" / "train" / "more.jpg").write_bytes(encoded(picture(8)))
+    (out / "images" / "train" / "more.jpg").write_bytes(encoded(make_image(8)))
     assert "1 images that lie there already" in convert_labels(first, out, "yolo").changed[0]
 
 

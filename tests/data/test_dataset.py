@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from data_builders import encoded, pack, person, picture, write_coco
+from data_builders import encoded, make_image, pack, person, write_coco
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation, CropParams
 from leanpose.data.cache import CropPlan
@@ -60,8 +60,8 @@ def test_without_augmentation_the_crop_is_the_toolboxs(people: list[PoseAnnotati
 
 
 @pytest.mark.parametrize("warp", ["msra", "udp"])
-def test_flip_is_that_of_a_mirrored_picture(people: list[PoseAnnotation], warp: Warp) -> None:
-    """The papers' toolbox mirrors picture and points first, then crops around the mirrored centre."""
+def test_flip_is_that_of_a_mirrored_image(people: list[PoseAnnotation], warp: Warp) -> None:
+    """The papers' toolbox mirrors image and points first, then crops around the mirrored centre."""
     sample = people[0]
     image = read_image(sample.image)
     centers, scales = bbox_to_center_scale(sample.box[None], SIZE)
@@ -222,7 +222,7 @@ def test_unlabelled_points_have_no_weight_on_either_side(tmp_path: Path) -> None
 
 
 def test_reduced_decoding_shows_the_same(tmp_path: Path) -> None:
-    big = picture(3, 960, 1280)
+    big = make_image(3, 960, 1280)
     write_coco(tmp_path, 1, [person(1, 1, bbox=[200, 100, 600, 800], keypoints=[400.0, 300, 2] * 17)])
     (tmp_path / "images" / "0001.jpg").write_bytes(encoded(big))
     content = (tmp_path / "annotations.json").read_text()

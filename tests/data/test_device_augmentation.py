@@ -12,11 +12,11 @@ import torch
 
 from data_builders import pack
 from leanpose.data.annotations import PoseAnnotation
-from leanpose.data.augmentation import Augmentation, Look
+from leanpose.data.augmentation import Augmentation, PhotometricParams
 from leanpose.data.batch import CropBatch
 from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.device_augmentation import SourceBatch, blur, drop, shift_colours, stack_looks
+from leanpose.data.device_augmentation import SourceBatch, blur, drop, shift_colours, stack_photometric
 from leanpose.data.images import read_image
 from leanpose.data.jpeg_records import JpegRecords, has_decoder, why_not_decoded
 from leanpose.data.readers import DatasetConfig, read_people
@@ -102,8 +102,8 @@ def images(people: list[PoseAnnotation]) -> np.ndarray:
 
 @pytest.mark.parametrize("change", [(10, 0, 0), (-15, 0, 0), (0, 60, 0), (0, -60, 0), (0, 0, 50), (5, -30, 30)])
 def test_colours_change_as_in_opencv(images: np.ndarray, change: tuple[int, int, int]) -> None:
-    look = Look(np.array(change, np.int16), 1, 1, (0, 0, 0, 0), (0.0, 0.0, 0.0))
-    expected = np.stack([look.apply(image) for image in images]).astype(float)
+    one = PhotometricParams(np.array(change, np.int16), 1, 1, (0, 0, 0, 0), (0.0, 0.0, 0.0))
+    expected = np.stack([one.apply(image) for image in images]).astype(float)
     changed = shift_colours(torch.from_numpy(images), torch.tensor([change] * len(images)))
     assert np.abs(changed.numpy() - expected).mean() < 0.5
     assert np.abs(images - expected).mean() > 2
@@ -116,14 +116,14 @@ def test_colours_that_do_not_change_stay_exactly(images: np.ndarray) -> None:
 
 def test_blurs_and_holes_are_those_of_opencv(images: np.ndarray) -> None:
     nothing = np.zeros(3, np.int16)
-    looks = [
-        Look(nothing, 3, 1, (10, 20, 40, 50), (0.0, 0.0, 0.0)),
-        Look(nothing, 7, 5, (0, 0, 0, 0), (30.4, 60.2, 12.7)),
-        Look(nothing, 1, 7, (0, 0, 128, 96), (5.0, 5.0, 3.0)),
-        Look(nothing, 1, 1, (0, 0, 0, 0), (0.0, 0.0, 0.0)),
+    photometric = [
+        PhotometricParams(nothing, 3, 1, (10, 20, 40, 50), (0.0, 0.0, 0.0)),
+        PhotometricParams(nothing, 7, 5, (0, 0, 0, 0), (30.4, 60.2, 12.7)),
+        PhotometricParams(nothing, 1, 7, (0, 0, 128, 96), (5.0, 5.0, 3.0)),
+        PhotometricParams(nothing, 1, 1, (0, 0, 0, 0), (0.0, 0.0, 0.0)),
     ]
-    expected = np.stack([look.apply(image) for look, image in zip(looks, images, strict=True)])
-    _, holes, discs, blurs = stack_looks(looks)
+    expected = np.stack([one.apply(image) for one, image in zip(photometric, images, strict=True)])
+    _, holes, discs, blurs = stack_photometric(photometric)
     changed = drop(blur(torch.from_numpy(images), blurs), holes, discs).numpy()
     assert np.abs(changed.astype(float) - expected).max() <= 1  # a half may be rounded either way
     np.testing.assert_array_equal(changed == 0, expected == 0)
@@ -133,12 +133,14 @@ def test_blurs_and_holes_are_those_of_opencv(images: np.ndarray) -> None:
 def test_the_disc_lies_beside_a_labelled_keypoint() -> None:
     augmentation = Augmentation(joint_dropout_probability=1.0)
     keypoints, weights = np.array([[10.0, 20.0], [70.0, 100.0]]), np.array([0.0, 1.0])
-    looks = [augmentation.sample_look(np.random.default_rng(i), SIZE, keypoints, weights) for i in range(50)]
-    centres, radii = np.array([look.disc[:2] for look in looks]), np.array([look.disc[2] for look in looks])
+    photometric = [
+        augmentation.sample_photometric(np.random.default_rng(i), SIZE, keypoints, weights) for i in range(50)
+    ]
+    centres, radii = np.array([one.disc[:2] for one in photometric]), np.array([one.disc[2] for one in photometric])
     assert np.abs(centres - keypoints[1]).max() < 4 * 0.05 * SIZE[1]
     assert radii.min() >= 0.1 * SIZE[1]
     assert radii.max() <= 0.2 * SIZE[1]
-    nobody = augmentation.sample_look(np.random.default_rng(0), SIZE, keypoints, np.zeros(2))
+    nobody = augmentation.sample_photometric(np.random.default_rng(0), SIZE, keypoints, np.zeros(2))
     assert nobody.disc == (0.0, 0.0, 0.0)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import encoded, picture, write_coco
+from data_builders import encoded, make_image, write_coco
 from leanpose.data.annotations import ImageRef
 from leanpose.data.convert import convert_labels
 from leanpose.data.image_folder import spellings
@@ -29,7 +29,7 @@ KITE = Skeleton.from_dict({"name": "kite", "keypoints": ["tip", "left_wing", "ri
 
 def write_image(path: Path, width: int = SIDE, height: int = SIDE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded(picture(len(path.name), height, width), ".png"))
+    path.write_bytes(encoded(make_image(len(path.name), height, width), ".png"))
 
 
 def kite_points(labels: LabelSet, person: int = 0) -> dict[str, list[float]]:

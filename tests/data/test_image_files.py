@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-from data_builders import encoded, pack, picture, write_coco, write_tar
+from data_builders import encoded, make_image, pack, write_coco, write_tar
 from leanpose.data.annotations import ImageRef
 from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
@@ -68,7 +68,7 @@ def test_true_headers_of_webp_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "0.019")
     for options in ({"lossless": True}, {"quality": 80}, {"exif": b"Exif\0\0"}):
         buffer = io.BytesIO()
-        PIL.Image.fromarray(picture(3)).save(buffer, "WEBP", **options)
+        PIL.Image.fromarray(make_image(3)).save(buffer, "WEBP", **options)
         with pytest.raises(BrokenImageError, match=r"claims 160 × 120 pixels, more than the 0\.019 million allowed"):
             read_image(buffer.getvalue())
 
@@ -88,7 +88,7 @@ def test_the_option_sets_the_limit(command: Callable[..., Any], monkeypatch: pyt
 
 def test_a_raised_limit_holds_for_pillow_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 4_000)  # its error comes from twice as many on
-    data = encoded(picture(3), ".png")
+    data = encoded(make_image(3), ".png")
     monkeypatch.setenv(VARIABLE, "0.003")
     with pytest.raises(BrokenImageError, match=r"claims more pixels than the 0\.003 million"):
         read_image(data)
@@ -102,12 +102,12 @@ def test_every_reader_has_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     config = DatasetConfig(format="coco", images=Path("images"), annotations=Path("annotations.json"))
     people = read_people(config, COCO17, tmp_path, training=True).people
     monkeypatch.setenv(VARIABLE, "0.02")
-    (tmp_path / "images" / "0002.jpg").write_bytes(encoded(picture(1, 200, 200)))
+    (tmp_path / "images" / "0002.jpg").write_bytes(encoded(make_image(1, 200, 200)))
     large = str(tmp_path / "images" / "0002.jpg")
     assert list(pack(people, CropPlan((64, 48)), tmp_path / "crops.pack").broken) == ["0002.jpg"]
     crops = TopDownDataset(people, COCO17, (64, 48), augmentation=None)
     assert list(crops.collate([crops[0], crops[1]]).broken) == [large]
-    found = dict(read_ahead(find_inputs([str(tmp_path / "images")]).pictures, lambda *_: None))
+    found = dict(read_ahead(find_inputs([str(tmp_path / "images")]).images, lambda *_: None))
     kinds = {image.name: isinstance(pixels, BrokenImageError) for image, pixels in found.items()}
     assert kinds == {"0001.jpg": False, "0002.jpg": True}
 
@@ -123,7 +123,7 @@ def test_tiles_and_codestreams_may_not_be_larger_than_their_image() -> None:
     with pytest.raises(BrokenImageError, match="has tiles and claims 60000 × 60000"):
         read_image(bytes(data))
     buffer = io.BytesIO()
-    PIL.Image.fromarray(picture(1)).save(buffer, "JPEG2000")
+    PIL.Image.fromarray(make_image(1)).save(buffer, "JPEG2000")
     data = bytearray(buffer.getvalue())
     assert read_image(bytes(data)).shape == (120, 160, 3)
     start = data.find(b"\xff\x4f\xff\x51")
@@ -160,7 +160,7 @@ def test_heic_is_read_by_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     from leanpose.data import image_files
 
     def opener(_: Any, __: Any) -> PIL.Image.Image:
-        image: Any = PIL.Image.fromarray(picture(4))
+        image: Any = PIL.Image.fromarray(make_image(4))
         image.format, image.tile = "HEIF", []
         return image
 
@@ -172,7 +172,7 @@ def test_heic_is_read_by_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", module)
     monkeypatch.setattr("leanpose.data.image_files.find_spec", lambda _: module)
     image_files._register_heif.cache_clear()
-    np.testing.assert_array_equal(read_image(HEIC), picture(4))
+    np.testing.assert_array_equal(read_image(HEIC), make_image(4))
     image_files._register_heif.cache_clear()
 
 
@@ -185,7 +185,7 @@ def test_avif_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_heic_files_in_folders_are_images(tmp_path: Path) -> None:
     for name in ("a.HEIC", "b.heif", "c.txt"):
         (tmp_path / name).write_bytes(HEIC)
-    assert [image.name for image in find_inputs([str(tmp_path)]).pictures] == ["a.HEIC", "b.heif"]
+    assert [image.name for image in find_inputs([str(tmp_path)]).images] == ["a.HEIC", "b.heif"]
 
 
 # Files
@@ -204,8 +204,8 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
         assert not is_moving_image(path)
     with pytest.raises(BrokenImageError, match="no file has such a name"):
         read_image("a\0.jpg")
-    (tmp_path / "good.jpg").write_bytes(encoded(picture(1)))
-    found = {i.name: pixels for i, pixels in read_ahead(find_inputs([str(tmp_path)]).pictures, lambda *_: None)}
+    (tmp_path / "good.jpg").write_bytes(encoded(make_image(1)))
+    found = {i.name: pixels for i, pixels in read_ahead(find_inputs([str(tmp_path)]).images, lambda *_: None)}
     assert [name for name, pixels in found.items() if isinstance(pixels, BrokenImageError)] == ["pipe.jpg", "zero.jpg"]
     assert len(found) == 3
 
@@ -227,10 +227,10 @@ def test_files_larger_than_any_image_are_not_read(tmp_path: Path, monkeypatch: p
 def test_folders_that_may_not_be_read_are_told(tmp_path: Path, refuse_folders: Callable[[str], None]) -> None:
     for name in ("a/1.jpg", "b/2.jpg", "c/.hidden/3.jpg", "c/4.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(encoded(picture(1)))
+        (tmp_path / name).write_bytes(encoded(make_image(1)))
     refuse_folders("b")
     found = find_inputs([str(tmp_path)])
-    assert [image.name for image in found.pictures] == ["a/1.jpg", "c/4.jpg"]
+    assert [image.name for image in found.images] == ["a/1.jpg", "c/4.jpg"]
     assert found.unreadable == ["b"]
     (tmp_path / "alone" / "sub_b").mkdir(parents=True)
     with pytest.raises(LeanposeError, match=r"no images or videos in .*; 1 folders there may not be read"):
@@ -238,7 +238,7 @@ def test_folders_that_may_not_be_read_are_told(tmp_path: Path, refuse_folders: C
 
 
 def test_an_opened_file_is_left_to_its_owner() -> None:
-    with io.BytesIO(encoded(picture(2), ".png")) as file, open_image(file, "x") as image:
+    with io.BytesIO(encoded(make_image(2), ".png")) as file, open_image(file, "x") as image:
         assert image.size == (160, 120)
         image.load()
         assert not file.closed

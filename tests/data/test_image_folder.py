@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_builders import coco_content, encoded, person, picture, write_tar
+from data_builders import coco_content, encoded, make_image, person, write_tar
 from leanpose.data.annotations import ImageRef
 from leanpose.data.image_folder import LAST_PART, SLASHES, SUB_FOLDER, UNICODE, ImageFolder
 from leanpose.data.readers import DatasetConfig, read_people
@@ -23,7 +23,7 @@ NFC, NFD = (unicodedata.normalize(form, "Bärbel.jpg") for form in ("NFC", "NFD"
 def folder_of(tmp_path: Path, *files: str) -> Path:
     for name in files:
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "images" / name).write_bytes(encoded(picture(1)))
+        (tmp_path / "images" / name).write_bytes(encoded(make_image(1)))
     return tmp_path / "images"
 
 
@@ -85,7 +85,7 @@ def test_a_missing_image_is_not_taken_from_another_folder_where_others_are_in_pl
     "name", ["../secret.jpg", "a/../../secret.jpg", "..\\secret.jpg", "/etc/hostname", "/dev/zero", "C:\\x.jpg"]
 )
 def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "secret.jpg").write_bytes(encoded(picture(1)))
+    (tmp_path / "secret.jpg").write_bytes(encoded(make_image(1)))
     folder = ImageFolder(folder_of(tmp_path, "1.jpg"), "set")
     with pytest.raises(LeanposeError, match=r"names the image .* which lies outside of its image folder"):
         folder(name)

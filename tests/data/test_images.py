@@ -1,4 +1,4 @@
-"""Reading pictures of every kind, and refusing what is none."""
+"""Reading images of every kind, and refusing what is none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_builders import encoded, picture, write_tar
+from data_builders import encoded, make_image, write_tar
 from leanpose.data.annotations import ImageRef
 from leanpose.data.image_files import parse_jpeg_header
 from leanpose.data.images import (
@@ -40,7 +40,7 @@ def saved(image: Image.Image, format: str, **options: object) -> bytes:
 
 @pytest.mark.parametrize(("format", "tolerance"), [("PNG", 0), ("BMP", 0), ("TIFF", 0), ("JPEG", 6), ("WEBP", 12)])
 def test_formats_come_as_rgb(format: str, tolerance: int) -> None:
-    image = picture(1)
+    image = make_image(1)
     options = {"quality": 98} if format in ("JPEG", "WEBP") else {}
     read = read_image(saved(Image.fromarray(image), format, **options))
     assert read.dtype == np.uint8
@@ -49,13 +49,13 @@ def test_formats_come_as_rgb(format: str, tolerance: int) -> None:
 
 
 def test_jpeg_equals_opencv() -> None:
-    data = encoded(picture(2))
+    data = encoded(make_image(2))
     expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     np.testing.assert_array_equal(read_image(data), expected)
 
 
 def test_grey_is_repeated() -> None:
-    grey = picture(3)[..., 0]
+    grey = make_image(3)[..., 0]
     for format in ("PNG", "JPEG"):
         read = read_image(saved(Image.fromarray(grey), format))
         assert read.shape == (*grey.shape, 3)
@@ -64,15 +64,15 @@ def test_grey_is_repeated() -> None:
 
 
 def moving(format: str, frames: int = 4, **options: object) -> bytes:
-    pictures = [Image.fromarray(picture(20 + i)) for i in range(frames)]
-    return saved(pictures[0], format, save_all=True, append_images=pictures[1:], **options)
+    images = [Image.fromarray(make_image(20 + i)) for i in range(frames)]
+    return saved(images[0], format, save_all=True, append_images=images[1:], **options)
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "AVIF", "TIFF"])
 def test_the_first_of_several_frames_is_read_and_the_others_are_told(format: str, tmp_path: Path) -> None:
     pixels, notices = read_image_and_notices(moving(format))
     assert notices == [f"Only the first of 4 {'pages' if format == 'TIFF' else 'frames'} is read."]
-    assert np.abs(pixels.astype(int) - picture(20)).mean() < 12
+    assert np.abs(pixels.astype(int) - make_image(20)).mean() < 12
     assert read_image_and_notices(moving(format, 1))[1] == []
     for frames in (1, 4):
         path = tmp_path / f"{frames}.of-any-name"
@@ -80,7 +80,7 @@ def test_the_first_of_several_frames_is_read_and_the_others_are_told(format: str
         assert is_moving_image(path) == (frames > 1 and format != "TIFF")
 
 
-def test_the_still_picture_in_front_of_an_animation_is_none_of_its_frames() -> None:
+def test_the_still_image_in_front_of_an_animation_is_none_of_its_frames() -> None:
     data = moving("PNG", 3, default_image=True)
     assert read_image_and_notices(data)[1] == ["Only the first of 2 frames is read."]
 
@@ -136,7 +136,7 @@ def test_palette_and_cmyk_become_rgb() -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_exif_rotation_is_applied(format: str) -> None:
-    image = picture(4, 40, 60)
+    image = make_image(4, 40, 60)
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise to be upright
     read = read_image(saved(Image.fromarray(image), format, exif=exif))
@@ -154,7 +154,7 @@ def test_reduced_decoding_says_where_its_pixels_lie() -> None:
         if matrix is None:
             assert reduction == 1
             continue
-        x, y = 10, 7  # a pixel of the reduced picture shows the place whose coordinates are its colours
+        x, y = 10, 7  # a pixel of the reduced image shows the place whose coordinates are its colours
         place = (np.array([x, y]) - matrix[:, 2]) / matrix[[0, 1], [0, 1]]
         np.testing.assert_allclose(reduced[y, x, :2], place, atol=2.5)
 
@@ -163,7 +163,7 @@ def test_reduced_decoding_says_where_its_pixels_lie() -> None:
 @pytest.mark.parametrize("reduction", [1, 2, 4])
 def test_the_upper_rows_alone_are_the_same(subsampling: int, reduction: int, capfd: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
-    noisy = (picture(11, 250, 170) // 2 + rng.integers(0, 128, (250, 170, 3))).astype(np.uint8)
+    noisy = (make_image(11, 250, 170) // 2 + rng.integers(0, 128, (250, 170, 3))).astype(np.uint8)
     data = saved(Image.fromarray(noisy), "JPEG", quality=90, subsampling=subsampling)
     whole, _ = decode_part(data, name="x", reduction=reduction)
     for rows in (-5, 1, 15, 16, 17, 100, 201, 249, 250, 9999):
@@ -176,15 +176,15 @@ def test_the_upper_rows_alone_are_the_same(subsampling: int, reduction: int, cap
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"restart_marker_rows": 1}])
 def test_jpegs_of_another_order_come_whole(options: dict[str, object]) -> None:
-    data = saved(Image.fromarray(picture(12)), "JPEG", **options)
+    data = saved(Image.fromarray(make_image(12)), "JPEG", **options)
     np.testing.assert_array_equal(decode_part(data, name="x", rows=20)[0], read_image(data, name="x"))
     assert len(decode_part(data, name="x", rows=20)[0]) == 120
 
 
-def test_reduced_decoding_leaves_rotated_pictures_whole() -> None:
+def test_reduced_decoding_leaves_rotated_images_whole() -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
-    reduced, matrix = decode_part(saved(Image.fromarray(picture(5)), "JPEG", exif=exif), name="x", reduction=4)
+    reduced, matrix = decode_part(saved(Image.fromarray(make_image(5)), "JPEG", exif=exif), name="x", reduction=4)
     assert matrix is None
     assert reduced.shape == (160, 120, 3)
 
@@ -198,7 +198,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def jpeg_bomb() -> bytes:
-    data = bytearray(encoded(picture(6)))
+    data = bytearray(encoded(make_image(6)))
     start = data.find(b"\xff\xc0")
     data[start + 5 : start + 9] = struct.pack(">HH", 60000, 60000)
     return bytes(data)
@@ -209,8 +209,8 @@ def jpeg_bomb() -> bytes:
     [
         (b"", "empty"),
         (b"hello, this is a text", "no image"),
-        (encoded(picture(7))[:2000], "cut off"),
-        (encoded(picture(7), ".png")[:3000], "cut off|damaged"),
+        (encoded(make_image(7))[:2000], "cut off"),
+        (encoded(make_image(7), ".png")[:3000], "cut off|damaged"),
         (png_header(30000, 30000), "more pixels than the 25 million allowed"),
         (png_header(5001, 5001), "5001 × 5001 pixels, more than the 25 million allowed"),
         (jpeg_bomb(), "60000 × 60000"),
@@ -218,7 +218,7 @@ def jpeg_bomb() -> bytes:
     ],
     ids=["empty", "text", "cut jpeg", "cut png", "png bomb", "small png bomb", "jpeg bomb", "jpeg stub"],
 )
-def test_what_is_no_picture_gets_one_sentence(data: bytes, words: str) -> None:
+def test_what_is_no_image_gets_one_sentence(data: bytes, words: str) -> None:
     with pytest.raises(BrokenImageError, match=words) as caught:
         read_image(data)
     assert "\n" not in str(caught.value)
@@ -226,9 +226,9 @@ def test_what_is_no_picture_gets_one_sentence(data: bytes, words: str) -> None:
 
 
 def test_a_thumbnail_does_not_hide_a_cut() -> None:
-    """The end marker of an EXIF thumbnail lies before the picture's own pixels."""
-    exif = b"Exif\x00\x00" + encoded(picture(8, 8, 8))
-    whole = encoded(picture(8))
+    """The end marker of an EXIF thumbnail lies before the image's own pixels."""
+    exif = b"Exif\x00\x00" + encoded(make_image(8, 8, 8))
+    whole = encoded(make_image(8))
     data = whole[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + whole[2:]
     assert read_image(data).shape == (120, 160, 3)
     with pytest.raises(BrokenImageError, match="cut off"):
@@ -238,7 +238,7 @@ def test_a_thumbnail_does_not_hide_a_cut() -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_damage_never_raises_anything_else(seed: int, changes: int) -> None:
     rng = np.random.default_rng(seed)
-    data = bytearray(encoded(picture(9, 24, 32), ".png" if seed % 2 else ".jpg"))
+    data = bytearray(encoded(make_image(9, 24, 32), ".png" if seed % 2 else ".jpg"))
     for _ in range(changes):
         data[int(rng.integers(len(data)))] = int(rng.integers(256))
     try:
@@ -250,7 +250,7 @@ def test_damage_never_raises_anything_else(seed: int, changes: int) -> None:
 
 
 def test_header_of_a_jpeg() -> None:
-    data = encoded(picture(10, 30, 50))
+    data = encoded(make_image(10, 30, 50))
     header = parse_jpeg_header(data)
     assert header is not None
     assert (header.height, header.width, header.channels, header.exif) == (30, 50, 3, False)
@@ -258,7 +258,7 @@ def test_header_of_a_jpeg() -> None:
 
 
 def test_archive_members_are_read_by_offset(tmp_path: Path) -> None:
-    images = {f"set/{i}.jpg": encoded(picture(i)) for i in range(4)}
+    images = {f"set/{i}.jpg": encoded(make_image(i)) for i in range(4)}
     path = write_tar(tmp_path / "images.tar", images)
     assert set(tar_members(path)) == set(images)
     for name, data in images.items():

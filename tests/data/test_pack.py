@@ -69,7 +69,7 @@ def test_a_pack_alone_is_the_data_set(labels: Path, tmp_path: Path) -> None:
 
 
 def test_what_was_left_out_in_packing_is_said(labels: Path, tmp_path: Path) -> None:
-    (labels.parent / "images" / "0003.jpg").write_bytes(b"no picture")
+    (labels.parent / "images" / "0003.jpg").write_bytes(b"no image")
     sets, skeleton, _ = read_sets([labels])
     pack_people(sets, skeleton, PLAN, tmp_path / "people.pack")
     (account,) = read(tmp_path / "people.pack").accounts

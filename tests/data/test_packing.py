@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import encoded, pack, person, picture, read_coco_folder, write_coco
+from data_builders import encoded, make_image, pack, person, read_coco_folder, write_coco
 from leanpose.data import packing
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.cache import CropCache, CropPlan
@@ -49,7 +49,7 @@ def test_the_order_of_people_does_not_change_the_file(people: list[PoseAnnotatio
 
 
 def test_broken_images_are_named_and_left_out(people: list[PoseAnnotation], path: Path) -> None:
-    Path(people[0].image.path).write_bytes(encoded(picture(1))[:900])
+    Path(people[0].image.path).write_bytes(encoded(make_image(1))[:900])
     done: list[tuple[int, int]] = []
     cache = pack(people, PLAN, path, progress=lambda *step: done.append(step))
     assert (done[0], done[-1]) == ((0, 4), (4, 4))
@@ -85,7 +85,7 @@ def gone_on_from(people: list[PoseAnnotation], path: Path, plan: CropPlan = PLAN
 def test_a_killed_run_goes_on_to_the_same_bytes(people: list[PoseAnnotation], path: Path, encoding: Any) -> None:
     """Also where the end of what it left is missing or damaged: from the last image that is whole."""
     plan = CropPlan((64, 48), encoding=encoding)
-    Path(people[2].image.path).write_bytes(b"no picture")
+    Path(people[2].image.path).write_bytes(b"no image")
     pack(people, plan, path)
     whole = path.read_bytes()
     path.unlink()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import HEIGHT, WIDTH, coco_content, encoded, person, picture, write_coco, write_lsp, write_tar
+from data_builders import HEIGHT, WIDTH, coco_content, encoded, make_image, person, write_coco, write_lsp, write_tar
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco_boxes import clip_boxes
 from leanpose.data.coco_file import load_coco
@@ -222,7 +222,7 @@ def test_every_tenth_image_is_for_validation(tmp_path: Path) -> None:
     assert sum(in_split(i, "val") for i in range(1000)) == 100
 
 
-def test_crops_of_one_picture_stay_on_one_side(tmp_path: Path) -> None:
+def test_crops_of_one_image_stay_on_one_side(tmp_path: Path) -> None:
     path = write_coco(tmp_path, 40)
     content = json.loads(path.read_text())
     for record in content["images"]:
@@ -234,7 +234,7 @@ def test_crops_of_one_picture_stay_on_one_side(tmp_path: Path) -> None:
 
 def test_archive_beside_a_json(tmp_path: Path) -> None:
     write_coco(tmp_path, 3)
-    write_tar(tmp_path / "images.tar", {f"inner/{i:04d}.jpg": encoded(picture(i)) for i in (1, 2, 3)})
+    write_tar(tmp_path / "images.tar", {f"inner/{i:04d}.jpg": encoded(make_image(i)) for i in (1, 2, 3)})
     people = read_people(coco(images="images.tar"), COCO17, tmp_path, training=True).people
     assert people[1].image.member == "inner/0002.jpg"
     np.testing.assert_array_equal(read_image(people[1].image), read_image(tmp_path / "images" / "0002.jpg"))
@@ -382,10 +382,8 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match=r"Cannot read the annotation file .*annotations\.json"):
         read_people(coco(), COCO17, tmp_path, training=True)
     write_coco(tmp_path, 1)
-    with pytest.raises(
-        LeanposeError, match=r"The image folder .*pictures of the data set 'annotations' does not exist"
-    ):
-        read_people(coco(images="pictures"), COCO17, tmp_path, training=True)
+    with pytest.raises(LeanposeError, match=r"The image folder .*images of the data set 'annotations' does not exist"):
+        read_people(coco(images="other_images"), COCO17, tmp_path, training=True)
     source = DatasetConfig(format="lsp", images=Path("images"), annotations=Path("annotations.json"))
     with pytest.raises(LeanposeError, match="cut off or no MATLAB file"):
         read_people(source, LSP14, tmp_path, training=True)

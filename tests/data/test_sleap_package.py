@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import encoded, picture
+from data_builders import encoded, make_image
 from leanpose.data.annotations import ImageRef
 from leanpose.data.image_files import BrokenImageError
 from leanpose.data.image_folder import exists
@@ -86,7 +86,7 @@ def test_a_package_of_two_videos_written_by_sleap_io(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         files = [tmp_path / name / f"{number}.png" for number in range(3)]
         for number, file in enumerate(files):
-            file.write_bytes(encoded(picture(number + len(frames), 32, 40), ".png"))
+            file.write_bytes(encoded(make_image(number + len(frames), 32, 40), ".png"))
         video = sleap_io.Video.from_filename([str(file) for file in files])
         points = [[1, 2], [np.nan, np.nan], [5 + len(frames), 6]]
         labelled = sleap_io.Instance.from_numpy(points, skeleton=skeleton)
@@ -100,7 +100,7 @@ def test_a_package_of_two_videos_written_by_sleap_io(tmp_path: Path) -> None:
         assert [p.keypoints.tolist() for p in read.people] == [
             [[1, 2, 2], [0, 0, 0], [x, 6, 2]] for x in (5, 6)
         ]  # fmt: skip
-        assert [(read_image(p.image) == picture(2 + n, 32, 40)).all() for n, p in enumerate(read.people)] == [
+        assert [(read_image(p.image) == make_image(2 + n, 32, 40)).all() for n, p in enumerate(read.people)] == [
             True,
             True,
         ]

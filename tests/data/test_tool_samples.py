@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data_builders import encoded, picture
+from data_builders import encoded, make_image
 from leanpose.data.label_set import LabelSet
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sets import format_of, load_labels, unknown_format
@@ -164,7 +164,7 @@ def test_flavours_of_coco(tmp_path: Path, tool: str) -> None:
     for folder in (path.parent, file.parent):
         folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
-    file.write_bytes(encoded(picture(1, 64, 80)))
+    file.write_bytes(encoded(make_image(1, 64, 80)))
     read = read_people(DatasetConfig(format="auto", annotations=tmp_path), KITE, training=True)
     assert [p.keypoints.tolist() for p in read.people] == [[[10, 12, 2], [20, 30, 2], [40, 30, 1]]]
     assert read.people[0].box.tolist() == [5, 6, 54, 45]
@@ -206,7 +206,7 @@ def test_a_table_in_utf_16_is_called_so(tmp_path: Path) -> None:
 def yolo_set(folder: Path, labels: str, **more: Any) -> Path:
     for kind in ("images", "labels"):
         (folder / kind).mkdir()
-    (folder / "images" / "1.jpg").write_bytes(encoded(picture(1, 100, 100)))
+    (folder / "images" / "1.jpg").write_bytes(encoded(make_image(1, 100, 100)))
     (folder / "labels" / "1.txt").write_text(labels)
     names = {"kpt_names": {0: list(KITE.keypoints)}, "names": ["kite"], "kpt_shape": [3, 3], "train": "images"}
     (folder / "data.yaml").write_text(json.dumps(names | more))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from data_builders import coco_content, encoded, person, picture, write_coco
+from data_builders import coco_content, encoded, make_image, person, write_coco
 from fuzz import label_files
 from leanpose.data.convert import convert_labels
 from leanpose.data.inputs import find_inputs
@@ -125,7 +125,7 @@ def test_categories_of_tools_are_named_too(tmp_path: Path) -> None:
 def write_images(folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(1, count + 1):
-        (folder / f"{number}.png").write_bytes(encoded(picture(number, 60, 80), ".png"))
+        (folder / f"{number}.png").write_bytes(encoded(make_image(number, 60, 80), ".png"))
 
 
 def skeleton(label: str) -> str:
@@ -258,7 +258,7 @@ def test_names_outweigh_a_flip_idx_that_changes_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_a_picture_in_both_splits_of_one_file_is_a_leak(tmp_path: Path) -> None:
+def test_a_image_in_both_splits_of_one_file_is_a_leak(tmp_path: Path) -> None:
     write_yolo(tmp_path, val="images/val")
     write_images(tmp_path / "images" / "val", 1)
     report = check_data([tmp_path])
@@ -274,8 +274,8 @@ def test_labels_that_are_no_boxes_are_to_be_converted(tmp_path: Path) -> None:
     ):
         BoxFile(tmp_path / "a.xml")
     boxes = BoxFile(convert_labels(tmp_path / "a.xml", tmp_path / "boxes.json", "coco").path)
-    (picture,) = find_inputs([str(tmp_path / "images")]).pictures
-    assert len(boxes.boxes(picture)[0]) == 1
+    (file,) = find_inputs([str(tmp_path / "images")]).images
+    assert len(boxes.boxes(file)[0]) == 1
 
 
 # Files that a run writes and reads again

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_builders import encoded, picture, whole_person, write_tar
+from data_builders import encoded, make_image, whole_person, write_tar
 from leanpose.data.images import read_image
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.ubody import video_of
@@ -28,7 +28,7 @@ def write_ubody(root: Path, frames: int = 4, slash: str = "/") -> Path:
             folder.mkdir(parents=True)
             for frame in range(1, frames + 1):
                 number = len(images)
-                (folder / f"{frame:06d}.png").write_bytes(encoded(picture(number), ".png"))
+                (folder / f"{frame:06d}.png").write_bytes(encoded(make_image(number), ".png"))
                 name = f"{slash}{video}/{frame:06d}.png"
                 images.append({"id": number, "file_name": name, "width": 160, "height": 120})
                 people.append(whole_person(number, number, valid_label=2, person_id=0))

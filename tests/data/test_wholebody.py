@@ -149,7 +149,7 @@ def test_synthetic_people_have_all_their_parts(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "drawn" / "annotations.json").read_text())
     assert content["categories"][0]["keypoints"] == list(COCO17.keypoints)
     assert {"foot_kpts", "face_valid", "lefthand_box"} <= set(content["annotations"][0])
-    # Boxes and areas serve OKS; the same pictures serve a body model too.
+    # Boxes and areas serve OKS; the same images serve a body model too.
     assert all(p.area > 0 for p in read.people)
     body = read_people(drawn, COCO17, tmp_path, training=True)
     np.testing.assert_array_equal(body.people[0].keypoints, read.people[0].keypoints[:17])

@@ -12,7 +12,7 @@ import pytest
 from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
-from data_builders import STANDING, edit, encoded, person, picture, write_coco, write_lsp, write_tar
+from data_builders import STANDING, edit, encoded, make_image, person, write_coco, write_lsp, write_tar
 from leanpose.data.sets import split_of
 from leanpose.data_checks import check_data, draw_contact_sheet
 from leanpose.data_checks.people import swapped_pairs
@@ -82,7 +82,7 @@ def test_images(tmp_path: Path) -> None:
     (images / "0001.jpg").unlink()
     (images / "0002.jpg").write_bytes(b"")
     (images / "0003.jpg").write_bytes((images / "0003.jpg").read_bytes()[:700])
-    (images / "0004.jpg").write_bytes(encoded(picture(4, 60, 80)))
+    (images / "0004.jpg").write_bytes(encoded(make_image(4, 60, 80)))
     (images / "0006.jpg").write_bytes((images / "0005.jpg").read_bytes())
     assert kinds(path) == {
         "image missing": 1, "image broken": 2, "image size": 1, "image twice": 1, "keypoint outside": 1,
@@ -98,7 +98,7 @@ def test_images_are_found_in_folders_and_archives(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "set" / "labels", moved):
         assert check_data([path]).sets[0].source == tmp_path / "set" / "photos"
     members = {p.name: p.read_bytes() for p in (tmp_path / "set" / "photos").iterdir()}
-    archive = write_tar(tmp_path / "pictures.tar", members)
+    archive = write_tar(tmp_path / "images.tar", members)
     for photo in (tmp_path / "set" / "photos").iterdir():
         photo.unlink()
     assert check_data([tmp_path]).sets[0].source == archive
@@ -112,7 +112,7 @@ def test_the_same_image_in_two_splits(tmp_path: Path) -> None:
     val = write_coco(tmp_path / "b", 4, first_seed=50).rename(tmp_path / "b" / "people_val.json")
     assert kinds(train, val) == {"few people": 1}
     (tmp_path / "b" / "images" / "0001.jpg").write_bytes((tmp_path / "a" / "images" / "0002.jpg").read_bytes())
-    again = encoded(picture(3, 60, 80), quality=60)  # scaled and saved again
+    again = encoded(make_image(3, 60, 80), quality=60)  # scaled and saved again
     (tmp_path / "b" / "images" / "0002.jpg").write_bytes(again)
     report = check_data([train, val])
     leaks = [finding.text for finding in report.findings if finding.kind == "split leak"]

@@ -28,10 +28,10 @@ def tiny_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_model(create_model("tokenpose_s_v1", **TINY_MODEL), teacher, training_data=[], licence="none", metrics={})
     recipe = yaml.safe_load(demo.RECIPE.read_text())
     recipe |= {"model": "tokenpose_s_v1", "model_options": dict(TINY_MODEL), "init_from": None, "codec": {}}
-    recipe["rows"]["taught"]["distillation.teacher"] = str(teacher)
+    recipe["rows"]["distilled"]["distillation.teacher"] = str(teacher)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     monkeypatch.setattr(demo, "RECIPE", tmp_path / "recipe.yaml")
-    monkeypatch.setattr("leanpose.report.measure.DRAWS", 4)
+    monkeypatch.setattr("leanpose.report.evaluation.DRAWS", 4)
     return tmp_path / "out"
 
 
@@ -54,7 +54,7 @@ def test_the_demo_looks_trains_measures_and_reports(
     first, second, *_ = result.summary
     assert "86 unseen people in 20 photos" in first
     assert "from the labels alone" in first
-    assert any(verdict in first for verdict in ("taught wins", "did harm", "no gain shown"))
+    assert any(verdict in first for verdict in ("distilled wins", "did harm", "no gain shown"))
     assert "Both took 20 steps from the same start" in second
 
     page = result.report.read_text()
@@ -62,7 +62,7 @@ def test_the_demo_looks_trains_measures_and_reports(
         page.count("data:image/jpeg;base64,") == 6
     )  # the students' photos, the photo, three of the demo's, the portrait
     assert all(
-        word in page for word in ("plain", "taught", "mine.png", "staticflickr.com", "CC BY 4.0", *result.summary)
+        word in page for word in ("baseline", "distilled", "mine.png", "staticflickr.com", "CC BY 4.0", *result.summary)
     )
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "https://matplotlib.org", ""
@@ -76,32 +76,32 @@ def test_the_demo_looks_trains_measures_and_reports(
     with pytest.raises(KeyboardInterrupt):
         demo.run_demo(tiny_demo, None, minutes=0.01)
     photos = [path.name for path in (tiny_demo / "photos").iterdir()]
-    assert (photos, (tiny_demo / "plain").exists()) == (["astronaut.png"], False), "an earlier demo is replaced"
+    assert (photos, (tiny_demo / "baseline").exists()) == (["astronaut.png"], False), "an earlier demo is replaced"
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "plain").mkdir()
-    (tmp_path / "plain" / "state.pt").write_bytes(b"a run")
+    (tmp_path / "baseline").mkdir()
+    (tmp_path / "baseline" / "state.pt").write_bytes(b"a run")
     with pytest.raises(LeanposeError, match="no earlier demo"):
         demo.run_demo(tmp_path, None, minutes=0.01)
-    assert (tmp_path / "plain" / "state.pt").read_bytes() == b"a run"
+    assert (tmp_path / "baseline" / "state.pt").read_bytes() == b"a run"
 
 
 def test_a_photo_that_cannot_be_read_stops_the_demo_at_once(tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(LeanposeError, match=r"broken\.jpg"):
         demo.run_demo(tmp_path / "out", tmp_path / "broken.jpg", minutes=0.01)
     assert not (tmp_path / "out").exists()
 
 
 def test_both_students_differ_in_nothing_but_the_teacher() -> None:
-    plain, taught = (load_recipe(demo.RECIPE, [f"row={name}"]) for name in (demo.PLAIN, demo.TAUGHT))
-    assert taught.distillation.model_dump()["teacher"] == DEFAULT_MODEL
+    baseline, distilled = (load_recipe(demo.RECIPE, [f"row={name}"]) for name in (demo.BASELINE, demo.DISTILLED))
+    assert distilled.distillation.model_dump()["teacher"] == DEFAULT_MODEL
 
     def rest(recipe: Recipe) -> dict[str, object]:
         return recipe.model_dump(exclude={"distillation"})
 
-    assert rest(plain) == rest(taught)
+    assert rest(baseline) == rest(distilled)
 
 
 def test_every_photo_that_is_shipped_may_be() -> None:

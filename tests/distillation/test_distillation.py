@@ -24,17 +24,17 @@ from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.images import read_image
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.distillation import DistillationPlan, plan_distillation, run_distillation, unlabelled
+from leanpose.distillation.evaluation import Gain, gain_of, keypoint_gains
 from leanpose.distillation.leaks import check_leaks
-from leanpose.distillation.measure import Gain, gain_of, keypoint_gains
-from leanpose.distillation.plan import PLAIN, TAUGHT, epochs_for
+from leanpose.distillation.plan import BASELINE, DISTILLED, epochs_for
 from leanpose.distillation.run import explain, train_run
-from leanpose.distillation.unlabelled import TeacherLabels, label_pictures, read_labels, with_unlabelled
+from leanpose.distillation.unlabelled import TeacherLabels, label_images, read_labels, with_unlabelled
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.inference.folders import Outcome
 from leanpose.models.registry import create_model
 from leanpose.report.costs import ModelCost
-from leanpose.report.measure import Figure, Measured, Measurement, keypoint_hits
+from leanpose.report.evaluation import BootstrappedMetric, EvaluatedModel, ModelComparison, keypoint_hits
 from leanpose.skeleton import COCO17
 from leanpose.training.build import build_model, load_teacher, read_training_people
 from leanpose.training.loop import RunSummary
@@ -72,7 +72,7 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals of a report need no precision here."""
-    monkeypatch.setattr("leanpose.report.measure.DRAWS", 10)
+    monkeypatch.setattr("leanpose.report.evaluation.DRAWS", 10)
 
 
 @pytest.fixture
@@ -92,19 +92,19 @@ def plan(teacher: str, data: Path, *settings: str, **options: Any) -> Distillati
 
 def test_what_is_not_said_is_chosen_and_told(teacher: str, data: Path, tmp_path: Path) -> None:
     made = plan(teacher, data)
-    plain, taught = made.recipe(PLAIN, 3, tmp_path), made.recipe(TAUGHT, 3, tmp_path)
-    assert (plain.distillation.method, taught.distillation.method) == ("none", "auto")
+    baseline, distilled = made.recipe(BASELINE, 3, tmp_path), made.recipe(DISTILLED, 3, tmp_path)
+    assert (baseline.distillation.method, distilled.distillation.method) == ("none", "auto")
     same = {"distillation", "data"}
-    assert plain.model_dump(exclude=same) == taught.model_dump(exclude=same)
-    assert (plain.seed, plain.skeleton, plain.batch_size, plain.optimizer.name) == (3, "coco17", 4, "adamw")
+    assert baseline.model_dump(exclude=same) == distilled.model_dump(exclude=same)
+    assert (baseline.seed, baseline.skeleton, baseline.batch_size, baseline.optimizer.name) == (3, "coco17", 4, "adamw")
     told = " ".join(made.sentences)
     for words in ("a fresh tokenpose_s_v1", "Trained on train.json, measured on val.json", "12 people to train on"):
         assert words in told
     # What the user says counts, for both students or for the method.
     changed = plan(teacher, data, "optimizer.lr=0.5", "distillation.teacher_weight=7")
-    assert changed.recipe(PLAIN, 0, tmp_path).optimizer.lr == 0.5
-    assert changed.recipe(TAUGHT, 0, tmp_path).model_dump()["distillation"]["teacher_weight"] == 7
-    assert changed.recipe(TAUGHT, 0, tmp_path).model_dump()["distillation"]["teacher"] == teacher
+    assert changed.recipe(BASELINE, 0, tmp_path).optimizer.lr == 0.5
+    assert changed.recipe(DISTILLED, 0, tmp_path).model_dump()["distillation"]["teacher_weight"] == 7
+    assert changed.recipe(DISTILLED, 0, tmp_path).model_dump()["distillation"]["teacher"] == teacher
     sentences = explain(made, tmp_path)
     assert sentences[0].startswith("pose: weight 1")
     assert "both predict heatmaps" in sentences[1]
@@ -116,7 +116,7 @@ def test_a_student_that_starts_from_a_file_keeps_its_form(teacher: str, data: Pa
     codec: Any = model.codec
     model.codec = replace(codec, padding=1.1, calibration=ScoreCalibration(1.5, (0.5,) * 17))
     save_model(model, student, training_data=[], licence="Apache-2.0", metrics={})
-    recipe = plan_distillation(teacher, student, data).recipe(PLAIN, 0, tmp_path)
+    recipe = plan_distillation(teacher, student, data).recipe(BASELINE, 0, tmp_path)
     assert (recipe.model, recipe.init_from, recipe.strict) == ("tokenpose_s_v1", student, False)
     assert recipe.model_options["embed_dim"] == 16
     assert build_model(recipe).codec == model.codec
@@ -125,22 +125,22 @@ def test_a_student_that_starts_from_a_file_keeps_its_form(teacher: str, data: Pa
 
 
 def test_a_recipe_says_all(teacher: str, data: Path, tmp_path: Path) -> None:
-    recipe = plan(teacher, data, "schedule.epochs=2").recipe(PLAIN, 0, tmp_path)
+    recipe = plan(teacher, data, "schedule.epochs=2").recipe(BASELINE, 0, tmp_path)
     (tmp_path / "student.yaml").write_text(recipe.to_yaml())
-    again = plan_distillation(teacher, str(tmp_path / "student.yaml")).recipe(PLAIN, 0, tmp_path)
+    again = plan_distillation(teacher, str(tmp_path / "student.yaml")).recipe(BASELINE, 0, tmp_path)
     assert again == recipe
     (tmp_path / "own.yaml").write_text(
-        plan(teacher, data, "distillation.method=fpd").recipe(TAUGHT, 0, tmp_path).to_yaml()
+        plan(teacher, data, "distillation.method=fpd").recipe(DISTILLED, 0, tmp_path).to_yaml()
     )
     told = plan_distillation(teacher, str(tmp_path / "own.yaml")).sentences
     assert "The recipe's own distillation (fpd) is left out; distillation.method=fpd keeps the method." in told
     # Its data serve another student too.
     other = plan_distillation(teacher, "tokenpose_s_v1", tmp_path / "student.yaml", SETTINGS)
-    assert other.recipe(PLAIN, 0, tmp_path).data.train == recipe.data.train
+    assert other.recipe(BASELINE, 0, tmp_path).data.train == recipe.data.train
 
 
 def test_one_file_is_split(teacher: str, data: Path, tmp_path: Path) -> None:
-    recipe = plan(teacher, data / "train.json").recipe(PLAIN, 0, tmp_path)
+    recipe = plan(teacher, data / "train.json").recipe(BASELINE, 0, tmp_path)
     assert recipe.data.val is not None
     assert (recipe.data.train[0].split, recipe.data.val.split) == ("train", "val")
 
@@ -192,25 +192,25 @@ def test_a_comparison_from_start_to_report(
     said: list[str] = []
     made, out = plan(teacher, data, seeds=2), tmp_path / "out"
     out.mkdir()
-    (out / "unlabelled-0.json").write_text("{}")  # the teacher's labels of pictures come first
+    (out / "unlabelled-0.json").write_text("{}")  # the teacher's labels of images come first
     with pytest.raises(LeanposeError, match="The teacher is not better than the student at its start"):
         run_distillation(made, out, budget="1epochs", say=said.append)
     result = run_distillation(made, out, budget="1epochs", force=True, say=said.append)
     assert any("Only 6 people to measure on" in sentence for sentence in said)
     figures = json.loads((out / "report.json").read_text())
     assert result.summary[0] == figures["verdict"]
-    assert figures["runs"].keys() == {"plain-0", "plain-1", "taught-0", "taught-1"}
+    assert figures["runs"].keys() == {"baseline-0", "baseline-1", "distilled-0", "distilled-1"}
     assert result.gain is not None
     assert len(result.gain.by_seed) == 2
     assert figures["gain"]["mean"] == pytest.approx(
-        sum(figures["runs"][f"taught-{s}"]["AP"] - figures["runs"][f"plain-{s}"]["AP"] for s in (0, 1)) / 2
+        sum(figures["runs"][f"distilled-{s}"]["AP"] - figures["runs"][f"baseline-{s}"]["AP"] for s in (0, 1)) / 2
     )
     page = result.report.read_text()
     assert f'<p class="verdict">{figures["verdict"]}</p>' in page
     for words in ("Cost and accuracy", "PCK@0.2", "ms onnxruntime", "AP by seed", "Within OKS 0.5", "left wrist",
                   "expected calibration error", "Labels of each keypoint", "Apache-2.0"):  # fmt: skip
         assert words in page
-    for name in ("plain-0", "taught-1"):
+    for name in ("baseline-0", "distilled-1"):
         one = figures["runs"][name]
         low, high = one["interval of PCK@0.2"]
         assert low <= one["PCK@0.2"] <= high
@@ -222,24 +222,26 @@ def test_a_comparison_from_start_to_report(
         assert cost["parameters"] > 1000
         assert cost["milliseconds"]["torch"] > 0
         assert cost["milliseconds"].keys() | cost["reasons"].keys() >= {"torch", "onnxruntime", "openvino"}
-    assert figures["runs"]["plain-0"]["cost"] == figures["runs"]["taught-1"]["cost"], "alike students cost the same"
+    assert figures["runs"]["baseline-0"]["cost"] == figures["runs"]["distilled-1"]["cost"], (
+        "alike students cost the same"
+    )
     train, val = figures["data"]
-    assert (train["people"], train["pictures"], train["labels"]["nose"], train["use"]) == (12, 12, 12, "trains")
+    assert (train["people"], train["images"], train["labels"]["nose"], train["use"]) == (12, 12, 12, "trains")
     assert (val["people"], val["use"]) == (6, "measures")
     assert figures["terms"]["teacher"]["licence"] == "Apache-2.0"
-    assert figures["terms"]["taught-0"]["licence"] == "unspecified; teacher teacher.safetensors: Apache-2.0"
-    assert figures["terms"]["plain-0"]["licence"] == "unspecified"
-    assert figures["curves"]["taught-0"]["val"][-1]["epoch"] == 1
-    assert figures["settings"]["taught-1"]["seed"] == 1
+    assert figures["terms"]["distilled-0"]["licence"] == "unspecified; teacher teacher.safetensors: Apache-2.0"
+    assert figures["terms"]["baseline-0"]["licence"] == "unspecified"
+    assert figures["curves"]["distilled-0"]["val"][-1]["epoch"] == 1
+    assert figures["settings"]["distilled-1"]["seed"] == 1
     # The same again trains nothing; a file that is gone is made again.
     before = {name: (out / name / "last.safetensors").stat().st_mtime_ns for name in figures["runs"]}
-    shutil.rmtree(out / "taught-1")
+    shutil.rmtree(out / "distilled-1")
     without_costs()
     again = run_distillation(made, out, budget="1epochs", force=True, say=said.append)
     after = {name: (out / name / "last.safetensors").stat().st_mtime_ns for name in figures["runs"]}
-    assert {name for name in before if before[name] != after[name]} == {"taught-1"}
+    assert {name for name in before if before[name] != after[name]} == {"distilled-1"}
     assert again.gain == result.gain, "the run that was made again ends alike"
-    assert yaml.safe_load((out / "recipe.yaml").read_text())["rows"].keys() == {"plain", "taught"}
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["rows"].keys() == {"baseline", "distilled"}
     with pytest.raises(LeanposeError, match="holds another distillation"):
         run_distillation(plan(teacher, data, "optimizer.lr=0.5", seeds=2), out, budget="1epochs", force=True)
     with pytest.raises(LeanposeError, match="is not empty and holds no distillation"):
@@ -256,7 +258,7 @@ def test_without_a_baseline_there_is_no_verdict(
     assert result.gain is None
     figures = json.loads((tmp_path / "out" / "report.json").read_text())
     assert (figures["verdict"], figures["gain"], figures["keypoints"]) == ("", None, {})
-    assert figures["runs"].keys() == {"taught-0"}
+    assert figures["runs"].keys() == {"distilled-0"}
     page = result.report.read_text()
     assert 'class="verdict"' not in page
     assert "differ most" not in page
@@ -273,36 +275,36 @@ def test_a_method_of_stages_goes_on_where_it_was_stopped(
 
     monkeypatch.setattr("leanpose.distillation.run.train", train)
     made = plan(teacher, data, "distillation.method=dwpose").with_epochs(1)
-    assert made.recipe(TAUGHT, 0, tmp_path).distillation.stages("stage1")
-    train_run(made, TAUGHT, 0, tmp_path, "cpu", lambda _: None)
-    (tmp_path / "taught-0" / "stage1").mkdir(parents=True)
-    (tmp_path / "taught-0" / "stage1" / "state.pt").touch()
-    train_run(made, TAUGHT, 0, tmp_path, "cpu", lambda _: None)
-    assert calls == [(tmp_path / "taught-0", False), (tmp_path / "taught-0", True)]
+    assert made.recipe(DISTILLED, 0, tmp_path).distillation.stages("stage1")
+    train_run(made, DISTILLED, 0, tmp_path, "cpu", lambda _: None)
+    (tmp_path / "distilled-0" / "stage1").mkdir(parents=True)
+    (tmp_path / "distilled-0" / "stage1" / "state.pt").touch()
+    train_run(made, DISTILLED, 0, tmp_path, "cpu", lambda _: None)
+    assert calls == [(tmp_path / "distilled-0", False), (tmp_path / "distilled-0", True)]
 
 
 def test_a_run_that_goes_on_keeps_what_its_card_says(
     teacher: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, train = plan(teacher, data).with_epochs(1), Mock()
-    begun = made.recipe(TAUGHT, 0, tmp_path)
+    begun = made.recipe(DISTILLED, 0, tmp_path)
     begun = begun.model_copy(update={"card": begun.card.model_copy(update={"licence": "the teacher's"})})
-    (tmp_path / "taught-0").mkdir()
-    (tmp_path / "taught-0" / "recipe.yaml").write_text(begun.to_yaml())
-    save_state(tmp_path / "taught-0", {})
+    (tmp_path / "distilled-0").mkdir()
+    (tmp_path / "distilled-0" / "recipe.yaml").write_text(begun.to_yaml())
+    save_state(tmp_path / "distilled-0", {})
     monkeypatch.setattr("leanpose.distillation.run.train", train)
-    train_run(made, TAUGHT, 0, tmp_path, "cpu", lambda _: None)
+    train_run(made, DISTILLED, 0, tmp_path, "cpu", lambda _: None)
     assert train.call_args.args[0] == begun
     assert train.call_args.kwargs["resume"]
 
 
-def test_a_picture_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: Path) -> None:
+def test_a_image_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: Path) -> None:
     shutil.copy(data / "images" / "3.jpg", data / "images" / "15.jpg")
-    with pytest.raises(LeanposeError, match=r"1 of the 6 pictures to measure on are trained on too, such as .*15\.jpg"):
+    with pytest.raises(LeanposeError, match=r"1 of the 6 images to measure on are trained on too, such as .*15\.jpg"):
         run_distillation(plan(teacher, data), tmp_path / "out", budget="1epochs", force=True)
 
 
-def test_a_picture_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: Path) -> None:
+def test_a_image_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: Path) -> None:
     def people(*names: str) -> PoseDataset:
         where = (ImageRef(str(tmp_path / name)) for name in names)
         return PoseDataset("", [PoseAnnotation(i, np.zeros(4), np.zeros((17, 3)), 0, 0, 1.0) for i in where])
@@ -315,7 +317,7 @@ def test_a_picture_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: P
     assert pixels is not None
     cv2.imwrite(str(tmp_path / "small.jpg"), cv2.resize(pixels, None, fx=0.6, fy=0.6), [cv2.IMWRITE_JPEG_QUALITY, 60])
     (sentence,) = check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path)
-    assert re.match(r"1 of the 2 pictures to measure on look like pictures that are trained on", sentence)
+    assert re.match(r"1 of the 2 images to measure on look like images that are trained on", sentence)
     assert f"{tmp_path / 'small.jpg'} like {tmp_path / 'a.jpg'}" in sentence
     (tmp_path / "small.jpg").unlink()
     assert check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path) == [sentence], "what was found is kept"
@@ -323,32 +325,32 @@ def test_a_picture_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: P
     assert check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path) == [], "nothing to compare with"
 
 
-def test_unlabelled_pictures_join_the_taught_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
-    labels = TeacherLabels(data / "train.json", data / "images", people=12, pictures=12, empty=0)
+def test_unlabelled_images_join_the_distilled_student_alone(teacher: str, data: Path, tmp_path: Path) -> None:
+    labels = TeacherLabels(data / "train.json", data / "images", people=12, images=12, empty=0)
     made = plan(teacher, data)
     grown = with_unlabelled(made, labels)
-    assert len(grown.recipe(TAUGHT, 0, tmp_path).data.train) == 2
-    assert grown.recipe(PLAIN, 0, tmp_path).data.train == made.recipe(PLAIN, 0, tmp_path).data.train
+    assert len(grown.recipe(DISTILLED, 0, tmp_path).data.train) == 2
+    assert grown.recipe(BASELINE, 0, tmp_path).data.train == made.recipe(BASELINE, 0, tmp_path).data.train
     planned = grown.with_epochs(10)  # twice the people: half the epochs are as many steps
-    assert planned.recipe(PLAIN, 0, tmp_path).schedule.epochs == 10
-    assert planned.recipe(TAUGHT, 0, tmp_path).schedule.epochs == 5
+    assert planned.recipe(BASELINE, 0, tmp_path).schedule.epochs == 10
+    assert planned.recipe(DISTILLED, 0, tmp_path).schedule.epochs == 5
 
 
-def test_people_whose_labels_are_hidden_join_the_taught_student_alone(
+def test_people_whose_labels_are_hidden_join_the_distilled_student_alone(
     teacher: str, data: Path, tmp_path: Path, without_costs: Callable[[], None]
 ) -> None:
     made = plan(teacher, data, "data.train.0.labelled_people=0.5").with_epochs(10)
     kept = {}
-    for row in (PLAIN, TAUGHT):
+    for row in (BASELINE, DISTILLED):
         recipe = made.recipe(row, 0, tmp_path)
         people = read_training_people(recipe)[0].people
         kept[row] = [bool((person.keypoints[:, 2] > 0).any()) for person in people]
-        assert recipe.schedule.epochs == (10 if row == PLAIN else round(10 * len(kept[PLAIN]) / 12))
-    assert all(kept[PLAIN])
-    assert len(kept[TAUGHT]) == 12
-    assert 0 < sum(kept[TAUGHT]) == len(kept[PLAIN]) < 12
+        assert recipe.schedule.epochs == (10 if row == BASELINE else round(10 * len(kept[BASELINE]) / 12))
+    assert all(kept[BASELINE])
+    assert len(kept[DISTILLED]) == 12
+    assert 0 < sum(kept[DISTILLED]) == len(kept[BASELINE]) < 12
     assert "the people whose labels are hidden" in " ".join(made.sentences)
-    # Their teacher works for them: the taught student trains.
+    # Their teacher works for them: the distilled student trains.
     without_costs()
     result = run_distillation(made.with_epochs(1), tmp_path / "out", budget="1epochs", force=True, say=lambda _: None)
     assert result.report.is_file()
@@ -359,15 +361,15 @@ def test_a_teacher_runs_in_onnx_runtime_where_its_prediction_is_enough(
 ) -> None:
     found = {}
     for settings in ((), ("distillation.feature_loss=l2",), ("distillation.teacher_backend=torch",)):
-        recipe = plan(teacher, data, *settings).recipe(TAUGHT, 0, tmp_path)
+        recipe = plan(teacher, data, *settings).recipe(DISTILLED, 0, tmp_path)
         loaded = load_teacher(recipe)
         assert loaded is not None
         crops = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3), np.uint8))
         found[settings] = loaded, loaded(crops).prediction
     kinds = [type(loaded.model).__name__ for loaded, _ in found.values()]
     assert kinds == ["BackendModel", "TokenPose", "TokenPose"]
-    fast, _, plain = (prediction for _, prediction in found.values())
-    torch.testing.assert_close(fast.heatmaps, plain.heatmaps, atol=1e-5, rtol=1e-4)  # pyright: ignore
+    fast, _, eager = (prediction for _, prediction in found.values())
+    torch.testing.assert_close(fast.heatmaps, eager.heatmaps, atol=1e-5, rtol=1e-4)  # pyright: ignore
     identities = {loaded.identity for loaded, _ in found.values()}
     assert len(identities) == 2, "a run that is resumed goes on by the same backend"
 
@@ -376,7 +378,7 @@ def test_a_folder_is_labelled(tmp_path: Path) -> None:
     photos = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
     (tmp_path / "photos").mkdir()
     shutil.copy(photos / "000000247917.jpg", tmp_path / "photos")
-    labels = label_pictures(tmp_path / "photos", "leanpose-body-t", tmp_path / "out" / "labels.json")
+    labels = label_images(tmp_path / "photos", "leanpose-body-t", tmp_path / "out" / "labels.json")
     content = json.loads(labels.file.read_text())
     assert labels.people == len(content["annotations"]) > 1
     person = content["annotations"][0]
@@ -386,28 +388,28 @@ def test_a_folder_is_labelled(tmp_path: Path) -> None:
     assert read_labels(labels.file, tmp_path / "photos") == labels
     (tmp_path / "empty").mkdir()
     with pytest.raises(LeanposeError, match="no image"):
-        label_pictures(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
+        label_images(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
     cv2.imwrite(str(tmp_path / "empty" / "wall.png"), np.full((64, 64, 3), 200, np.uint8))
-    with pytest.raises(LeanposeError, match="finds nobody in the 1 pictures"):
-        label_pictures(tmp_path / "empty", "leanpose-body-t", labels.file)
+    with pytest.raises(LeanposeError, match="finds nobody in the 1 images"):
+        label_images(tmp_path / "empty", "leanpose-body-t", labels.file)
     assert json.loads(labels.file.read_text()) == content, "what was found before stays"
 
 
 def test_a_video_is_labelled_frame_by_frame(tmp_path: Path) -> None:
     photos = Path(__file__).parents[2] / "src/leanpose/demo/files/free_people/images"
-    picture = np.array(read_image(ImageRef(str(photos / "000000247917.jpg"))))[:256, :320]
+    image = np.array(read_image(ImageRef(str(photos / "000000247917.jpg"))))[:256, :320]
     clip = tmp_path / "clip.mp4"
     writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 256))
     for _ in range(12):
-        writer.write(np.ascontiguousarray(picture[..., ::-1]))
+        writer.write(np.ascontiguousarray(image[..., ::-1]))
     writer.release()
-    labels = label_pictures(clip, "leanpose-body-t", tmp_path / "out" / "labels.json")
-    assert sorted(path.name for path in labels.images.iterdir()) == [
+    labels = label_images(clip, "leanpose-body-t", tmp_path / "out" / "labels.json")
+    assert sorted(path.name for path in labels.root.iterdir()) == [
         "clip-000000.jpg", "clip-000005.jpg", "clip-000010.jpg",
     ]  # fmt: skip
-    assert labels.pictures == 3
+    assert labels.images == 3
     assert read_labels(labels.file, clip) == labels
-    source = DatasetConfig(format="coco", images=labels.images, annotations=labels.file)
+    source = DatasetConfig(format="coco", images=labels.root, annotations=labels.file)
     assert len(read_people(source, COCO17, training=True).people) == labels.people >= 3
 
 
@@ -419,7 +421,7 @@ def people_at(points: np.ndarray) -> PoseDataset:
     return PoseDataset("made up", people)
 
 
-def measured(name: str, keypoints: np.ndarray) -> Measured:
+def measured(name: str, keypoints: np.ndarray) -> EvaluatedModel:
     count = len(keypoints)
     poses = PosePredictions(
         image_ids=np.arange(count),
@@ -429,7 +431,7 @@ def measured(name: str, keypoints: np.ndarray) -> Measured:
         box_scores=np.ones(count),
         areas=np.full(count, 5000.0),
     )
-    return Measured(name, poses, Figure(0.0, np.zeros(1)), None, None)
+    return EvaluatedModel(name, poses, BootstrappedMetric(0.0, np.zeros(1)), None, None)
 
 
 def test_hits_and_gains_of_keypoints() -> None:
@@ -439,44 +441,44 @@ def test_hits_and_gains_of_keypoints() -> None:
     people = people_at(labels)
     right, wrong = labels[..., :2].copy(), labels[..., :2].copy()
     wrong[:20, 5] += 60
-    plain, taught = measured("plain", wrong), measured("taught", right)
-    hits = keypoint_hits(plain, people, COCO17)
+    baseline, distilled = measured("baseline", wrong), measured("distilled", right)
+    hits = keypoint_hits(baseline, people, COCO17)
     assert hits[:20, 5].sum() == 0
     assert hits[20:, 5].all()
     assert np.isnan(hits[:, 3]).all()
-    measurement = Measurement({}, people, COCO17, {}, {})
-    gains = keypoint_gains([taught], [plain], measurement)
+    comparison = ModelComparison({}, people, COCO17, {}, {})
+    gains = keypoint_gains([distilled], [baseline], comparison)
     assert "left_ear" not in gains
     labels_of, before, after, (low, high) = gains["left_shoulder"]
     assert (labels_of, before, after) == (40, 50, 100)
     assert 20 < low < 50 < high < 80
     assert gains["nose"] == (40, 100, 100, (0, 0))
     # Seeds that differ widen the interval.
-    wider = keypoint_gains([taught, plain], [plain, plain], measurement)["left_shoulder"].interval
+    wider = keypoint_gains([distilled, baseline], [baseline, baseline], comparison)["left_shoulder"].interval
     assert wider[0] == 0
     assert wider[1] - wider[0] > high - low
 
 
 @pytest.mark.parametrize(
     ("shift", "words"),
-    [(3.0, "taught wins by 3.0 AP"), (-3.0, "taught loses by 3.0 AP"), (0.2, "no gain shown: [+]0.2 AP")],
+    [(3.0, "distilled wins by 3.0 AP"), (-3.0, "distilled loses by 3.0 AP"), (0.2, "no gain shown: [+]0.2 AP")],
 )
-def test_the_verdict_is_as_plain_about_harm(shift: float, words: str) -> None:
+def test_the_verdict_is_as_baseline_about_harm(shift: float, words: str) -> None:
     rng = np.random.default_rng(0)
-    plain = [Figure(20.0, 20 + rng.normal(0, 5, 200)) for _ in range(3)]
-    taught = [Figure(one.value + shift, one.draws + shift + rng.normal(0, 1, 200)) for one in plain]
-    gain = gain_of(taught, plain)
+    baseline = [BootstrappedMetric(20.0, 20 + rng.normal(0, 5, 200)) for _ in range(3)]
+    distilled = [BootstrappedMetric(one.value + shift, one.draws + shift + rng.normal(0, 1, 200)) for one in baseline]
+    gain = gain_of(distilled, baseline)
     assert gain.mean == pytest.approx(shift)
     np.testing.assert_array_less(gain.interval[0], gain.mean)
     assert re.match(words, gain.verdict)
     better = 3 if shift > 0 else 0
     assert f"better with {better} of 3 seeds" in gain.verdict
-    assert "seed" not in gain_of(taught[:1], plain[:1]).verdict
+    assert "seed" not in gain_of(distilled[:1], baseline[:1]).verdict
 
 
 def test_the_verdict_names_the_metric() -> None:
     gain = Gain(1.0, (0.5, 1.5), (1.0,), "PCK@0.2")
-    assert gain.verdict == "taught wins by 1.0 PCK@0.2 (+0.5 to +1.5)"
+    assert gain.verdict == "distilled wins by 1.0 PCK@0.2 (+0.5 to +1.5)"
 
 
 def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
@@ -489,9 +491,9 @@ def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
         labels.write_text("{}")
         return Outcome(done=1, people=1, stopped=True)
 
-    monkeypatch.setattr(unlabelled, "predict_pictures", stopped)
+    monkeypatch.setattr(unlabelled, "predict_images", stopped)
     file = tmp_path / "labels.json"
-    labels = label_pictures(tmp_path / "a.png", "leanpose-body-t", file)
+    labels = label_images(tmp_path / "a.png", "leanpose-body-t", file)
     assert str(labels).endswith("labels.json; stopped before its end")
     result = CliRunner().invoke(app, ["data", "label", str(tmp_path / "a.png"), "--out", str(file)])
     assert result.exit_code == 130

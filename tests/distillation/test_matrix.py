@@ -1,4 +1,4 @@
-"""Every pair of two lists: one plain run for each student, one table, and what is refused before hours are spent."""
+"""Every pair of two lists: one baseline run for each student, one table, and what is refused before hours are spent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def teachers(tmp_path: Path) -> list[str]:
 
 
 def test_every_pair_stands_in_one_table(tmp_path: Path, teachers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leanpose.report.measure.DRAWS", 10)
+    monkeypatch.setattr("leanpose.report.evaluation.DRAWS", 10)
     cost = ModelCost(student := "tokenpose_s_v1", 1_000, 1_000, 1_000, {"torch": 1.0})
     monkeypatch.setattr("leanpose.distillation.report.cost_of", lambda file, **_: cost)  # of each pair, in seconds
     write_tiny_coco(tmp_path / "people", people=20)
@@ -45,14 +45,14 @@ def test_every_pair_stands_in_one_table(tmp_path: Path, teachers: list[str], mon
     cells = json.loads((tmp_path / "out" / "matrix.json").read_text())["cells"]
     for metric in ("AP", "PCK@0.2"):
         measured = [cell[metric] for cell in cells]
-        assert all(one["gain"]["mean"] == pytest.approx(one["taught"] - one["plain"]) for one in measured)
-        assert measured[0]["plain"] == measured[1]["plain"]
-    assert sum("Training plain" in sentence for sentence in said) == 1
-    assert sum("Training taught" in sentence for sentence in said) == 2
+        assert all(one["gain"]["mean"] == pytest.approx(one["distilled"] - one["baseline"]) for one in measured)
+        assert measured[0]["baseline"] == measured[1]["baseline"]
+    assert sum("Training baseline" in sentence for sentence in said) == 1
+    assert sum("Training distilled" in sentence for sentence in said) == 2
     table.unlink()
     run_matrix(dict([*plans.items()][:1]), tmp_path / "out", budget="1epochs", say=said.append)
     assert len(table.read_text().splitlines()) == 7
-    assert sum("Training taught" in sentence for sentence in said) == 2, "what is finished is not trained again"
+    assert sum("Training distilled" in sentence for sentence in said) == 2, "what is finished is not trained again"
     with pytest.raises(
         LeanposeError, match=r"All runs of a matrix take the same steps: give --budget 5epochs, not '30min'"
     ):

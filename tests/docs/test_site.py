@@ -78,7 +78,7 @@ def test_every_command_and_option_is_in_the_reference(pages: dict[str, str]) -> 
         assert f"\n## leanpose {name}\n" in page
     assert "\n## leanpose data check\n" in page
     assert "| `--split` | `all, train or val` | `all` | val: every tenth image, train: the others. |" in page
-    assert "| `--baseline`, `--no-baseline` |  | `True` | Train the plain student too, to measure the gain. |" in page
+    assert "| `--baseline`, `--no-baseline` |  | `True` | Train the baseline too, to measure the gain. |" in page
     assert "| `INPUTS` | `list[text]` | required |" in page
 
 

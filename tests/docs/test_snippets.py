@@ -115,7 +115,7 @@ def line_pattern(line: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, quick_exports: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What a reader would bring: a photo, a folder of photos, a video, labelled pictures, the recipes of a clone."""
+    """What a reader would bring: a photo, a folder of photos, a video, labelled images, the recipes of a clone."""
     from skimage import data
 
     astronaut = Image.fromarray(data.astronaut())

@@ -16,8 +16,8 @@ GREY = np.full((200, 160, 3), 100, np.uint8)
 POINTS = np.array([[[20, 30], [20, 150], [120, 30], [120, 150], [70, 20]]], np.float64)
 
 
-def changed(picture: np.ndarray) -> np.ndarray:
-    return (picture != GREY).any(axis=-1)
+def changed(image: np.ndarray) -> np.ndarray:
+    return (image != GREY).any(axis=-1)
 
 
 def close_to(colour: np.ndarray, expected: tuple[int, int, int]) -> bool:
@@ -25,10 +25,10 @@ def close_to(colour: np.ndarray, expected: tuple[int, int, int]) -> bool:
 
 
 def test_limbs_have_the_colour_of_their_side_in_rgb_order():
-    picture = draw_poses(GREY, POINTS, np.ones((1, 5)), ARM)
-    assert close_to(picture[90, 20], SIDE_COLOURS["left"])
-    assert close_to(picture[90, 120], SIDE_COLOURS["right"])
-    assert close_to(picture[150, 70], SIDE_COLOURS["centre"])
+    image = draw_poses(GREY, POINTS, np.ones((1, 5)), ARM)
+    assert close_to(image[90, 20], SIDE_COLOURS["left"])
+    assert close_to(image[90, 120], SIDE_COLOURS["right"])
+    assert close_to(image[150, 70], SIDE_COLOURS["centre"])
 
 
 def test_the_input_is_left_as_it_was():
@@ -39,10 +39,10 @@ def test_the_input_is_left_as_it_was():
 
 def test_low_scores_are_faint_and_lower_ones_left_out():
     scores = np.array([[1.0, 1.0, 0.2, 0.2, 0.1]])
-    picture = draw_poses(GREY, POINTS, scores, ARM, threshold=0.3)
-    full, faint = (np.abs(picture[90, x].astype(int) - 100).max() for x in (20, 120))
+    image = draw_poses(GREY, POINTS, scores, ARM, keypoint_threshold=0.3)
+    full, faint = (np.abs(image[90, x].astype(int) - 100).max() for x in (20, 120))
     assert 0 < faint < 0.6 * full
-    assert not changed(picture)[10:25, 60:80].any()
+    assert not changed(image)[10:25, 60:80].any()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -58,12 +58,12 @@ def test_points_that_are_not_finite_are_left_out(bad: float):
 def test_points_far_outside_do_not_disturb():
     points = POINTS.copy()
     points[0, 0] = (20, -1e9)
-    picture = draw_poses(GREY, points, np.ones((1, 5)), ARM)
-    assert picture.shape == GREY.shape
-    assert changed(picture)[90, 20]
+    image = draw_poses(GREY, points, np.ones((1, 5)), ARM)
+    assert image.shape == GREY.shape
+    assert changed(image)[90, 20]
 
 
-def test_nobody_gives_the_same_picture():
+def test_nobody_gives_the_same_image():
     assert (draw_poses(GREY, np.zeros((0, 5, 2)), np.zeros((0, 5)), ARM) == GREY).all()
 
 
@@ -71,8 +71,8 @@ def test_larger_people_get_wider_lines():
     def width(scale: float) -> int:
         points = POINTS * scale
         image = np.full((round(200 * scale), round(160 * scale), 3), 100, np.uint8)
-        picture = draw_poses(image, points, np.ones((1, 5)), ARM)
-        return int((picture[round(90 * scale), : round(70 * scale)] != 100).any(axis=-1).sum())
+        drawn = draw_poses(image, points, np.ones((1, 5)), ARM)
+        return int((drawn[round(90 * scale), : round(70 * scale)] != 100).any(axis=-1).sum())
 
     assert width(1) < width(4) < width(10)
 
@@ -122,16 +122,16 @@ def test_arrays_that_do_not_fit_are_refused(image, points, scores, boxes):
         draw_poses(image, points, scores, ARM, boxes=boxes)
 
 
-def test_contact_sheet_lays_out_every_picture():
+def test_contact_sheet_lays_out_every_image():
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
     images = [np.full((40 + 10 * i, 60, 3), colour, np.uint8) for i, colour in enumerate(colours)]
-    sheet = contact_sheet(images, 3, [f"picture {i}" for i in range(5)], cell=(80, 60))
+    sheet = contact_sheet(images, 3, [f"image {i}" for i in range(5)], cell=(80, 60))
     assert sheet.shape[1] == 3 * 66 + 6
     for colour, image in zip(colours, images, strict=True):
         assert (sheet == colour).all(-1).sum() == image.shape[0] * image.shape[1]
 
 
-def test_contact_sheet_shrinks_pictures_into_their_cells():
+def test_contact_sheet_shrinks_images_into_their_cells():
     sheet = contact_sheet([np.full((1000, 500, 3), 255, np.uint8)] * 2, 4, ["", ""], cell=(100, 100))
     assert sheet.shape == (134, 218, 3)
     assert (sheet == 255).all(-1).sum() == 2 * 100 * 50
@@ -153,7 +153,7 @@ def test_contact_sheets_that_cannot_be(images, columns, captions):
         contact_sheet(images, columns, captions, cell=(60, 60))
 
 
-def test_labels_stand_above_their_people_and_inside_the_picture():
+def test_labels_stand_above_their_people_and_inside_the_image():
     two = np.concatenate([POINTS * 0.4 + [0, 90], POINTS * 0.4 + [90, 0]])  # the second at the upper border
     plain = draw_poses(GREY, two, np.ones((2, 5)), ARM)
     labelled = draw_poses(GREY, two, np.ones((2, 5)), ARM, labels=["7", "12"])

@@ -17,8 +17,8 @@ from leanpose.errors import LeanposeError
 from leanpose.evaluation import PosePredictions, average_precision
 from leanpose.skeleton import COCO17
 
-COCO_FIGURES = ["AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"]
-CROWDPOSE_FIGURES = ["AP", "AP .5", "AP .75", "AR", "AR .5", "AR .75", "AP(E)", "AP(M)", "AP(H)"]
+COCO_METRICS = ["AP", "AP .5", "AP .75", "AP (M)", "AP (L)", "AR", "AR .5", "AR .75", "AR (M)", "AR (L)"]
+CROWDPOSE_METRICS = ["AP", "AP .5", "AP .75", "AR", "AR .5", "AR .75", "AP(E)", "AP(M)", "AP(H)"]
 SUPPRESSION = {"oks_nms": "oks", "soft_oks_nms": "soft", "none": None}
 
 
@@ -37,7 +37,7 @@ def test_every_mode_equals_the_toolbox(shared: Path, metric, people: str):
             scoring=options["score_mode"],
             nms=SUPPRESSION[options["nms_mode"]],
             nms_threshold=options.get("nms_thr", 0.9),
-            keypoint_threshold=options.get("keypoint_score_thr", 0.2),
+            keypoint_score_threshold=options.get("keypoint_score_thr", 0.2),
             metric=metric,
         )
         assert list(ours) == list(expected)
@@ -86,7 +86,7 @@ def test_perfect_poses_on_real_crowdpose_labels(shared: Path):
         ]
     )
     figures = average_precision(ground_truth, results, np.full(14, 0.08), nms=None, metric="crowdpose")
-    assert figures == pytest.approx(dict.fromkeys(CROWDPOSE_FIGURES, 1.0))
+    assert figures == pytest.approx(dict.fromkeys(CROWDPOSE_METRICS, 1.0))
 
 
 def random_scene(seed: int, keypoints: int = 17, images: int = 12) -> tuple[dict, PosePredictions]:
@@ -151,7 +151,7 @@ def by_pycocotools(ground_truth: dict, results: PosePredictions, sigmas, scoring
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return dict(zip(COCO_FIGURES, evaluation.stats.tolist(), strict=True))
+    return dict(zip(COCO_METRICS, evaluation.stats.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("scoring", ["bbox_keypoint", "bbox"])  # `bbox`: many equal scores
@@ -162,7 +162,7 @@ def test_equal_to_pycocotools_on_random_people(seed: int, keypoints: int, scorin
     sigmas = COCO17.sigmas if keypoints == 17 else np.linspace(0.03, 0.1, keypoints)
     theirs = by_pycocotools(ground_truth, results, sigmas, scoring)
     ours = average_precision(ground_truth, results, sigmas, scoring=scoring, nms=None)
-    assert list(ours) == COCO_FIGURES
+    assert list(ours) == COCO_METRICS
     for name, value in theirs.items():
         assert ours[name] == pytest.approx(value, abs=1e-9), name
 
@@ -204,7 +204,7 @@ def moved(results: PosePredictions, pixels: float) -> PosePredictions:
 def test_a_person_found_exactly_by_hand():
     figures = average_precision(*one_person(), SIGMAS)
     # 2,500 square pixels are medium, so there is no large person to find.
-    assert figures == {n: -1.0 if "(L)" in n else pytest.approx(1.0) for n in COCO_FIGURES}
+    assert figures == {n: -1.0 if "(L)" in n else pytest.approx(1.0) for n in COCO_METRICS}
 
 
 def test_a_person_found_roughly_by_hand():
@@ -237,7 +237,7 @@ def test_nobody_found_gives_0_and_nobody_labelled_gives_minus_1():
     ground_truth, results = one_person()
     nobody = PosePredictions.empty(2)
     figures = average_precision(ground_truth, nobody, SIGMAS)
-    assert figures == {n: -1.0 if "(L)" in n else 0.0 for n in COCO_FIGURES}
+    assert figures == {n: -1.0 if "(L)" in n else 0.0 for n in COCO_METRICS}
     unlabelled = {**ground_truth, "annotations": []}
     for found in (results, nobody):
         assert set(average_precision(unlabelled, found, SIGMAS).values()) == {-1.0}
@@ -272,7 +272,7 @@ def test_crowdpose_levels_and_areas():
     ground_truth, results = one_person()
     del ground_truth["annotations"][0]["area"]
     figures = average_precision(ground_truth, results, SIGMAS, metric="crowdpose")
-    assert list(figures) == CROWDPOSE_FIGURES
+    assert list(figures) == CROWDPOSE_METRICS
     assert figures["AP"] == pytest.approx(1)
     assert {figures[name] for name in ("AP(E)", "AP(M)", "AP(H)")} == {-1.0}  # the images do not say how crowded
     for index, name in ((0.15, "AP(E)"), (0.2, "AP(M)"), (0.8, "AP(H)")):

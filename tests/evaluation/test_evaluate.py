@@ -42,7 +42,7 @@ def test_labels_measured_against_themselves_are_perfect(people: PoseDataset) -> 
 
 def test_crops_of_broken_pictures_are_left_out(tmp_path: Path) -> None:
     spec = ModelSpec.of(SpotFinder())
-    people = read_people(write_spot_people(tmp_path, pictures=2, people=2), spec.skeleton, training=False).people
+    people = read_people(write_spot_people(tmp_path, count=2, people=2), spec.skeleton, training=False).people
     Path(people[0].image.path).write_bytes(b"no picture")
     assert crops_of(people, spec).shape == (2, 128, 96, 3)
     with pytest.raises(LeanposeError, match="None of the images can be read"):

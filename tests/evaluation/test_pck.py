@@ -143,6 +143,6 @@ def test_figures_of_any_people(count: int, keypoints: int, seed: int):
     assert all(a.mean <= b.mean + 1e-12 for a, b in pairwise(shares))
     assert shares[-1].overall == (1 if visible.any() else 0)
     assert 0 <= auc(predicted, labelled, visible, sizes) <= 1
-    # Everything scales with the picture.
+    # Everything scales with the image.
     grown = pck(3 * predicted, 3 * labelled, visible, 3 * sizes, 0.25)
     np.testing.assert_allclose(grown.per_keypoint, pck(predicted, labelled, visible, sizes, 0.25).per_keypoint)

@@ -131,7 +131,7 @@ def test_the_command_prints_the_papers_table(tmp_path: Path) -> None:
     write_mpii_json(tmp_path, 3)
     save_model(create_model("sdpose_t", skeleton="mpii16", input_size=(64, 48), depth=1), tmp_path / "m.safetensors",
                training_data=[], licence="none", metrics={})  # fmt: skip
-    command = ["eval", str(tmp_path / "m.safetensors"), "--format", "mpii", "--annotations", str(tmp_path / "people.json"),
+    command = ["eval", str(tmp_path / "m.safetensors"), "--data-format", "mpii", "--annotations", str(tmp_path / "people.json"),
                "--images", str(tmp_path / "images"), "--out", str(tmp_path / "out.json"), "--no-flip-test"]  # fmt: skip
     result = CliRunner().invoke(app, command, env={"COLUMNS": "160"})
     assert result.exit_code == 0, result.output

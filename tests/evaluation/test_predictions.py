@@ -64,7 +64,7 @@ def test_person_scores_by_hand():
         people.areas,
     )
     np.testing.assert_allclose(people.person_scores(), [0.5 * 0.5, 0.0])  # nothing of the second is above 0.2
-    np.testing.assert_allclose(people.person_scores(keypoint_threshold=0.1), [0.5 * 0.4, 0.8 * 0.2])
+    np.testing.assert_allclose(people.person_scores(keypoint_score_threshold=0.1), [0.5 * 0.4, 0.8 * 0.2])
     np.testing.assert_allclose(people.person_scores("keypoint"), [0.325, 0.125])
     np.testing.assert_allclose(people.person_scores("bbox"), [0.5, 0.8])
     np.testing.assert_allclose(people.person_scores("bbox_rle"), [0.5 + 0.325 + 0.6, 0.8 + 0.125 + 0.2])
@@ -81,7 +81,7 @@ def test_probabilities_above_two_fifths_count_by_their_squares():
     np.testing.assert_allclose(people.person_scores(), expected)
     np.testing.assert_allclose(people.select([0]).with_keypoints([0, 1]).person_scores(), expected[:1])
     np.testing.assert_allclose(
-        people.person_scores(keypoint_threshold=0.35)[0], people.box_scores[0] * (1.06 + 0.16) / 3
+        people.person_scores(keypoint_score_threshold=0.35)[0], people.box_scores[0] * (1.06 + 0.16) / 3
     )
 
 

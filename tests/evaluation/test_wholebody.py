@@ -52,7 +52,7 @@ def test_every_mode_equals_the_toolbox(shared: Path, tmp_path: Path, people: str
             scoring=options["score_mode"],
             nms=SUPPRESSION[options["nms_mode"]],
             nms_threshold=options.get("nms_thr", 0.9),
-            keypoint_threshold=options.get("keypoint_score_thr", 0.2),
+            keypoint_score_threshold=options.get("keypoint_score_thr", 0.2),
         )
         assert list(ours) == list(OFFICIAL)
         for part, name in OFFICIAL.items():

@@ -1,4 +1,4 @@
-"""All pictures of a model, for every kind of model."""
+"""All images of a model, for every kind of model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from leanpose.choices import Encoding
 from leanpose.codecs.base import Coordinates, Heatmaps, SimCC
-from leanpose.codecs.heatmap import Encoding, HeatmapCodec
+from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.explanation import explain, figures, look_at
 from leanpose.explanation.explain import predicted_maps, weights_by_layer

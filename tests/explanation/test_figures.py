@@ -49,7 +49,7 @@ def test_colour_lies_where_the_attention_is(row: int, column: int):
     cells[0, 0, row, column] = 1e-3
     left = slice(None), slice(0, without.shape[1] * 2 // 5)  # the first tile
     patch = draw_attention(GREY, cells, "Where it looks")
-    block, patch = (np.abs(picture - without)[left].max(axis=2) > 40 for picture in (block, patch))
+    block, patch = (np.abs(image - without)[left].max(axis=2) > 40 for image in (block, patch))
     assert np.abs(centroid(block) - centroid(patch)).max() < 1
     assert patch.sum() == pytest.approx(block.sum(), rel=0.1)
 
@@ -75,12 +75,12 @@ def test_of_many_layers_first_and_last_are_among_the_chosen(depth: int, count: i
 @pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 6, 16, 16), (2, 24, 8, 6)])
 def test_the_grid_has_a_row_of_tiles_for_each_cycle(shape: tuple[int, ...]):
     attention = np.random.default_rng(0).random(shape) / 100
-    picture = draw_attention(CROP, attention, "Where it looks")
-    assert picture.dtype == np.uint8
-    assert picture.shape[0] > 130 * shape[0]
-    assert picture.shape[1] > 130 * min(shape[1], MAX_LAYERS)
+    image = draw_attention(CROP, attention, "Where it looks")
+    assert image.dtype == np.uint8
+    assert image.shape[0] > 130 * shape[0]
+    assert image.shape[1] > 130 * min(shape[1], MAX_LAYERS)
     attention[0, 0, 0, 0] = 0.2
-    assert (draw_attention(CROP, attention, "Where it looks") != picture).any()
+    assert (draw_attention(CROP, attention, "Where it looks") != image).any()
 
 
 def test_no_attention_at_all_can_be_drawn():
@@ -120,9 +120,9 @@ def test_links_join_the_keypoints_that_attend_to_each_other():
     points[0], points[1] = (10, 110), (85, 110)
     below, above = np.zeros((2, 1, 17, 17))
     below[0, 0, 1] = above[0, 2, 3] = 0.5
-    pictures = [draw_links(CROP, points, among, COCO17, "Links").astype(int) for among in (below, above)]
-    rows = np.flatnonzero((np.abs(pictures[0] - pictures[1]).max(axis=2) > 40).any(axis=1))
-    middle = pictures[0].shape[0] / 2
+    images = [draw_links(CROP, points, among, COCO17, "Links").astype(int) for among in (below, above)]
+    rows = np.flatnonzero((np.abs(images[0] - images[1]).max(axis=2) > 40).any(axis=1))
+    middle = images[0].shape[0] / 2
     assert (rows > middle).any()
     assert (rows < middle).any()
     assert not ((rows > 0.35 * 2 * middle) & (rows < 0.6 * 2 * middle)).any()
@@ -151,7 +151,7 @@ def test_a_tile_for_each_keypoint_and_kind(keypoints: int, kinds: int):
     assert (draw_maps(CROP, maps, names, points, "Maps", "") != empty).any()
 
 
-def test_a_point_outside_does_not_widen_the_picture():
+def test_a_point_outside_does_not_widen_the_image():
     maps, names = {"it": (np.zeros((1, 128, 96)), WHOLE)}, ["nose"]
     far, farther = (draw_maps(CROP, maps, names, np.array([[x, -300.0]]), "Maps", "") for x in (500.0, 900.0))
     near = draw_maps(CROP, maps, names, np.array([[40.0, 40.0]]), "Maps", "")
@@ -185,10 +185,10 @@ OUTSIDE = (-50.0, -50.0)
 
 
 def one_dot(x: float, y: float, crop: np.ndarray = GREY) -> np.ndarray:
-    """The picture of one layer with one head, level and point."""
+    """The image of one layer with one head, level and point."""
     samples = np.array([x, y]).reshape(1, 1, 1, 1, 2)
-    picture = draw_sampling(crop, samples, np.ones((1, 1, 1, 1)), FAR, FAR, (8,), "Where it looks").astype(int)
-    return picture[:, : round(0.7 * picture.shape[1])]  # without the legend
+    image = draw_sampling(crop, samples, np.ones((1, 1, 1, 1)), FAR, FAR, (8,), "Where it looks").astype(int)
+    return image[:, : round(0.7 * image.shape[1])]  # without the legend
 
 
 @pytest.mark.parametrize(("x", "y"), [(20, 30), (70, 30), (48, 90)])
@@ -200,7 +200,7 @@ def test_a_dot_lies_on_its_pixel_of_the_crop(x: int, y: int):
     block = np.abs(one_dot(*OUTSIDE, crop=marked) - without).max(axis=2) > 40
     dot = one_dot(x, y)
     coloured = (np.ptp(dot, axis=2) > 80) & (np.abs(dot - without).max(axis=2) > 80)
-    scale = np.ptp(np.nonzero(block)[0]) / 5  # pixels of the picture per pixel of the crop
+    scale = np.ptp(np.nonzero(block)[0]) / 5  # pixels of the image per pixel of the crop
     assert np.abs(centroid(coloured) - centroid(block)).max() < 0.5 * scale
 
 
@@ -222,7 +222,7 @@ def test_the_area_of_a_dot_is_its_share():
 
 def test_a_tile_says_what_lies_outside_and_what_each_level_counts(monkeypatch: pytest.MonkeyPatch):
     said: list[str] = []
-    monkeypatch.setattr(figures, "show_tile", lambda panel, picture, title: said.append(title))
+    monkeypatch.setattr(figures, "show_tile", lambda panel, image, title: said.append(title))
     samples = np.full((2, 2, 3, 1, 2), 40.0)
     samples[1, 0, 2] = 400.0
     weights = np.tile(np.array([0.5, 0.3, 0.2])[:, None], (2, 2, 1, 1))
@@ -236,8 +236,8 @@ def test_a_tile_says_what_lies_outside_and_what_each_level_counts(monkeypatch: p
 
 def test_nothing_but_points_outside_and_many_layers_can_be_drawn():
     samples, ends = np.full((24, 2, 3, 4, 2), 400.0), np.full((24, 2), -80.0)
-    picture = draw_sampling(GREY, samples, np.full((24, 2, 3, 4), 1 / 12), ends, ends, (8, 16, 32), "out")
-    assert picture.shape[0] > 4 * 250
+    image = draw_sampling(GREY, samples, np.full((24, 2, 3, 4), 1 / 12), ends, ends, (8, 16, 32), "out")
+    assert image.shape[0] > 4 * 250
 
 
 def way(depth: int, keypoints: int = 17) -> np.ndarray:
@@ -271,9 +271,9 @@ def test_the_track_runs_where_the_points_go():
     """The first tile differs between two ways where these are: at two heights, and not between them."""
     alone = Skeleton("alone", ("nose",), (), (0.05,))
     up, down = (np.array([[[10.0, y]], [[86.0, y]]]) for y in (20.0, 108.0))
-    pictures = [draw_refinement(GREY, points, alone, "moves").astype(int) for points in (up, down)]
-    height, width = pictures[0].shape[:2]
-    tile = np.abs(pictures[0] - pictures[1]).max(axis=2)[: height // 2, round(0.15 * width) : round(0.25 * width)] > 60
+    images = [draw_refinement(GREY, points, alone, "moves").astype(int) for points in (up, down)]
+    height, width = images[0].shape[:2]
+    tile = np.abs(images[0] - images[1]).max(axis=2)[: height // 2, round(0.15 * width) : round(0.25 * width)] > 60
     rows = np.flatnonzero(tile.any(axis=1))
     assert len(rows) > 2
     assert np.diff(rows).max() > 0.9 * (rows[-1] - rows[0])

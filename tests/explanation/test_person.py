@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from leanpose.codecs.heatmap import Encoding, HeatmapCodec
+from leanpose.choices import Encoding
+from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.explanation.person import check_box, choose_box, look_at
 from leanpose.geometry import apply_affine, bbox_to_center_scale, warp_matrix
@@ -66,7 +67,7 @@ def test_the_shown_crop_is_the_models_in_more_pixels():
     view = look_at(PHOTO, np.array(LARGE), model)
     assert view.images.shape == (1, 3, 64, 48)
     assert view.shown.shape == (384, 288, 3)
-    fine = model.normalise(torch.from_numpy(view.shown[None])).numpy()[0]
+    fine = model.normalize(torch.from_numpy(view.shown[None])).numpy()[0]
     seen = view.images.numpy()[0]
     assert np.corrcoef(fine[:, ::6, ::6].ravel(), seen.ravel())[0, 1] > 0.99
 

@@ -42,7 +42,7 @@ def test_its_decoding_exports_and_agrees(name: str, tmp_path: Path) -> None:
     assert report.agreement.tail is None or report.agreement.tail < 0.05
 
 
-@pytest.mark.parametrize(("encoder_layers", "decoder_layers"), [(1, 1), (0, 2)])
+@pytest.mark.parametrize(("encoder_layers", "decoder_layers"), [pytest.param(1, 1, marks=pytest.mark.slow), (0, 2)])
 def test_a_decoder_of_few_layers_exports_with_its_decoding(
     encoder_layers: int, decoder_layers: int, tmp_path: Path
 ) -> None:

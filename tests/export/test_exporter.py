@@ -102,7 +102,7 @@ def test_an_onnx_file_needs_no_leanpose(crops: np.ndarray, tmp_path: Path) -> No
     assert card["codec"]["name"] == "heatmap"
     assert card["licence"] == "not stated"
     assert card["export"] == {"preprocessing": True, "decoding": True, "precision": "fp32"}
-    prediction = model(model.normalise(torch.from_numpy(crops))).prediction
+    prediction = model(model.normalize(torch.from_numpy(crops))).prediction
     wanted, wanted_scores = model.codec.decode(prediction)
     for batch in (1, 3, 4):
         points, scores = session.run(["keypoints", "scores"], {"images": crops[:batch]})
@@ -216,12 +216,12 @@ def test_crops_to_check_on(tmp_path: Path) -> None:
     spec = ModelSpec.of(PureSpotFinder())
     crops = check_crops(spec)
     assert crops.shape == (8, 128, 96, 3)
-    assert all(crop.std() > 10 for crop in crops)  # pictures, not black
+    assert all(crop.std() > 10 for crop in crops)  # images, not black
     from PIL import Image
 
     for name in ("a", "b"):
         Image.fromarray(crops[0]).save(tmp_path / f"{name}.png")
-    (tmp_path / "c.png").write_bytes(b"no picture")
+    (tmp_path / "c.png").write_bytes(b"no image")
     assert check_crops(spec, [str(tmp_path)]).shape == (2, 128, 96, 3)
     with pytest.raises(LeanposeError, match=r"c\.png"):
         check_crops(spec, [str(tmp_path / "c.png")])

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from data_builders import encoded, person, picture, whole_person, write_coco, write_mpii_json
+from data_builders import encoded, make_image, person, whole_person, write_coco, write_mpii_json
 
 
 def coco(folder: Path) -> Path:
@@ -26,7 +26,7 @@ def wholebody(folder: Path) -> Path:
 
 def _image(folder: Path, name: str = "a.jpg") -> None:
     (folder / "images").mkdir(exist_ok=True)
-    (folder / "images" / name).write_bytes(encoded(picture(1)))
+    (folder / "images" / name).write_bytes(encoded(make_image(1)))
 
 
 _NAMES = ("nose", "left_eye", "right_eye", "left_hip")
@@ -116,7 +116,7 @@ def yolo(folder: Path) -> Path:
     """A folder with its `data.yaml`."""
     (folder / "images" / "train").mkdir(parents=True)
     (folder / "labels" / "train").mkdir(parents=True)
-    (folder / "images" / "train" / "a.jpg").write_bytes(encoded(picture(1)))
+    (folder / "images" / "train" / "a.jpg").write_bytes(encoded(make_image(1)))
     (folder / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.4 0.6 0.4 0.4 2 0.5 0.5 2 0.6 0.6 1 0.45 0.7 0\n")
     content = {
         "path": ".", "train": "images/train", "val": ["images/train"], "names": {0: "person"}, "kpt_shape": [4, 3],

@@ -348,19 +348,19 @@ def _read_tar(path: Path) -> None:
         read_image(one.image)
 
 
-def _picture(suffix: str, **settings: Any) -> Callable[[Path], Path]:
+def _image(suffix: str, **settings: Any) -> Callable[[Path], Path]:
     def seed(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"picture{suffix}"
+        path = folder / f"image{suffix}"
         pixels = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) * 85
-        picture = Image.fromarray(pixels if suffix == ".tiff" else (pixels >> 8).astype(np.uint8))
-        picture.save(path, **settings)
+        image = Image.fromarray(pixels if suffix == ".tiff" else (pixels >> 8).astype(np.uint8))
+        image.save(path, **settings)
         return path
 
     return seed
 
 
-def _read_picture(path: Path) -> None:
+def _read_image(path: Path) -> None:
     pixels = read_image(path)
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
@@ -457,11 +457,11 @@ TARGETS: dict[str, Target] = {
     "detector onnx": Target(_detector, mutators.change_onnx, _detect, 100),
     "openvino": Target(_openvino, mutators.change_xml, _run_pose, 0, 0.1),
     "convert onnx": Target(_convolution, mutators.change_onnx, _read_convolution, 60),
-    "jpeg": Target(_picture(".jpg"), mutators.change_bytes, _read_picture, 60),
-    "png": Target(_picture(".png"), mutators.change_bytes, _read_picture, 60),
-    "webp": Target(_picture(".webp"), mutators.change_bytes, _read_picture, 60),
-    "gif": Target(_picture(".gif"), mutators.change_bytes, _read_picture, 60),
-    "tiff": Target(_picture(".tiff", compression="tiff_deflate"), mutators.change_bytes, _read_picture, 100),
+    "jpeg": Target(_image(".jpg"), mutators.change_bytes, _read_image, 60),
+    "png": Target(_image(".png"), mutators.change_bytes, _read_image, 60),
+    "webp": Target(_image(".webp"), mutators.change_bytes, _read_image, 60),
+    "gif": Target(_image(".gif"), mutators.change_bytes, _read_image, 60),
+    "tiff": Target(_image(".tiff", compression="tiff_deflate"), mutators.change_bytes, _read_image, 100),
     "mat": Target(_mat, mutators.change_bytes, _read_mat, 60),
     "mp4": Target(_clip, mutators.change_mp4, _watch, 100),
     "val.csv": Target(_run, mutators.change_csv, _report, 30, 0.3),

@@ -212,7 +212,7 @@ def test_codecs_give_the_same_points(encoding: Any, decoding: Any) -> None:
 
 def test_evaluation_agrees_with_the_cpu(people: Any) -> None:
     here, there = (
-        evaluate(load_model("leanpose-body-s").to(device).eval(), people, batch_size=32, workers=0).metrics["AP"]
+        evaluate(load_model("leanpose-body-s").to(device).eval(), people, batch_size=32, num_workers=0).metrics["AP"]
         for device in ("cpu", DEVICE)
     )
     assert there == pytest.approx(here, abs=0.005)
@@ -245,7 +245,9 @@ def test_people_are_evaluated_in_number(tmp_path: Path) -> None:
     path = Path(__file__).parents[2] / "benchmarks" / "gpu" / "measure.py"
     measure = runpy.run_path(str(path))
     results = measure["Results"]("here", "none")
-    measure["measure_evaluation"](results, "leanpose-body-s", torch.device(DEVICE), count=24, batch_size=16, workers=0)
+    measure["measure_evaluation"](
+        results, "leanpose-body-s", torch.device(DEVICE), count=24, batch_size=16, num_workers=0
+    )
     (_, _, people, _, _, ap), half = results.evaluation
     assert people == half[2] == 24
     assert half[5] == pytest.approx(ap, abs=0.02)
@@ -268,14 +270,14 @@ def test_inference_agrees_with_the_cpu(backend: str, people: Any) -> None:
         for device, how in (("cpu", "torch"), (DEVICE, backend))
     )
     np.testing.assert_allclose(there.keypoints, here.keypoints, atol=0.5)
-    np.testing.assert_allclose(there.scores, here.scores, atol=0.02)
+    np.testing.assert_allclose(there.keypoint_scores, here.keypoint_scores, atol=0.02)
 
 
 def test_half_precision_finds_the_same_people(people: Any) -> None:
     model = load_model("leanpose-body-s").to(DEVICE).eval()
     crops = torch.randint(0, 255, (4, *model.input_size, 3), dtype=torch.uint8, device=DEVICE)
     with torch.no_grad():
-        full = model(model.normalise(crops)).prediction.heatmaps
+        full = model(model.normalize(crops)).prediction.heatmaps
         with torch.autocast(DEVICE, torch.bfloat16):
-            half = model(model.normalise(crops)).prediction.heatmaps
+            half = model(model.normalize(crops)).prediction.heatmaps
     assert (full - half.float()).abs().max() < 0.05

@@ -13,50 +13,50 @@ import torch
 
 from leanpose.codecs.base import Heatmaps
 from leanpose.inference import choice
-from leanpose.inference.choice import Candidate, Measurement, benchmark_backends, fastest, remember, remembered
+from leanpose.inference.choice import BackendBenchmark, BackendSetup, benchmark_backends, fastest, remember, remembered
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.base import PoseOutput
 from spots import PureSpotFinder, SpotFinder, scene
 
 CPU = torch.device("cpu")
-TORCH, ORT = Candidate("torch", "fp32"), Candidate("onnxruntime", "fp32")
+TORCH, ORT = BackendSetup("torch", "fp32"), BackendSetup("onnxruntime", "fp32")
 
 
 def test_every_run_time_is_measured() -> None:
-    results = benchmark_backends(PureSpotFinder(), CPU, batches=(1, 3), seconds=0.1)
-    usable = {r.candidate for r in results if r.reason is None}
-    assert {TORCH, ORT, Candidate("openvino", "fp32")} <= usable
+    results = benchmark_backends(PureSpotFinder(), CPU, batches=(1, 3), time_budget=0.1)
+    usable = {r.setup for r in results if r.reason is None}
+    assert {TORCH, ORT, BackendSetup("openvino", "fp32")} <= usable
     for result in results:
         assert (set(result.milliseconds) == {1, 3}) == (result.reason is None)
-    assert results[0].candidate == TORCH
-    ours = next(r for r in results if r.candidate == ORT).agreement
+    assert results[0].setup == TORCH
+    ours = next(r for r in results if r.setup == ORT).agreement
     assert ours is not None
     assert ours.tail is not None
     assert ours.tail < 1e-3
 
 
 def test_a_run_time_that_differs_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = choice.open_candidate
+    honest = choice.open_setup
 
-    def lying(model, device, candidate):
+    def lying(model, device, setup):
         backend = honest(model, device, TORCH)
-        if candidate == ORT:
+        if setup == ORT:
             predict = backend.predict
             backend.predict = lambda crops: predict(np.ascontiguousarray(np.roll(crops, 8, axis=2)))
         return backend
 
-    monkeypatch.setattr(choice, "open_candidate", lying)
-    results = {r.candidate: r for r in benchmark_backends(PureSpotFinder(), CPU, batches=(1,), seconds=0.01)}
+    monkeypatch.setattr(choice, "open_setup", lying)
+    results = {r.setup: r for r in benchmark_backends(PureSpotFinder(), CPU, batches=(1,), time_budget=0.01)}
     assert "differs from torch" in (results[ORT].reason or "")
     assert results[ORT].milliseconds == {}
     assert fastest(list(results.values())) != ORT
 
 
 def test_the_fastest() -> None:
-    def measured(candidate: Candidate, *times: float, reason: str | None = None) -> Measurement:
-        return Measurement(candidate, dict(zip((1, 8), times, strict=False)), reason=reason)
+    def measured(setup: BackendSetup, *times: float, reason: str | None = None) -> BackendBenchmark:
+        return BackendBenchmark(setup, dict(zip((1, 8), times, strict=False)), reason=reason)
 
-    openvino = Candidate("openvino", "bf16")
+    openvino = BackendSetup("openvino", "bf16")
     assert fastest([measured(TORCH, 10, 80), measured(ORT, 5, 40), measured(openvino, 4, 30)]) == openvino
     assert fastest([measured(TORCH, 10, 80), measured(ORT, 5, 40), measured(openvino, reason="differs")]) == ORT
     assert fastest([measured(TORCH, 10, 80), measured(ORT, 9.9, 79)]) == TORCH  # not worth it
@@ -67,8 +67,8 @@ def test_the_choice_is_remembered_for_these_weights(cache: Path) -> None:
     model = PureSpotFinder()
     model.anchor.data.fill_(0.25)
     assert remembered(model, CPU) is None
-    assert PoseEstimator(model, "whole-image", "cpu").backend_reason == choice.USUAL
-    results = [Measurement(TORCH, {1: 10.0}), Measurement(ORT, {1: 1.0})]
+    assert PoseEstimator(model, "whole-image", "cpu").backend_reason == choice.DEFAULT_REASON
+    results = [BackendBenchmark(TORCH, {1: 10.0}), BackendBenchmark(ORT, {1: 1.0})]
     assert remember(model, CPU, results) == ORT
     assert remembered(model, CPU) == ORT
     assert remembered(model, CPU, "bf16") is None
@@ -91,7 +91,7 @@ def test_onnxruntime_is_the_usual_one_and_its_export_is_kept(cache: Path, monkey
     model.anchor.data.fill_(0.75)
     estimator = PoseEstimator(model, "whole-image", "cpu", advance=steps.append)
     assert str(estimator.backend) == "onnxruntime fp32"
-    assert estimator.backend_reason == choice.USUAL
+    assert estimator.backend_reason == choice.DEFAULT_REASON
     assert np.abs(estimator(given.image, given.boxes).keypoints - given.points).max() < 0.4
     assert len(steps) == 1
     assert "exporting spot_finder for onnxruntime, once" in steps[0]
@@ -111,12 +111,12 @@ def test_an_export_that_is_damaged_or_of_other_code_is_made_again(cache: Path) -
             return PoseOutput(Heatmaps(output.prediction.heatmaps * self.factor))
 
     model, given = Doubling(), scene(0, 1)
-    first = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).scores
+    first = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).keypoint_scores
     path = cache / "exports" / f"{choice.model_key(model)}.onnx"
     path.write_bytes(path.read_bytes()[:1000])
     assert PoseEstimator(model, "whole-image", "cpu").backend.name == "onnxruntime"
     model.factor = 0.5  # which no key can see
-    second = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).scores
+    second = PoseEstimator(model, "whole-image", "cpu")(given.image, given.boxes).keypoint_scores
     assert np.allclose(second, 0.5 * first, atol=1e-5)
 
 

@@ -309,7 +309,7 @@ def test_what_is_not_recognised_is_refused_with_the_shapes_seen(tmp_path: Path, 
 
 
 def test_values_that_appear_later_are_refused_too(tmp_path: Path):
-    """A file that answers a grey picture with nobody, and any other with what its kind never gives."""
+    """A file that answers a grey image with nobody, and any other with what its kind never gives."""
     import onnx
     from onnx import helper, numpy_helper
 

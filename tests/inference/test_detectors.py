@@ -17,12 +17,12 @@ from leanpose.data.images import read_image
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xywh_to_xyxy
 from leanpose.inference.detector_layouts import YOLOX_OVERLAP
-from leanpose.inference.detector_outputs import Detections, read_yolox, select_people
+from leanpose.inference.detector_outputs import Detections, decode_yolox, select_people
 from leanpose.inference.detector_pixels import RTDETR_PIXELS, YOLO_PIXELS, YOLOX_PIXELS, PixelFormat, place
 from leanpose.inference.detectors import PACKAGED, Detector, OnnxDetector, WholeImage
 
 RTMDET, YOLOX = "data/detectors/rtmdet_nano_person.onnx", "data/detectors/yolox_nano.onnx"
-SHOWN = 12  # of the 75 validation pictures, to keep the tests fast
+SHOWN = 12  # of the 75 validation images, to keep the tests fast
 
 
 @pytest.fixture(scope="module")
@@ -187,20 +187,20 @@ def yolox_rows(boxes: list[tuple[float, float, float, float, float, int]], size:
     return np.concatenate(rows)
 
 
-def decode_yolox(raw: np.ndarray) -> Detections:
-    return select_people(read_yolox(raw, SIZE), 0.3, 0, YOLOX_OVERLAP)
+def yolox_people(raw: np.ndarray) -> Detections:
+    return select_people(decode_yolox(raw, SIZE), 0.3, 0, YOLOX_OVERLAP)
 
 
 def test_yolox_cells_become_boxes():
     boxes = [(40.0, 50.0, 30.0, 60.0, 0.9, 0), (150.0, 100.0, 50.0, 40.0, 0.6, 0), (100.0, 30.0, 20.0, 20.0, 0.9, 2)]
-    found, scores = decode_yolox(yolox_rows(boxes, SIZE))
+    found, scores = yolox_people(yolox_rows(boxes, SIZE))
     assert np.allclose(found, [[25, 20, 55, 80], [125, 80, 175, 120]])  # the third is no person
     assert np.allclose(scores, [0.9, 0.6])
 
 
 def test_yolox_keeps_the_better_of_two_that_overlap():
     boxes = [(40.0, 50.0, 60.0, 60.0, 0.5, 0), (50.0, 50.0, 60.0, 60.0, 0.8, 0)]
-    found, scores = decode_yolox(yolox_rows(boxes, SIZE))
+    found, scores = yolox_people(yolox_rows(boxes, SIZE))
     assert np.allclose(found, [[20, 20, 80, 80]])
     assert scores == pytest.approx([0.8])
 
@@ -216,7 +216,7 @@ def test_yolox_exports_with_decoded_boxes_are_seen_as_such():
         decoded[cells, 1] = (raw[cells, 1] + rows) * stride
         decoded[cells, 2:4] = np.exp(raw[cells, 2:4]) * stride
         start += len(rows)
-    for a, b in zip(decode_yolox(raw), decode_yolox(decoded), strict=True):
+    for a, b in zip(yolox_people(raw), yolox_people(decoded), strict=True):
         assert np.allclose(a, b)
 
 

@@ -27,7 +27,7 @@ from spots import Scene, SpotFinder, paint_spots, scene
 
 
 class FixedBoxes(Detector):
-    """Gives these boxes for the first, second … picture."""
+    """Gives these boxes for the first, second … image."""
 
     name = "fixed"
 
@@ -55,7 +55,7 @@ def test_keypoints_come_out_where_they_are(encoding: Encoding, flip_test: bool):
     poses = PoseEstimator(model, Forbidden(), "cpu", "torch", flip_test=flip_test)(given.image, given.boxes)
     # The classic flip test mirrors crop pixels, so that map pixels meet half a crop pixel off.
     assert np.abs(poses.keypoints - given.points).max() < (0.9 if flip_test and encoding != "udp" else 0.4)
-    assert (poses.scores > 0.5).all()
+    assert (poses.keypoint_scores > 0.5).all()
     assert (poses.box_scores == 1).all()
     assert poses.skeleton is model.skeleton
 
@@ -68,7 +68,7 @@ def test_people_of_several_images_share_batches(spot_finder: SpotFinder):
     for one, poses in zip(scenes, together, strict=True):
         alone = estimator(one.image, one.boxes)
         assert np.allclose(alone.keypoints, poses.keypoints, atol=1e-3)
-        assert np.allclose(alone.scores, poses.scores, atol=1e-5)
+        assert np.allclose(alone.keypoint_scores, poses.keypoint_scores, atol=1e-5)
 
 
 def test_a_real_model_gives_the_same_in_any_batch(small_model_file: Path):
@@ -77,7 +77,7 @@ def test_a_real_model_gives_the_same_in_any_batch(small_model_file: Path):
     found = [PoseEstimator(small_model_file, Forbidden(), "cpu", batch_size=size)(images, boxes) for size in (1, 2, 64)]
     for a, b in itertools.pairwise(found):
         for one, other in zip(a, b, strict=True):
-            assert np.allclose(one.scores, other.scores, atol=1e-4)
+            assert np.allclose(one.keypoint_scores, other.keypoint_scores, atol=1e-4)
             assert np.allclose(one.keypoints, other.keypoints, atol=0.05)
 
 
@@ -108,15 +108,15 @@ def test_no_boxes_is_nobody(spot_finder: SpotFinder, nobody):
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> tuple[Scene, Path]:
+def scene_file(tmp_path: Path) -> tuple[Scene, Path]:
     given = scene(5, 2)
     path = tmp_path / "spots.png"
     Image.fromarray(given.image).save(path)
     return given, path
 
 
-def test_every_kind_of_input_gives_the_same(spot_finder: SpotFinder, picture: tuple[Scene, Path]):
-    given, path = picture
+def test_every_kind_of_input_gives_the_same(spot_finder: SpotFinder, scene_file: tuple[Scene, Path]):
+    given, path = scene_file
     estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", "torch")
     kinds = [given.image, path, str(path), path.read_bytes(), Image.open(path), Image.open(path).convert("RGBA")]
     found = estimator(kinds, [given.boxes] * len(kinds))
@@ -124,8 +124,8 @@ def test_every_kind_of_input_gives_the_same(spot_finder: SpotFinder, picture: tu
         assert (poses.keypoints == found[0].keypoints).all()
 
 
-def test_rotated_by_exif(spot_finder: SpotFinder, picture: tuple[Scene, Path], tmp_path: Path):
-    given, _ = picture
+def test_rotated_by_exif(spot_finder: SpotFinder, scene_file: tuple[Scene, Path], tmp_path: Path):
+    given, _ = scene_file
     turned = Image.fromarray(given.image).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned by 90° clockwise
@@ -270,7 +270,7 @@ def test_results_remember_their_image(spot_finder: SpotFinder, folder: Path):
         (np.zeros((0, 10, 3), np.uint8), "RGB"),
         (7, "int"),
         ("absent.jpg", r"absent\.jpg"),
-        (b"nothing like a picture", "no image"),
+        (b"nothing like an image", "no image"),
     ],
 )
 def test_images_that_cannot_be_used(spot_finder: SpotFinder, image, words: str):
@@ -370,22 +370,22 @@ class Columns(SpotFinder):
 
 
 @pytest.mark.parametrize("two_pass", [False, True])
-def test_keypoints_outside_the_picture_keep_their_place_and_lose_their_score(two_pass: bool):
+def test_keypoints_outside_the_image_keep_their_place_and_lose_their_score(two_pass: bool):
     estimator = PoseEstimator(Columns(), "whole-image", "cpu", "torch", two_pass=two_pass)
     image, box = np.zeros((200, 200, 3), np.uint8), np.array([[0.0, 40, 90, 160]])
     right, corner = np.array([50.0, 0, 50, 0]), np.array([110.0, 38, 110, 38])
     inside, cut = estimator(image, box + right), estimator(image, box)
-    assert np.allclose(inside.scores, 0.9)
+    assert np.allclose(inside.keypoint_scores, 0.9)
     assert np.allclose(cut.keypoints, inside.keypoints - [50, 0], atol=1e-3)
     beyond = -0.5 - cut.keypoints[0, :, 0]
     assert beyond[0] > 6 > beyond[1] > 0 > beyond[2]  # 6 pixels are 5 % of the box's 120
-    assert cut.scores[0] == pytest.approx([0, 0.9 * (1 - beyond[1] / 6), 0.9], abs=1e-4)
+    assert cut.keypoint_scores[0] == pytest.approx([0, 0.9 * (1 - beyond[1] / 6), 0.9], abs=1e-4)
     low = estimator(image, box + corner)  # cut off at the right and the bottom: nothing falls outside there
-    assert np.allclose(low.scores, 0.9)
-    assert (estimator(image, np.array([[110.0, 150, 290, 390]])).scores[0] == 0).all()
+    assert np.allclose(low.keypoint_scores, 0.9)
+    assert (estimator(image, np.array([[110.0, 150, 290, 390]])).keypoint_scores[0] == 0).all()
 
 
-def test_scores_are_calibrated_before_they_fall_outside_the_picture():
+def test_scores_are_calibrated_before_they_fall_outside_the_image():
     model = Columns()
     model.codec = model.codec.with_calibration(ScoreCalibration(1.0, (-2.0,) * len(model.skeleton)))
     raw, calibrated = (PoseEstimator(m, "whole-image", "cpu") for m in (Columns(), model))
@@ -393,9 +393,11 @@ def test_scores_are_calibrated_before_they_fall_outside_the_picture():
     inside = calibrated(image, box + np.array([50.0, 0, 50, 0]))
     assert inside.calibrated
     assert inside[:1].calibrated
-    assert inside.scores == pytest.approx(np.full(inside.scores.shape, 9 / (9 + np.exp(2.0))), abs=1e-4)
-    factor = raw(image, box).scores / 0.9  # 0, between, and 1
-    assert calibrated(image, box).scores == pytest.approx(factor * inside.scores, abs=1e-4)
+    assert inside.keypoint_scores == pytest.approx(
+        np.full(inside.keypoint_scores.shape, 9 / (9 + np.exp(2.0))), abs=1e-4
+    )
+    factor = raw(image, box).keypoint_scores / 0.9  # 0, between, and 1
+    assert calibrated(image, box).keypoint_scores == pytest.approx(factor * inside.keypoint_scores, abs=1e-4)
 
 
 def test_two_pass_looks_again_where_the_person_is(monkeypatch: pytest.MonkeyPatch):
@@ -419,7 +421,7 @@ def test_two_pass_changes_nothing_where_nothing_is_found():
         PoseEstimator(SpotFinder(), "whole-image", "cpu", "torch", two_pass=r)(image) for r in (False, True)
     )
     assert (plain.keypoints == refined.keypoints).all()
-    assert (refined.scores == 0).all()
+    assert (refined.keypoint_scores == 0).all()
 
 
 def test_a_stream_reads_only_what_it_needs(spot_finder: SpotFinder):
@@ -430,7 +432,7 @@ def test_a_stream_reads_only_what_it_needs(spot_finder: SpotFinder):
         nonlocal taken
         while True:
             taken += 1
-            # Every other picture is empty, so that batches fill slowly.
+            # Every other image is empty, so that batches fill slowly.
             yield given.image, given.boxes if taken % 2 else np.zeros((0, 4))
 
     estimator = PoseEstimator(spot_finder, Forbidden(), "cpu", "torch", batch_size=4)
@@ -439,7 +441,7 @@ def test_a_stream_reads_only_what_it_needs(spot_finder: SpotFinder):
     assert taken <= 10 + 4
 
 
-def test_large_pictures_do_not_pile_up(spot_finder: SpotFinder, monkeypatch: pytest.MonkeyPatch):
+def test_large_images_do_not_pile_up(spot_finder: SpotFinder, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(estimator_file, "HELD_PIXELS", 100_000)
     given = scene(0, 1)
     list(

@@ -45,7 +45,7 @@ def poses_of(skeleton: Skeleton, people: int = 2, seed: int = 0) -> PoseResult:
 def certain(skeleton: Skeleton) -> PoseResult:
     """Two people of whom every keypoint is found."""
     poses = poses_of(skeleton)
-    poses.scores[:] = np.random.default_rng(1).uniform(0.5, 1, poses.scores.shape)
+    poses.keypoint_scores[:] = np.random.default_rng(1).uniform(0.5, 1, poses.keypoint_scores.shape)
     return poses
 
 
@@ -70,10 +70,10 @@ def test_every_point_is_where_the_documentation_says(controlnet: bool):
     assert content["version"] == 1.3
     assert (content["canvas_height"], content["canvas_width"]) == SIZE
     for p, person in enumerate(read(content)):
-        seen = poses.scores[p] >= 0.3
+        seen = poses.keypoint_scores[p] >= 0.3
 
         def expected(index: int, p: int = p, seen: np.ndarray = seen) -> np.ndarray:
-            confidence = 1 if controlnet else poses.scores[p, index]
+            confidence = 1 if controlnet else poses.keypoint_scores[p, index]
             return np.array([*poses.keypoints[p, index], confidence]) if seen[index] else np.zeros(3)
 
         for name, point in zip(DOCUMENTED, person["pose_keypoints_2d"], strict=True):
@@ -91,7 +91,7 @@ def test_every_point_is_where_the_documentation_says(controlnet: bool):
 
 
 def test_controlnets_readers_get_every_point_that_is_drawn():
-    """They leave out what has a confidence below 1; drawn from what is left, the picture is the same."""
+    """They leave out what has a confidence below 1; drawn from what is left, the image is the same."""
     poses = poses_of(WHOLE, people=3, seed=4)
     content = poses.to_openpose(image_size=SIZE, controlnet=True)
     points, scores = np.zeros((3, len(WHOLE), 2)), np.zeros((3, len(WHOLE)))
@@ -110,8 +110,8 @@ def test_controlnets_readers_get_every_point_that_is_drawn():
 
 def test_controlnets_form_leaves_out_hands_and_faces_without_a_point():
     poses = poses_of(WHOLE, people=1)
-    poses.scores[0, list(WHOLE.parts["face"] + WHOLE.parts["left_hand"])] = 0.1
-    poses.scores[0, list(WHOLE.parts["right_hand"])] = 0.9
+    poses.keypoint_scores[0, list(WHOLE.parts["face"] + WHOLE.parts["left_hand"])] = 0.1
+    poses.keypoint_scores[0, list(WHOLE.parts["right_hand"])] = 0.9
     person = poses.to_openpose(image_size=SIZE, controlnet=True)["people"][0]
     assert person["face_keypoints_2d"] == person["hand_left_keypoints_2d"] == []
     assert len(person["hand_right_keypoints_2d"]) == 63
@@ -122,23 +122,23 @@ def test_controlnets_form_leaves_out_hands_and_faces_without_a_point():
 
 def test_nobodys_body_is_still_eighteen_points():
     poses = poses_of(COCO17, people=1)
-    poses.scores[:] = 0
+    poses.keypoint_scores[:] = 0
     person = poses.to_openpose(image_size=SIZE, controlnet=True)["people"][0]
     assert person["pose_keypoints_2d"] == [0] * 54
 
 
 def test_controlnets_neck_is_the_middle_of_the_shoulders():
     poses = poses_of(BODY19, people=1)
-    poses.scores[:] = 0.8
+    poses.keypoint_scores[:] = 0.8
     (person,) = read(poses.to_openpose(image_size=SIZE, controlnet=True))
     left, right = poses.keypoints[0, 5], poses.keypoints[0, 6]
     assert person["pose_keypoints_2d"][1] == pytest.approx([*(left + right) / 2, 1], abs=1e-4)
-    poses.scores[0, 5] = 0.2
+    poses.keypoint_scores[0, 5] = 0.2
     (person,) = read(poses.to_openpose(image_size=SIZE, controlnet=True))
     assert (person["pose_keypoints_2d"][1] == 0).all()
 
 
-def test_controlnets_form_needs_the_pictures_size():
+def test_controlnets_form_needs_the_images_size():
     with pytest.raises(LeanposeError, match="image_size"):
         poses_of(COCO17).to_openpose(controlnet=True)
 
@@ -186,7 +186,7 @@ def test_comfyuis_nodes_read_what_was_found():
         *range(91, 112),
     ]
     for p, read_back in enumerate(read_comfyui(frame)):
-        points, seen = poses.keypoints[p], poses.scores[p] >= 0.3
+        points, seen = poses.keypoints[p], poses.keypoint_scores[p] >= 0.3
         expected = np.where(seen[:, None], np.column_stack([points, np.ones(133)]), 0.0)
         both = seen[5] and seen[6]
         neck = [*(points[5] + points[6]) / 2, 1] if both else [0.0, 0.0, 0.0]
@@ -212,7 +212,7 @@ def test_parts_that_a_skeleton_lacks_are_zeros_for_comfyui(skeleton: Skeleton, f
 
 def test_what_comfyuis_nodes_cannot_hold_is_one_sentence():
     poses = poses_of(COCO17)
-    with pytest.raises(LeanposeError, match=r"need the size of the picture; give image_size=\(height, width\)"):
+    with pytest.raises(LeanposeError, match=r"need the size of the image; give image_size=\(height, width\)"):
         poses.to_comfyui()
     few = replace(poses, skeleton=replace(COCO17, parts={"left_hand": (1, 2)}))
     with pytest.raises(LeanposeError, match="know a `left_hand` of 21 points; the skeleton's has 2"):
@@ -234,7 +234,7 @@ def test_a_smaller_canvas():
     assert (conditioning_image(scaled, (192, 256)) == small).all()
 
 
-def test_the_corners_of_a_picture_stay_its_corners():
+def test_the_corners_of_a_image_stay_its_corners():
     poses = PoseResult(
         np.array([[[-0.5, -0.5], [99.5, 49.5]]]), np.ones((1, 2)), np.array([[-0.5, -0.5, 99.5, 49.5]]), np.ones(1),
         Skeleton("two", ("nose", "neck"), (), (0.05, 0.05)),
@@ -252,7 +252,7 @@ def test_openpose_has_the_middle_of_the_shoulders_as_neck():
     body = np.array(written["people"][0]["pose_keypoints_2d"]).reshape(18, 3)
     left, right = poses.keypoints[0, 5], poses.keypoints[0, 6]
     assert np.allclose(body[1, :2], (left + right) / 2, atol=1e-3)
-    assert body[1, 2] == pytest.approx(min(poses.scores[0, 5], poses.scores[0, 6]), abs=1e-4)
+    assert body[1, 2] == pytest.approx(min(poses.keypoint_scores[0, 5], poses.keypoint_scores[0, 6]), abs=1e-4)
     for name, point in zip(OPENPOSE_18, body, strict=True):
         if name != "neck":
             assert np.allclose(point[:2], poses.keypoints[0, COCO17.keypoints.index(name)], atol=1e-3)
@@ -267,7 +267,7 @@ def test_openpose_takes_the_skeletons_own_neck():
 
 def test_openpose_writes_zeros_for_what_is_missing():
     poses = certain(COCO17)
-    poses.scores[0, 5] = 0.05
+    poses.keypoint_scores[0, 5] = 0.05
     body = np.array(poses.to_openpose()["people"][0]["pose_keypoints_2d"]).reshape(18, 3)
     assert (body[[1, OPENPOSE_18.index("left_shoulder")]] == 0).all()
     assert (body[OPENPOSE_18.index("right_shoulder")] != 0).all()
@@ -286,7 +286,7 @@ def test_openpose_refuses_a_skeleton_without_a_body():
 
 
 def test_tracked_people_keep_their_ids_and_nobody_is_an_empty_list():
-    poses = replace(certain(COCO17), ids=np.array([7, 3]))
+    poses = replace(certain(COCO17), track_ids=np.array([7, 3]))
     assert [person["person_id"] for person in poses.to_openpose()["people"]] == [[7], [3]]
     assert [person["person_id"] for person in certain(COCO17).to_openpose()["people"]] == [[-1], [-1]]
     assert PoseResult.empty(BODY19).to_openpose()["people"] == []

@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     Image.fromarray(noise).save(folder / "alpha.png")
     Image.fromarray(noise[..., 0]).save(folder / "grey.webp")
     (folder / "empty.jpg").write_bytes(b"")
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     (folder / "cut.jpg").write_bytes((folder / "photo.jpg").read_bytes()[:3000])
     (folder / "notes.txt").write_text("not to be looked at")
     return folder
@@ -61,7 +61,7 @@ def test_a_folder_with_broken_files_goes_on(predict, folder: Path, tmp_path: Pat
 def test_options(predict, folder: Path, tmp_path: Path):
     result = predict(
         f"{folder}/*.webp", folder / "photo.jpg", "--out", "o", "--no-draw", "--coco", "c.json", "--csv", "t.csv",
-        "--detector", "whole-image", "--batch-size", 1, "--flip-test", "--two-pass", "--threshold", 0.5,
+        "--detector", "whole-image", "--batch-size", 1, "--flip-test", "--two-pass", "--keypoint-threshold", 0.5,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "o").exists()
@@ -69,11 +69,11 @@ def test_options(predict, folder: Path, tmp_path: Path):
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 3
 
 
-def test_conditioning_pictures(predict, folder: Path, tmp_path: Path):
+def test_conditioning_images(predict, folder: Path, tmp_path: Path):
     Image.open(folder / "photo.jpg").save(folder / "photo.png")
-    result = predict(folder / "photo.jpg", folder / "photo.png", "--style", "openpose", "--threshold", 0, "--detector", "whole-image")  # fmt: skip
+    result = predict(folder / "photo.jpg", folder / "photo.png", "--style", "openpose", "--keypoint-threshold", 0, "--detector", "whole-image")  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "conditioning pictures and OpenPose JSON in predictions" in " ".join(result.output.split())
+    assert "conditioning images and OpenPose JSON in predictions" in " ".join(result.output.split())
     out = tmp_path / "predictions"
     names = [f"photo_openpose{number}.{kind}" for number in ("-2", "") for kind in ("json", "png")]
     assert sorted(p.name for p in out.iterdir()) == [*names, "poses.csv", "poses.json"]
@@ -85,7 +85,7 @@ def test_conditioning_pictures(predict, folder: Path, tmp_path: Path):
 
 def test_boxes_from_a_file(predict, folder: Path, tmp_path: Path):
     (tmp_path / "b.json").write_text(json.dumps([{"file_name": "photo.jpg", "bbox": [5, 5, 50, 90], "score": 0.8}]))
-    result = predict(folder / "photo.jpg", folder / "alpha.png", "--boxes", "b.json")
+    result = predict(folder / "photo.jpg", folder / "alpha.png", "--bbox-file", "b.json")
     assert result.exit_code == 0, result.output
     records = json.loads((tmp_path / "predictions/poses.json").read_text())
     assert [r["bbox"] for r in records] == [[5, 5, 50, 90]]
@@ -93,10 +93,10 @@ def test_boxes_from_a_file(predict, folder: Path, tmp_path: Path):
     assert "knows none" not in result.output
 
 
-def test_boxes_of_other_pictures_are_told(predict, folder: Path, tmp_path: Path):
+def test_boxes_of_other_images_are_told(predict, folder: Path, tmp_path: Path):
     (tmp_path / "b.json").write_text(json.dumps([{"image_id": 987654, "bbox": [5, 5, 50, 90], "score": 0.8}]))
-    result = predict(folder / "photo.jpg", "--boxes", "b.json")
-    assert "knows none of these pictures" in " ".join(result.output.split())
+    result = predict(folder / "photo.jpg", "--bbox-file", "b.json")
+    assert "knows none of these images" in " ".join(result.output.split())
 
 
 def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Path, folder: Path):
@@ -149,16 +149,16 @@ def test_images_of_any_size_and_kind(predict, tmp_path: Path):
 def test_uncertain_people_are_left_out_and_counted(predict, folder: Path, tmp_path: Path):
     boxes = [{"file_name": "photo.jpg", "bbox": [5, 5, 50, 90], "score": score} for score in (0.9, 0.4, 0.5)]
     (tmp_path / "b.json").write_text(json.dumps(boxes))
-    assert "Hidden" not in predict(folder / "photo.jpg", "--boxes", "b.json").output
+    assert "Hidden" not in predict(folder / "photo.jpg", "--bbox-file", "b.json").output
     scores = [record["score"] for record in json.loads((tmp_path / "predictions/poses.json").read_text())]
     between = sorted(scores)[1] + 1e-3
-    result = predict(folder / "photo.jpg", "--boxes", "b.json", "--person-threshold", between)
+    result = predict(folder / "photo.jpg", "--bbox-file", "b.json", "--person-threshold", between)
     assert "Done:     1 image, 1 person\n" in result.output
     assert f"Hidden:   2 people with a score below {between:g} (see --person-threshold" in result.output
     kept = json.loads((tmp_path / "predictions/poses.json").read_text())
     assert [record["score"] for record in kept] == [max(scores)]
     assert len((tmp_path / "predictions/poses.csv").read_text().splitlines()) == 2
-    result = predict(folder / "photo.jpg", "--boxes", "b.json", "--person-threshold", 1)
+    result = predict(folder / "photo.jpg", "--bbox-file", "b.json", "--person-threshold", 1)
     assert "Done:     1 image, 0 people, 1 without anybody\n" in result.output
 
 
@@ -186,7 +186,7 @@ def test_a_detector_file(predict, shared: Path, tmp_path: Path):
     ("arguments", "words"),
     [
         (["in/*.tiff"], "No file matches the pattern in/*.tiff"),
-        (["in/empty.jpg"], "No picture could be read"),
+        (["in/empty.jpg"], "No image could be read"),
         (["absent.jpg"], "There is no file or folder absent.jpg"),
         (["in/photo.jpg", "absent.jpg"], "There is no file or folder absent.jpg"),
         (["in/photo.jpg", "--out", "in/notes.txt"], "in/notes.txt is a file; give a folder"),
@@ -196,8 +196,8 @@ def test_a_detector_file(predict, shared: Path, tmp_path: Path):
         (["rtsp://me:secret@127.0.0.1:1/live"], "rtsp://127.0.0.1:1/live cannot be opened: Connection refused"),
         (["in", "--detector", "absent.onnx"], "absent.onnx"),
         (["in", "--detector", "rtmdet-nan"], "did you mean 'rtmdet-nano'"),
-        (["in", "--boxes", "absent.json"], "absent.json"),
-        (["in", "--boxes", "absent.json", "--detector", "whole-image"], "not both"),
+        (["in", "--bbox-file", "absent.json"], "absent.json"),
+        (["in", "--bbox-file", "absent.json", "--detector", "whole-image"], "not both"),
         (["in", "--out", "in"], "replace the originals"),
         (["in", "--device", "toaster"], "toaster"),
         (["in", "--style", "openpose", "--no-draw"], "leave --no-draw out"),
@@ -287,17 +287,27 @@ def test_poses_as_labels_are_evaluated_and_trained_on(
     boxes = [{"file_name": name, "bbox": [5, 5, 60, 90]} for name in ("photo.jpg", "alpha.png", "grey.webp")]
     (tmp_path / "b.json").write_text(json.dumps(boxes))
     result = predict(
-        "in", "--boxes", "b.json", "--as-labels", "labels.json", "--threshold", 0, "--no-draw", "--backend", "torch"
+        "in",
+        "--bbox-file",
+        "b.json",
+        "--as-labels",
+        "labels.json",
+        "--keypoint-threshold",
+        0,
+        "--no-draw",
+        "--backend",
+        "torch",
     )
     assert result.exit_code == 0, result.output
     assert f"Labels:   labels.json (COCO annotations; its images lie below {folder})\n" in result.output
     data = ["--annotations", "labels.json", "--images", "in"]
     # Of random weights some map has two peaks of almost the same height, and evaluation reads images by parts.
-    done = command(
-        "eval", small_model_file, *data, "--device", "cpu", "--workers", 0, "--no-flip-test", "--out", "e.json"
-    )
+    how = ["--device", "cpu", "--num-workers", 0, "--no-flip-test", "--scoring", "bbox_rle", "--out", "e.json"]
+    done = command("eval", small_model_file, *data, *how)
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "e.json").read_text())["figures"]["AP"] > 0.9  # its own labels
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert found["figures"]["AP"] > 0.9  # its own labels
+    assert found["settings"]["scoring"] == "bbox_rle"
     recipe = tiny_recipe(tmp_path, skeleton="body19", schedule={"epochs": 1, "warmup_steps": 0}, batch_size=3)
     source = {"format": "coco", "images": "in", "annotations": "labels.json"}
     recipe["data"] = {"root": str(tmp_path), "train": [source], "val": source, "num_workers": 0}
@@ -320,5 +330,5 @@ def test_as_a_real_command(
     bad = command("predict", "in/cut.jpg", "--out", "bad", "--model", small_model_file)
     assert bad.returncode == 1
     assert "cut off" in bad.stdout
-    assert "No picture could be read" in bad.stderr
+    assert "No image could be read" in bad.stderr
     assert "Traceback" not in bad.stderr + good.stderr

@@ -40,10 +40,12 @@ def test_names_and_length():
 
 
 @pytest.mark.unshaped
-@pytest.mark.parametrize("field", ["scores", "boxes", "box_scores", "keypoints"])
+@pytest.mark.parametrize("field", ["keypoint_scores", "boxes", "box_scores", "keypoints"])
 def test_arrays_that_do_not_fit_are_refused(field: str):
     poses = two_people()
-    values = {name: getattr(poses, name) for name in ("keypoints", "scores", "boxes", "box_scores", "skeleton")}
+    values = {
+        name: getattr(poses, name) for name in ("keypoints", "keypoint_scores", "boxes", "box_scores", "skeleton")
+    }
     with pytest.raises(LeanposeError):
         PoseResult(**{**values, field: values[field][..., :-1]})
 
@@ -71,9 +73,9 @@ def test_coco_results_are_accepted_by_pycocotools():
 
 def test_a_persons_score_is_the_boxs_times_the_mean_of_the_counted_keypoints():
     poses = two_people()
-    poses.scores[0] = [0.6] * 8 + [0.1] * 9
+    poses.keypoint_scores[0] = [0.6] * 8 + [0.1] * 9
     assert poses.person_scores[0] == pytest.approx(0.9 * 0.6)
-    poses.scores[0] = 0.1
+    poses.keypoint_scores[0] = 0.1
     assert poses.person_scores[0] == 0
 
 
@@ -96,7 +98,7 @@ def test_supervision_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch):
 def test_rows_fit_a_csv_table():
     poses = two_people()
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, PoseResult.row_names(COCO17))
+    writer = csv.DictWriter(buffer, PoseResult.column_names(COCO17))
     writer.writeheader()
     writer.writerows(poses.to_rows("a.jpg"))
     rows = list(csv.DictReader(io.StringIO(buffer.getvalue())))
@@ -107,29 +109,29 @@ def test_rows_fit_a_csv_table():
 
 @pytest.mark.unshaped
 def test_tracked_people_keep_their_ids_on_every_way_out():
-    poses = replace(two_people(), ids=np.array([7, 3]))
-    assert poses[1].ids == poses[[False, True]].ids == [3]
-    assert two_people()[1].ids is None
+    poses = replace(two_people(), track_ids=np.array([7, 3]))
+    assert poses[1].track_ids == poses[[False, True]].track_ids == [3]
+    assert two_people()[1].track_ids is None
     assert [record["track_id"] for record in json.loads(json.dumps(poses.to_coco(1)))] == [7, 3]
     rows = poses.to_rows("a.jpg")
-    assert list(rows[0]) == PoseResult.row_names(COCO17, tracked=True)
+    assert list(rows[0]) == PoseResult.column_names(COCO17, tracked=True)
     assert [row["track_id"] for row in rows] == [7, 3]
     assert "track_id" not in two_people().to_rows("a.jpg")[0]
     assert "track_id" not in two_people().to_coco(1)[0]
     with pytest.raises(LeanposeError, match="ids of shape"):
-        replace(poses, ids=np.array([7]))
+        replace(poses, track_ids=np.array([7]))
 
 
 def test_ids_reach_supervision():
     pytest.importorskip("supervision")
-    tracked = replace(two_people(), ids=np.array([7, 3])).to_supervision().data["tracker_id"]
+    tracked = replace(two_people(), track_ids=np.array([7, 3])).to_supervision().data["tracker_id"]
     assert list(tracked) == [7, 3]
 
 
-def test_drawing_changes_the_picture_only_where_people_are():
+def test_drawing_changes_the_image_only_where_people_are():
     image = np.full((120, 120, 3), 90, np.uint8)
     assert (two_people().draw(image) != image).any()
-    assert (two_people().draw(image, threshold=3.0) == image).all()
+    assert (two_people().draw(image, keypoint_threshold=3.0) == image).all()
     assert (PoseResult.empty(COCO17).draw(image, boxes=True) == image).all()
 
 
@@ -144,8 +146,8 @@ def test_nobody_goes_everywhere():
 def test_one_keypoint_of_everybody():
     poses = two_people()
     wrists = poses["left_wrist"]
-    assert (wrists.points == poses.keypoints[:, 9]).all()
-    assert (wrists.scores == poses.scores[:, 9]).all()
+    assert (wrists.xy == poses.keypoints[:, 9]).all()
+    assert (wrists.scores == poses.keypoint_scores[:, 9]).all()
     with pytest.raises(LeanposeError, match=r"'coco17' has no keypoint 'left_wrst'; did you mean 'left_wrist'\?"):
         poses["left_wrst"]
 
@@ -154,7 +156,7 @@ def test_people_one_after_the_other():
     poses = two_people()
     assert [len(person) for person in poses] == [1, 1]
     for number, person in enumerate(poses):
-        assert (person["nose"].points[0] == poses.keypoints[number, 0]).all()
+        assert (person["nose"].xy[0] == poses.keypoints[number, 0]).all()
     with pytest.raises(IndexError):
         poses[2]
 
@@ -209,8 +211,8 @@ def test_notebooks_show_the_drawing(tmp_path: Path):
 def test_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     poses, shown = with_image(tmp_path), []
     monkeypatch.setattr(ImageShow, "show", lambda image, title: shown.append(np.asarray(image)) or True)
-    poses.show(threshold=0.9)
-    assert (shown[0] == poses.draw(threshold=0.9)).all()
+    poses.show(keypoint_threshold=0.9)
+    assert (shown[0] == poses.draw(keypoint_threshold=0.9)).all()
     monkeypatch.setattr(ImageShow, "show", lambda image, title: False)
     with pytest.raises(LeanposeError, match="no image viewer here"):
         poses.show()
@@ -234,22 +236,22 @@ def test_plain_numbers(tmp_path: Path):
     assert first["keypoints"][0][:2] == [None, None]
     assert (first["id"], second["box"], second["box_score"]) == (None, [10, 20, 90, 95], 0.4)
     assert np.allclose(np.array(second["keypoints"])[:, :2], poses.keypoints[1], atol=0.006)
-    assert replace(poses, ids=np.array([7, 3])).to_dict()["people"][0]["id"] == 7
+    assert replace(poses, track_ids=np.array([7, 3])).to_dict()["people"][0]["id"] == 7
 
 
 def test_a_data_frame():
     pandas = pytest.importorskip("pandas")
     table = two_people().to_df()
     assert isinstance(table, pandas.DataFrame)
-    assert list(table.columns) == PoseResult.row_names(COCO17)
+    assert list(table.columns) == PoseResult.column_names(COCO17)
     assert table["left_wrist_x"][1] == pytest.approx(two_people().keypoints[1, 9, 0], abs=1e-3)
-    assert list(PoseResult.empty(COCO17).to_df().columns) == PoseResult.row_names(COCO17)
+    assert list(PoseResult.empty(COCO17).to_df().columns) == PoseResult.column_names(COCO17)
 
 
 def test_pandas_gets_rows_and_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda rows, columns: (rows, columns)))
     rows, columns = with_image(tmp_path).to_df()
-    assert columns == PoseResult.row_names(COCO17) == list(rows[0])
+    assert columns == PoseResult.column_names(COCO17) == list(rows[0])
     assert rows[1]["image"] == str(tmp_path / "a<b>.png")
 
 

@@ -33,13 +33,13 @@ def two_threads() -> Iterator[None]:
 
 
 def portraits(count: int) -> list[np.ndarray]:
-    """Small pictures of one person, each in another place."""
+    """Small images of one person, each in another place."""
     portrait = np.ascontiguousarray(data.astronaut()[::2, ::2])
     return [np.roll(portrait, 5 * number, axis=1) for number in range(count)]
 
 
 def same(one: PoseResult, other: PoseResult) -> bool:
-    names = ("keypoints", "scores", "boxes", "box_scores")
+    names = ("keypoints", "keypoint_scores", "boxes", "box_scores")
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
@@ -49,12 +49,12 @@ def same(one: PoseResult, other: PoseResult) -> bool:
 )
 def test_many_threads_get_what_one_gets(backend: str, detector: str, small_model_file: Path) -> None:
     estimator = PoseEstimator(load_model(small_model_file), detector, "cpu", backend, person_threshold=0)
-    pictures = portraits(20)
-    expected = [estimator(picture) for picture in pictures]
+    images = portraits(20)
+    expected = [estimator(image) for image in images]
     assert sum(map(len, expected)) >= 15
     counted = estimator.duplicates, estimator.uncertain
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(estimator, [pictures[i % 20] for i in range(CALLS)]))
+        found = list(pool.map(estimator, [images[i % 20] for i in range(CALLS)]))
     wrong = [i for i, poses in enumerate(found) if not same(poses, expected[i % 20])]
     assert wrong == []
     assert (estimator.duplicates, estimator.uncertain) == tuple(11 * number for number in counted)
@@ -63,13 +63,13 @@ def test_many_threads_get_what_one_gets(backend: str, detector: str, small_model
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_images_side_by_side(backend: str, small_model_file: Path, two_threads: None) -> None:
     estimator = PoseEstimator(load_model(small_model_file), "rtmdet-nano", "cpu", backend, person_threshold=0)
-    pictures = portraits(18)
-    blocks = [pictures[i : i + 4] for i in range(0, 18, 4)]
+    images = portraits(18)
+    blocks = [images[i : i + 4] for i in range(0, 18, 4)]
     expected = [poses for block in blocks for poses in estimator._in_turn((p, p, None) for p in block)]
     worker = estimator.for_callers(2)
     assert worker is not None
     assert worker.backend is not estimator.backend
-    found = list(estimator.stream((picture, None) for picture in pictures))
+    found = list(estimator.stream((image, None) for image in images))
     assert torch.get_num_threads() == 2
     for one, other in zip(expected, found, strict=True):
         assert np.allclose(one.boxes, other.boxes, atol=1e-3)

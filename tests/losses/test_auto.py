@@ -16,7 +16,7 @@ from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp, apply_affine, warp_image, warp_matrix
 from leanpose.losses.auto import AutoLoss, AutoSection
 from leanpose.losses.base import common_keypoints
-from leanpose.losses.fit import CropFit
+from leanpose.losses.crop_alignment import CropAlignment
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.registry import create_model
 from leanpose.training.recipe import parse_recipe
@@ -52,21 +52,21 @@ def codecs(size: tuple[int, int], warp: Warp) -> list[Codec[Any, Any]]:
 def test_the_teacher_sees_the_same_region(
     student_size: tuple[int, int], teacher_size: tuple[int, int], warp: Warp
 ) -> None:
-    # A bright spot of the picture lies where the student's point, fitted, says.
-    picture = np.zeros((480, 480, 3), np.uint8)
+    # A bright spot of the image lies where the student's point, fitted, says.
+    image = np.zeros((480, 480, 3), np.uint8)
     spot = np.array([[250.0, 230.0]])
-    picture[226:235, 246:255] = 255
+    image[226:235, 246:255] = 255
     center = np.array([240.0, 240.0])
     scale = np.array([240.0, 240.0 * student_size[0] / student_size[1]])
-    fit = CropFit(student_size, teacher_size, warp)
-    crop = warp_image(picture, warp_matrix(center, scale, fit.crop_size, warp=warp), fit.crop_size)
-    seen = fit.teacher_crops(torch.from_numpy(crop)[None])[0].numpy()
+    alignment = CropAlignment(student_size, teacher_size, warp)
+    crop = warp_image(image, warp_matrix(center, scale, alignment.crop_size, warp=warp), alignment.crop_size)
+    seen = alignment.teacher_crops(torch.from_numpy(crop)[None])[0].numpy()
     assert seen.shape == (*teacher_size, 3)
     weight = seen[..., 0].astype(float)
     y, x = np.indices(weight.shape)
     found = torch.tensor([[[(x * weight).sum() / weight.sum(), (y * weight).sum() / weight.sum()]]])
     expected = apply_affine(warp_matrix(center, scale, student_size, warp=warp), spot)
-    np.testing.assert_allclose(fit.student_points(found)[0], expected, atol=0.35)
+    np.testing.assert_allclose(alignment.student_points(found)[0], expected, atol=0.35)
 
 
 @pytest.mark.parametrize("warp", ["udp", "msra"])
@@ -74,16 +74,16 @@ def test_the_teacher_sees_the_same_region(
 def test_every_form_of_teacher_gives_every_form_of_student_the_same_points(
     student_size: tuple[int, int], teacher_size: tuple[int, int], warp: Warp
 ) -> None:
-    fit = CropFit(student_size, teacher_size, warp)
-    (x, y), (h, w) = fit.offset, fit.inner
+    alignment = CropAlignment(student_size, teacher_size, warp)
+    (x, y), (h, w) = alignment.offset, alignment.inner
     inside = torch.tensor([[[0.3 * w + x, 0.4 * h + y], [0.6 * w + x, 0.7 * h + y], [0.5 * w + x, 0.2 * h + y]]])
     scores = torch.tensor([[0.9, 0.8, 0.1]])
-    expected = fit.student_points(inside)[0]
+    expected = alignment.student_points(inside)[0]
     for teacher in codecs(teacher_size, warp):
         for student in codecs(student_size, warp):
             section = AutoSection(teacher="t")
             common = ([1, 2, 0], [0, 1, 2])
-            loss = AutoLoss(student, section, student, teacher, fit, common, keypoints=4, simulate=False)
+            loss = AutoLoss(student, section, student, teacher, alignment, common, keypoints=4, simulate=False)
             target = loss.teacher_target(predict(teacher, inside, scores))
             drawn: Any = (
                 Heatmaps(target.heatmaps)
@@ -121,13 +121,13 @@ def test_labels_and_teacher_count_as_the_section_says() -> None:
     target = student.codec.encode(torch.full((2, 17, 2), 9.0), labelled)
 
     def terms(**settings: Any) -> dict[str, float]:
-        section = AutoSection(teacher="t", auxiliary_heatmap_weight=0, **settings)
+        section = AutoSection(teacher="t", teacher_auxiliary_weight=0, **settings)
         loss = AutoLoss.build(section, student, teacher, student.codec)
         return {name: float(value) for name, value in loss(output, found, target).items()}
 
     plain = terms()
     assert plain["pose"] == pytest.approx(float(student.codec.loss(output.prediction, target)))
-    assert terms(label_weight=0).keys() == {"teacher"}
+    assert terms(gt_weight=0).keys() == {"teacher"}
     assert terms(teacher_weight=3.0)["teacher"] == pytest.approx(3 * plain["teacher"], rel=1e-5)
     assert terms(only_unlabelled=True)["teacher"] == pytest.approx(plain["teacher"] * 11 / 12, rel=0.1)
     assert terms(min_confidence=0.9)["teacher"] == 0
@@ -140,7 +140,7 @@ def test_labels_and_teacher_count_as_the_section_says() -> None:
 
 def test_a_deviation_is_compared_with_the_teachers_heatmaps() -> None:
     student, teacher = tiny_model("distilpose_s", outputs="xy_sigma_score"), tiny_model("tokenpose_s_v1")
-    section = AutoSection(teacher="t", auxiliary_heatmap_weight=0)
+    section = AutoSection(teacher="t", teacher_auxiliary_weight=0)
     loss = AutoLoss.build(section, student, teacher, student.codec)
     assert [term.split(":")[0] for term in loss.explain()] == ["pose", "teacher", "simulated_heatmaps", "confidence"]
     points, size = torch.full((1, 17, 2), 12.0), teacher.codec.heatmap_size  # pyright: ignore
@@ -159,7 +159,7 @@ def test_a_deviation_is_compared_with_the_teachers_heatmaps() -> None:
 
 def test_the_score_learns_what_the_teachers_heatmap_says_at_the_predicted_point() -> None:
     student, teacher = tiny_model("distilpose_s", outputs="xy_sigma_score"), tiny_model("tokenpose_s_v1")
-    section = AutoSection(teacher="t", auxiliary_heatmap_weight=0, confidence_weight=2.0)
+    section = AutoSection(teacher="t", teacher_auxiliary_weight=0, confidence_weight=2.0)
     loss = AutoLoss.build(section, student, teacher, student.codec)
     points = torch.full((1, 17, 2), 12.0)
     target = student.codec.encode(points, torch.ones(1, 17))
@@ -193,19 +193,19 @@ def test_features_and_tokens_draw_the_teachers_heatmaps() -> None:
     ]
     for name, options, drawn in cases:
         student = create_model(name, **options).train()
-        section = AutoSection(teacher="t", auxiliary_heatmap_weight=1.0)
+        section = AutoSection(teacher="t", teacher_auxiliary_weight=1.0)
         loss = AutoLoss.build(section, student, teacher, student.codec)
-        assert (loss.draw_features is not None, loss.draw_tokens is not None) == drawn, name
+        assert (loss.feature_head is not None, loss.token_head is not None) == drawn, name
         target = student.codec.encode(points, torch.ones(2, 17))
         output = student.forward_train(torch.randn(2, 3, *student.input_size))
-        value = loss(output, found, target)["auxiliary"]
+        value = loss(output, found, target)["teacher_auxiliary"]
         assert float(value.detach()) == pytest.approx(sum(drawn) * (0.03 if student.pools_features else 1)), (
             "1 for maps that show nothing yet"
         )
-        for draw in (loss.draw_features, loss.draw_tokens):
-            if draw is not None:  # black at first, so that nothing but these learns in the first step
-                torch.nn.init.normal_(draw.draw.weight, std=0.01)
-        loss(output, found, target)["auxiliary"].backward()
+        for head in (loss.feature_head, loss.token_head):
+            if head is not None:  # black at first, so that nothing but these learns in the first step
+                torch.nn.init.normal_(head.head.weight, std=0.01)
+        loss(output, found, target)["teacher_auxiliary"].backward()
         trained = [n for n, p in student.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
         assert any("backbone" in n for n in trained), name
 
@@ -214,7 +214,7 @@ def test_every_cycle_is_taught_and_learns_from_the_next() -> None:
     student, teacher = tiny_model("sdpose_t", cycles=2), tiny_model("distilpose_s")
     student.train()
     loss = AutoLoss.build(AutoSection(teacher="t", cycle_weight=0.5), student, teacher, student.codec)
-    assert [term.split(":")[0] for term in loss.explain()] == ["pose", "teacher", "auxiliary", "cycles"]
+    assert [term.split(":")[0] for term in loss.explain()] == ["pose", "teacher", "teacher_auxiliary", "cycles"]
     output = student.forward_train(torch.randn(2, 3, 64, 48))
     points = torch.full((2, 17, 2), 12.0)
     found = PoseOutput(predict(teacher.codec, points, torch.ones(2, 17)))
@@ -234,7 +234,7 @@ def test_tokens_of_another_width_and_other_keypoints_are_compared() -> None:
     student = tiny_model("distilpose_s")
     teacher = tiny_model("tokenpose_s_v1", embed_dim=24, num_heads=3, skeleton="crowdpose14")
     loss = AutoLoss.build(AutoSection(teacher="t", token_weight=1.0), student, teacher, student.codec)
-    assert loss.explain()[-1].startswith("tokens: weight 1")
+    assert loss.explain()[-1].startswith("keypoint_tokens: weight 1")
     own, theirs = common_keypoints(student, teacher)
     student_output, found = student.forward_train(torch.randn(1, 3, 64, 48)), teacher(torch.randn(1, 3, 64, 48))
     assert loss.tokens is not None
@@ -245,7 +245,7 @@ def test_tokens_of_another_width_and_other_keypoints_are_compared() -> None:
         # Scaled alike, so that the teacher's scale does not count.
         larger = replace(found, keypoint_tokens=100 * present(found.keypoint_tokens) + 5)
         target = student.codec.encode(torch.full((1, 17, 2), 9.0), torch.ones(1, 17))
-        one, other = (float(loss(student_output, t, target)["tokens"]) for t in (found, larger))
+        one, other = (float(loss(student_output, t, target)["keypoint_tokens"]) for t in (found, larger))
     assert one == pytest.approx(other, rel=0.05)
     assert one > 0.1
 

@@ -62,7 +62,7 @@ def test_the_official_terms_of_stage_1(golden: tuple[Arrays, dict, list], epoch:
     stage = first_stage(keys)
     stage.progress = epoch / 420
     losses = stage(*outputs(arrays))
-    for ours, theirs in {"pose": "loss_kpt", "feature": "loss_fea", "logits": "loss_logit"}.items():
+    for ours, theirs in {"pose": "loss_kpt", "features": "loss_fea", "logits": "loss_logit"}.items():
         expected = values[f"distiller.loss(stage=1, epoch={epoch} of 420).{theirs}"]["value"]
         assert float(losses[ours].detach()) == pytest.approx(expected, rel=1e-5), ours
 
@@ -83,7 +83,7 @@ def test_features_of_one_width_need_no_alignment(golden: tuple[Arrays, dict, lis
     stage = stage1((20, 20))
     losses = stage(*outputs(arrays, "student_feature_same_channels"))
     assert not list(stage.parameters())
-    assert float(losses["feature"]) == pytest.approx(
+    assert float(losses["features"]) == pytest.approx(
         values["FeaLoss(alpha=0.00007, same channels, no align)"]["value"], rel=1e-5
     )
 
@@ -127,7 +127,7 @@ def test_the_papers_division(golden: tuple[Arrays, dict, list]) -> None:
     people, keypoints = arrays["keypoint_weights"].shape
     with torch.no_grad():
         a, b = official(*outputs(arrays)), paper(*outputs(arrays))
-    assert float(a["feature"] / b["feature"]) == pytest.approx(arrays["teacher_feature"][0].numel(), rel=1e-5)
+    assert float(a["features"] / b["features"]) == pytest.approx(arrays["teacher_feature"][0].numel(), rel=1e-5)
     assert float(b["logits"] / a["logits"]) == pytest.approx(keypoints, rel=1e-5)
     assert float(b["pose"] / a["pose"]) == pytest.approx(keypoints, rel=1e-5)
     assert people != keypoints
@@ -160,10 +160,10 @@ def test_the_labels_count_for_as_many_people_however_a_batch_is_parted(golden: t
 @pytest.mark.parametrize(
     ("settings", "terms"),
     [
-        ({}, {"pose", "feature", "logits"}),
+        ({}, {"pose", "features", "logits"}),
         ({"feature_weight": 0.0}, {"pose", "logits"}),
-        ({"logit_weight": 0.0}, {"pose", "feature"}),
-        ({"use_gt_loss": False}, {"feature", "logits"}),
+        ({"logit_weight": 0.0}, {"pose", "features"}),
+        ({"use_gt_loss": False}, {"features", "logits"}),
         ({"use_gt_loss": False, "feature_weight": 0.0}, {"logits"}),
     ],
 )

@@ -34,7 +34,7 @@ def test_cwd_is_the_papers_equation() -> None:
 
 
 @torch.no_grad()
-def test_l2_compares_standardised_channels() -> None:
+def test_l2_compares_standardized_channels() -> None:
     torch.manual_seed(0)
     target = torch.randn(4, 2, 6, 5)
     loss = FEATURE_LOSSES["l2"]((2, 2))

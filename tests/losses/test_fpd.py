@@ -40,7 +40,7 @@ def test_the_papers_equation_over_the_common_keypoints() -> None:
     ]
     assert len(pairs) >= 12
     expected = torch.stack([(a - b).square().mean() for a, b in pairs]).mean()
-    assert float(terms["teacher_heatmaps"]) == pytest.approx(0.25 * float(expected), rel=1e-5)
+    assert float(terms["teacher"]) == pytest.approx(0.25 * float(expected), rel=1e-5)
     assert float(terms["pose"]) == pytest.approx(0.75 * float((maps - target.heatmaps).square().mean()), rel=1e-5)
 
 
@@ -115,7 +115,7 @@ def test_a_teacher_of_another_input_size_agrees_about_where_a_keypoint_is(
 
     def difference(shown: torch.Tensor) -> float:
         outputs = PoseOutput(Heatmaps(shown)), PoseOutput(Heatmaps(maps[teacher]))
-        return float(loss(*outputs, target)["teacher_heatmaps"])
+        return float(loss(*outputs, target)["teacher"])
 
     agreeing, energy = difference(maps[student]), float(maps[student].square().mean())
     assert agreeing < 0.02 * energy

@@ -122,7 +122,7 @@ def test_half_a_pixel_is_the_bound(crops: np.ndarray, tmp_path: Path, monkeypatc
 
 @pytest.mark.usefixtures("quick")
 def test_a_file_is_kept_if_its_ap_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    people = write_spot_people(tmp_path / "people", pictures=2, people=2)
+    people = write_spot_people(tmp_path / "people", count=2, people=2)
     options = {"format": "mnn", "source": people, "flip_test": False, "python": PYTHON}
     path = tmp_path / "here" / "spots.mnn"
     monkeypatch.setattr(exporter, "ConverterProcess", standins.ShiftedLater)

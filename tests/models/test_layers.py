@@ -48,7 +48,7 @@ def test_outputs_and_gradients_are_those_of_transformers(queries: int, levels: i
         query, reference, memory = (x.clone().requires_grad_() for x in inputs(queries, levels))
         if module is ours:
             read = ours(query, reference, memory, SHAPES)
-            weights = ours.look(query, reference, SHAPES).weights
+            weights = ours.sampling_points(query, reference, SHAPES).weights
         else:
             read, weights = theirs(
                 query,
@@ -93,7 +93,7 @@ def test_it_reads_exactly_where_it_looks() -> None:
 
 def test_fresh_weights_look_around_the_reference_on_all_sides() -> None:
     attention = MultiScaleDeformableAttention(32, num_heads=8, num_levels=2, num_points=4)
-    samples = attention.look(torch.randn(1, 1, 32), torch.full((1, 1, 1, 2), 0.5), [(10, 20), (5, 10)])
+    samples = attention.sampling_points(torch.randn(1, 1, 32), torch.full((1, 1, 1, 2), 0.5), [(10, 20), (5, 10)])
     steps = (samples.locations[0, 0, :, 0] - 0.5) * torch.tensor([20.0, 10.0])  # in features of the first level
     torch.testing.assert_close(steps[0], torch.tensor([[1.0, 0], [2, 0], [3, 0], [4, 0]]))
     torch.testing.assert_close(steps[3, 0], torch.tensor([-1.0, 1.0]))
@@ -106,7 +106,7 @@ def test_it_computes_places_in_full_precision_under_autocast() -> None:
     exact = attention(query, reference, memory, SHAPES)
     with torch.autocast("cpu", torch.bfloat16):
         rough = attention(query, reference, memory, SHAPES)
-        samples = attention.look(query, reference, SHAPES)
+        samples = attention.sampling_points(query, reference, SHAPES)
     assert samples.locations.dtype == samples.weights.dtype == torch.float32
     assert rough.dtype == torch.bfloat16
     assert torch.nn.functional.cosine_similarity(rough.float().flatten(), exact.flatten(), dim=0) > 0.999

@@ -60,7 +60,10 @@ def test_projecting_what_was_read_is_projecting_before_reading(groups: int) -> N
     reference = 0.5 + 0.05 * torch.rand(2 * groups, 7, 1, 2)  # offsets stay within the maps
     expected = plain(query, reference, memory.repeat_interleave(groups, dim=0), shapes)
     torch.testing.assert_close(
-        efficient.read(efficient.look(query, reference, shapes), memory, shapes), expected, rtol=1e-4, atol=1e-5
+        efficient.aggregate(efficient.sampling_points(query, reference, shapes), memory, shapes),
+        expected,
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
@@ -187,7 +190,7 @@ def test_rle_is_summed_over_rough_points_layers_and_moved_points() -> None:
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
     torch.manual_seed(1)
-    output = model.forward_train(model.normalise(images))
+    output = model.forward_train(model.normalize(images))
     target = model.codec.encode(keypoints, weights)
     assert len(output.aux_outputs) == 1 + 4 * 2
     terms = [criterion.loss(prediction, target) for prediction in output.aux_outputs]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from leanpose.codecs import Heatmaps
 from leanpose.errors import LeanposeError
-from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.losses.auxiliary import AuxiliaryHeatmapLoss
 from leanpose.losses.sdpose import SDPoseLoss, SDPoseSection
 from leanpose.models.layers import TransformerLayer
 from leanpose.models.ppt import PPT, scheduled_keep_ratio
@@ -185,7 +185,7 @@ def test_the_layers_maps_show_dropped_tokens_as_they_were_last(images: Tensor) -
         torch.testing.assert_close(last[image, kept], present(output.visual_tokens)[image])
         assert torch.equal(last[image, dropped], before[image, dropped])
     target = model.codec.encode(torch.rand(2, 17, 2) * 40, torch.ones(2, 17))
-    assert AuxiliaryHeatmaps(model, weight=1.0)(output, target).isfinite()
+    assert AuxiliaryHeatmapLoss(model, weight=1.0)(output, target).isfinite()
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_settings_that_do_not_fit_get_one_sentence(overrides: dict[str, Any], me
 
 def test_every_renamed_setting_is_one_of_today() -> None:
     fields = [{field.name for field in dataclasses.fields(configure_model(name))} for name in list_models()]
-    for old, new in registry.RENAMED_SETTINGS.items():
+    for old, new in registry.RENAMED_MODEL_OPTIONS.items():
         assert any(new in known for known in fields)
         assert not any(old in known for known in fields)
 
@@ -184,13 +184,13 @@ def test_images_of_another_size_are_refused() -> None:
             model(torch.zeros(shape))
 
 
-def test_normalise_is_imagenets() -> None:
+def test_normalize_is_imagenets() -> None:
     model = create_model("sdpose_t", input_size=(64, 48))
     crops = torch.randint(0, 256, (2, 64, 48, 3), dtype=torch.uint8)
     expected = (crops.permute(0, 3, 1, 2) / 255 - torch.tensor(model.mean)[:, None, None]) / torch.tensor(model.std)[
         :, None, None
     ]
-    torch.testing.assert_close(model.normalise(crops), expected)
+    torch.testing.assert_close(model.normalize(crops), expected)
 
 
 def test_hrnet_starts_from_the_published_weights(monkeypatch: pytest.MonkeyPatch) -> None:

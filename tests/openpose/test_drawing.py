@@ -1,4 +1,4 @@
-"""ControlNet's picture, against the same shapes painted from their equations, pixel by pixel, in numpy alone."""
+"""ControlNet's image, against the same shapes painted from their equations, pixel by pixel, in numpy alone."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ class Painter:
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
-        self.picture = np.zeros((*size, 3), np.uint8)
+        self.image = np.zeros((*size, 3), np.uint8)
         self.edges = np.zeros(size, bool)
         self.y, self.x = np.mgrid[: size[0], : size[1]].astype(float)
 
     def fill(self, shape: np.ndarray, colour: tuple[int, ...]) -> None:
-        self.picture[shape] = colour
+        self.image[shape] = colour
         self.edges |= neighbourhood(shape).any(0) & ~neighbourhood(shape).all(0)
 
     def limb(self, a: np.ndarray, b: np.ndarray, colour: tuple[int, ...], half_width: float = 4) -> None:
@@ -148,16 +148,16 @@ def random_people(seed: int, count: int, size: tuple[int, int]) -> tuple[np.ndar
 
 def compare(drawn: np.ndarray, expected: Painter) -> tuple[float, float]:
     """Share of equal pixels, of all and of the painted ones; what differs lies beside the border of a shape."""
-    equal = (drawn == expected.picture).all(-1)
+    equal = (drawn == expected.image).all(-1)
     assert (~equal & ~expected.edges).sum() <= 2
-    painted = drawn.any(-1) | expected.picture.any(-1)
+    painted = drawn.any(-1) | expected.image.any(-1)
     return float(equal.mean()), float(equal[painted].mean())
 
 
 @pytest.mark.parametrize(
     ("seed", "count", "size"), [(0, 1, (320, 512)), (1, 2, (384, 448)), (2, 4, (480, 320)), (3, 3, (97, 640))]
 )
-def test_crowded_pictures_are_those_of_the_formulas_up_to_the_borders_of_shapes(
+def test_crowded_images_are_those_of_the_formulas_up_to_the_borders_of_shapes(
     seed: int, count: int, size: tuple[int, int]
 ):
     people, scores = random_people(seed, count, size)
@@ -198,19 +198,19 @@ def openpose_points(points: np.ndarray) -> np.ndarray:
     return np.array([points[i] if i is not None else (points[5] + points[6]) / 2 for i in COCO_OF])
 
 
-def colour_at(picture: np.ndarray, place: np.ndarray | tuple[float, float]) -> tuple[int, ...]:
-    return tuple(int(value) for value in picture[int(place[1]), int(place[0])])
+def colour_at(image: np.ndarray, place: np.ndarray | tuple[float, float]) -> tuple[int, ...]:
+    return tuple(int(value) for value in image[int(place[1]), int(place[0])])
 
 
 def test_every_joint_and_the_middle_of_every_limb_have_exactly_their_colour():
     points, scores = body()
-    picture = draw_openpose(SIZE, points, scores, COCO17)
+    image = draw_openpose(SIZE, points, scores, COCO17)
     joints = openpose_points(points[0])
-    assert [colour_at(picture, joint) for joint in joints] == RAINBOW
+    assert [colour_at(image, joint) for joint in joints] == RAINBOW
     middles = [(joints[a - 1] + joints[b - 1]) / 2 for a, b in LIMBS]
-    assert [colour_at(picture, middle) for middle in middles] == [dark(colour) for colour in RAINBOW[:17]]
+    assert [colour_at(image, middle) for middle in middles] == [dark(colour) for colour in RAINBOW[:17]]
     allowed = {(0, 0, 0), *RAINBOW, *map(dark, RAINBOW[:17])}
-    assert {tuple(colour) for colour in picture.reshape(-1, 3).tolist()} == allowed  # no blending anywhere
+    assert {tuple(colour) for colour in image.reshape(-1, 3).tolist()} == allowed  # no blending anywhere
 
 
 @pytest.mark.parametrize("limb", range(17))
@@ -221,8 +221,8 @@ def test_a_limb_needs_both_of_its_ends_and_stands_alone(limb: int):
     scores[0, [COCO_OF[name - 1] for name in names]] = 1
     if 2 in LIMBS[limb]:
         scores[0, [5, 6]] = 1  # both shoulders make a neck, and two limbs more
-    picture = draw_openpose(SIZE, points, scores, COCO17)
-    found = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+    image = draw_openpose(SIZE, points, scores, COCO17)
+    found = {tuple(colour) for colour in image.reshape(-1, 3).tolist()}
     limbs = {dark(colour) for colour in RAINBOW[:17]} & found
     assert limbs == {dark(RAINBOW[limb])} | ({dark(RAINBOW[0]), dark(RAINBOW[1])} if 2 in LIMBS[limb] else set())
 
@@ -237,12 +237,12 @@ def test_hand_edges_and_joints_have_exactly_their_colours(at: int):
     if at < 20:
         a, b = HAND_EDGES[at]
         scores[0, [85 + a, 85 + b]] = 1
-        picture = draw_openpose(SIZE, points, scores, WHOLE)
-        assert colour_at(picture, (hand[a] + hand[b]) / 2) == HAND_COLOURS[at]
+        image = draw_openpose(SIZE, points, scores, WHOLE)
+        assert colour_at(image, (hand[a] + hand[b]) / 2) == HAND_COLOURS[at]
     else:
         scores[0, 85:106] = 1
-        picture = draw_openpose(SIZE, points, scores, WHOLE)
-        assert {colour_at(picture, joint) for joint in hand} == {(0, 0, 255)}
+        image = draw_openpose(SIZE, points, scores, WHOLE)
+        assert {colour_at(image, joint) for joint in hand} == {(0, 0, 255)}
 
 
 def test_later_limbs_cover_earlier_ones_whoever_has_them():
@@ -257,8 +257,8 @@ def test_later_limbs_cover_earlier_ones_whoever_has_them():
             scores[person, ends] = 1
         later = dark(RAINBOW[max(first, second) - 1])
         for order in ([0, 1], [1, 0]):
-            picture = draw_openpose(SIZE, points[order], scores[order], COCO17)
-            assert colour_at(picture, cross) == later
+            image = draw_openpose(SIZE, points[order], scores[order], COCO17)
+            assert colour_at(image, cross) == later
 
 
 def test_joints_cover_limbs_then_hands_then_faces():
@@ -281,30 +281,30 @@ def test_joints_cover_limbs_then_hands_then_faces():
 def test_the_neck_is_the_middle_of_the_shoulders_even_if_the_skeleton_has_one():
     for skeleton in (COCO17, BODY19, LSP14):
         own = {"neck": (200, 20), "head_top": (200, 5)} if "neck" in skeleton.keypoints else {}
-        picture = draw_openpose(SIZE, *body(skeleton, **own), skeleton)
-        assert colour_at(picture, (200, 120)) == RAINBOW[1], skeleton.name
-        assert colour_at(picture, (200, 20)) == (0, 0, 0), skeleton.name
+        image = draw_openpose(SIZE, *body(skeleton, **own), skeleton)
+        assert colour_at(image, (200, 120)) == RAINBOW[1], skeleton.name
+        assert colour_at(image, (200, 20)) == (0, 0, 0), skeleton.name
 
 
 def test_no_neck_without_both_shoulders():
     points, scores = body(BODY19, neck=(200, 20))
     scores[0, 5] = 0.29
-    picture = draw_openpose(SIZE, points, scores, BODY19)
+    image = draw_openpose(SIZE, points, scores, BODY19)
     neck_and_limbs = {RAINBOW[1], *(dark(RAINBOW[i]) for i in (0, 1, 6, 9, 12))}
-    assert not neck_and_limbs & {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+    assert not neck_and_limbs & {tuple(colour) for colour in image.reshape(-1, 3).tolist()}
 
 
 def test_a_skeleton_with_a_neck_but_without_shoulders_keeps_its_neck():
     stick = Skeleton("stick", ("nose", "neck"), ((0, 1),), (0.05, 0.05))
-    picture = draw_openpose((99, 99), np.array([[[20.0, 20.0], [20.0, 80.0]]]), np.ones((1, 2)), stick)
-    assert [colour_at(picture, (20, y)) for y in (20, 50, 80)] == [RAINBOW[0], dark(RAINBOW[12]), RAINBOW[1]]
+    image = draw_openpose((99, 99), np.array([[[20.0, 20.0], [20.0, 80.0]]]), np.ones((1, 2)), stick)
+    assert [colour_at(image, (20, y)) for y in (20, 50, 80)] == [RAINBOW[0], dark(RAINBOW[12]), RAINBOW[1]]
 
 
 @pytest.mark.parametrize(("score", "threshold", "drawn"), [(0.3, 0.3, True), (0.2999, 0.3, False), (0.4, 0.5, False)])
 def test_threshold(score: float, threshold: float, drawn: bool):
     people, _ = random_people(5, 1, SIZE)
-    picture = draw_openpose(SIZE, people, np.full((1, len(WHOLE)), score), WHOLE, threshold=threshold)
-    assert picture.any() == drawn
+    image = draw_openpose(SIZE, people, np.full((1, len(WHOLE)), score), WHOLE, keypoint_threshold=threshold)
+    assert image.any() == drawn
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -342,10 +342,10 @@ def test_bodies_reach_over_the_left_and_upper_border_but_hands_and_faces_do_not(
 
 @pytest.mark.parametrize("far", [1e5, 1e7, -1e12, 3e38])
 def test_points_far_away_do_no_harm(far: float):
-    picture = draw_openpose(SIZE, *body(left_elbow=(far, far)), COCO17)
+    image = draw_openpose(SIZE, *body(left_elbow=(far, far)), COCO17)
     elbow = 6
     joints = np.delete(openpose_points(body()[0][0]), elbow, axis=0)
-    assert [colour_at(picture, joint) for joint in joints] == RAINBOW[:elbow] + RAINBOW[elbow + 1 :]
+    assert [colour_at(image, joint) for joint in joints] == RAINBOW[:elbow] + RAINBOW[elbow + 1 :]
     people, scores = random_people(8, 1, SIZE)
     people[0, 30::7] = far
     assert draw_openpose(SIZE, people, np.ones_like(scores), WHOLE).any()
@@ -382,8 +382,8 @@ def test_pupils_are_white_dots_on_the_eyes_of_those_who_have_a_face():
 def test_limbs_for_xinsirs_models_grow_with_the_canvas(longer: int, half_width: int):
     points, scores = np.zeros((1, 17, 2)), np.zeros((1, 17))
     points[0, [5, 7]], scores[0, [5, 7]] = [(50, 50), (450, 50)], 1
-    picture = draw_openpose((100, longer), points, scores, COCO17, xinsir_limbs=True)
-    assert picture[:, 250].any(-1).sum() == 2 * half_width + 1
+    image = draw_openpose((100, longer), points, scores, COCO17, xinsir_limbs=True)
+    assert image[:, 250].any(-1).sum() == 2 * half_width + 1
     plain = draw_openpose((100, longer), points, scores, COCO17)
     assert plain[:, 250].any(-1).sum() == 9
 
@@ -399,10 +399,10 @@ def test_controlnets_size(size: tuple[int, int], resolution: int, expected: tupl
 
 
 def test_nobody_is_black():
-    picture = draw_openpose((30, 40), np.zeros((0, 17, 2)), np.zeros((0, 17)), COCO17)
-    assert picture.shape == (30, 40, 3)
-    assert picture.dtype == np.uint8
-    assert not picture.any()
+    image = draw_openpose((30, 40), np.zeros((0, 17, 2)), np.zeros((0, 17)), COCO17)
+    assert image.shape == (30, 40, 3)
+    assert image.dtype == np.uint8
+    assert not image.any()
 
 
 @pytest.mark.unshaped

@@ -22,7 +22,7 @@ def poses_of(people: int, seed: int = 0) -> PoseResult:
     rng = np.random.default_rng(seed)
     points = rng.uniform((5, 5), (120, 90), (people, len(BODY19), 2))
     ones = np.ones((people, len(BODY19)))
-    return PoseResult(points, ones, np.zeros((people, 4)), np.ones(people), BODY19, ids=np.arange(people))
+    return PoseResult(points, ones, np.zeros((people, 4)), np.ones(people), BODY19, track_ids=np.arange(people))
 
 
 def body(content: dict, person: int = 0) -> np.ndarray:
@@ -44,7 +44,7 @@ def test_points_and_canvas_are_scaled_alike(tmp_path: Path, resolution: int | No
         assert len(content["people"]) == len(poses)
         np.testing.assert_array_equal(pixels, conditioning_image(poses, SIZE, resolution=resolution))
         for person in range(len(poses)):
-            points = poses["nose"].points[person], poses["left_wrist"].points[person]
+            points = poses["nose"].xy[person], poses["left_wrist"].xy[person]
             scale = np.array(canvas[::-1]) / SIZE[::-1]
             expected = [(point + 0.5) * scale - 0.5 for point in points]
             np.testing.assert_allclose(body(content, person)[[0, 7], :2], expected, atol=1e-3)
@@ -52,7 +52,7 @@ def test_points_and_canvas_are_scaled_alike(tmp_path: Path, resolution: int | No
 
 
 @pytest.mark.parametrize(("resolution", "canvas"), [(None, SIZE), (192, (192, 256))])
-def test_comfyui_gets_a_list_with_a_frame_for_each_picture(
+def test_comfyui_gets_a_list_with_a_frame_for_each_image(
     tmp_path: Path, resolution: int | None, canvas: tuple[int, int]
 ) -> None:
     people = [poses_of(2), poses_of(0), poses_of(1, 5)]

@@ -116,7 +116,7 @@ def test_keypoints_are_those_of_python_on_20_photos(browser: Browser) -> None:
         np.testing.assert_allclose(boxes, expected.boxes, atol=0.1)
         same_boxes = estimator(photo, boxes=boxes)
         in_same_boxes.append(np.abs(points[..., :2] - same_boxes.keypoints).max())
-        np.testing.assert_allclose(points[..., 2], same_boxes.scores, atol=0.01)
+        np.testing.assert_allclose(points[..., 2], same_boxes.keypoint_scores, atol=0.01)
         person_scores = same_boxes.person_scores * expected.box_scores
         np.testing.assert_allclose([pose["score"] for pose in found], person_scores, atol=0.01)
         distances.append(np.abs(points[..., :2] - expected.keypoints).max(axis=2).ravel())
@@ -134,7 +134,7 @@ def test_one_person_is_followed_at_15_frames_a_second_on_one_thread(browser: Bro
     """Counted by the time of the processor, since others may use it meanwhile."""
     browser.evaluate(
         f"""(async () => {{
-          const {{ pixelsOf }} = await import("./pictures.js");
+          const {{ pixelsOf }} = await import("./images.js");
           const image = await pixelsOf({blob(ONE_PERSON)}), tracker = await leanpose.tracker();
           window.frames_ = async (from, to) => {{
             for (let frame = from; frame < to; frame++)
@@ -179,7 +179,7 @@ def test_photo_video_and_webcam_by_their_controls(browser: Browser, clip: Path, 
 
 
 def test_what_cannot_be_read_is_said(browser: Browser, tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no image")
     browser.choose_file("#file", tmp_path / "broken.jpg")
     wait_for(lambda: "could not be decoded" in status(browser))
 

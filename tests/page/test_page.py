@@ -292,7 +292,7 @@ def test_poses_scores_and_duplicates_are_those_of_python(tmp_path: Path, calibra
     points = np.array([[[point["x"], point["y"], point["score"]] for point in pose["keypoints"]] for pose in found])
     assert (points[..., 2] == 0).any()  # outside of the image
     np.testing.assert_allclose(points[..., :2], expected.keypoints, atol=1e-3)
-    np.testing.assert_allclose(points[..., 2], expected.scores, atol=1e-5)
+    np.testing.assert_allclose(points[..., 2], expected.keypoint_scores, atol=1e-5)
     np.testing.assert_allclose([pose["score"] for pose in found], expected.person_scores, atol=1e-5)
     names = ("xMin", "yMin", "xMax", "yMax")
     np.testing.assert_array_equal([[pose["box"][name] for name in names] for pose in found], expected.boxes)
@@ -343,7 +343,7 @@ def test_people_are_followed_and_smoothed_as_in_python() -> None:
     assert ids[16:] == [[1, 3]] * 8  # a new person to the page, which forgets those whom it loses
     smoother, boxes = PoseSmoother(), np.array([[0, 0, 60, 120]] * 2, np.float64)
     for t in range(15):
-        poses = PoseResult(frames[t], np.full((2, 17), 0.9), boxes, np.ones(2), COCO17, ids=np.array([1, 2]))
+        poses = PoseResult(frames[t], np.full((2, 17), 0.9), boxes, np.ones(2), COCO17, track_ids=np.array([1, 2]))
         expected = smoother(poses, t / 30).keypoints
         points = np.array([[[point["x"], point["y"]] for point in pose["keypoints"]] for pose in found[t]])
         np.testing.assert_allclose(points, expected, atol=1e-3)

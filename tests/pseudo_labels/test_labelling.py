@@ -1,4 +1,4 @@
-"""Whole sets: the file that comes out, runs that are stopped, broken pictures, and the comparison with known labels."""
+"""Whole sets: the file that comes out, runs that are stopped, broken images, and the comparison with known labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from data_builders import coco_content, encoded, picture, write_tar
+from data_builders import coco_content, encoded, make_image, write_tar
 from landmark_models import TruthModels, labelled_person
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
@@ -33,7 +33,7 @@ def record(number: int, image_id: int, x: float = 50.0, **changes: Any) -> dict[
 
 @pytest.fixture
 def body_set(tmp_path: Path) -> Path:
-    """Three pictures with four people, one of them without keypoints, and a crowd."""
+    """Three images with four people, one of them without keypoints, and a crowd."""
     people = [
         record(1, 1, x=10.0),
         record(2, 1, x=90.0),
@@ -44,7 +44,7 @@ def body_set(tmp_path: Path) -> Path:
     people.append(record(6, 3))
     (tmp_path / "images").mkdir()
     for i in (1, 2, 3):
-        (tmp_path / "images" / f"{i:04d}.jpg").write_bytes(encoded(picture(i)))
+        (tmp_path / "images" / f"{i:04d}.jpg").write_bytes(encoded(make_image(i)))
     path = tmp_path / "body.json"
     path.write_text(json.dumps({"info": {"description": "four people"}, **coco_content(3, people)}))
     return path
@@ -106,7 +106,7 @@ def test_its_records_have_the_official_keys(body_set: Path, tmp_path: Path, shar
             assert type(own[key]) is type(official["annotations"][0][key]), key
 
 
-def test_archives_of_pictures_and_the_same_file_twice(body_set: Path, tmp_path: Path) -> None:
+def test_archives_of_images_and_the_same_file_twice(body_set: Path, tmp_path: Path) -> None:
     images = {path.name: path.read_bytes() for path in sorted((tmp_path / "images").iterdir())}
     archive = write_tar(tmp_path / "images.tar", {f"crops/{name}": data for name, data in images.items()})
     run(body_set, tmp_path / "a.json")
@@ -146,8 +146,8 @@ def test_an_unfinished_run_goes_on_with_the_same_settings_only(body_set: Path, t
     assert partial.read_bytes() == content
 
 
-def test_broken_pictures_are_left_out_and_named(body_set: Path, tmp_path: Path) -> None:
-    (tmp_path / "images" / "0002.jpg").write_bytes(b"\xff\xd8 no picture")
+def test_broken_images_are_left_out_and_named(body_set: Path, tmp_path: Path) -> None:
+    (tmp_path / "images" / "0002.jpg").write_bytes(b"\xff\xd8 no image")
     (tmp_path / "images" / "0003.jpg").unlink()
     labels = run(body_set, tmp_path / "whole.json")
     assert [person.record["id"] for person in labels.people] == [1, 2]
@@ -158,9 +158,9 @@ def test_broken_pictures_are_left_out_and_named(body_set: Path, tmp_path: Path) 
     assert [r["face_valid"] for r in records] == [True, True, False, False, False, False]
 
 
-def test_a_folder_of_other_pictures_is_an_error(body_set: Path, tmp_path: Path) -> None:
+def test_a_folder_of_other_images_is_an_error(body_set: Path, tmp_path: Path) -> None:
     (tmp_path / "others").mkdir()
-    with pytest.raises(LeanposeError, match=r"None of the 3 pictures in .*others can be read.*0001\.jpg"):
+    with pytest.raises(LeanposeError, match=r"None of the 3 images in .*others can be read.*0001\.jpg"):
         label_wholebody(body_set, tmp_path / "others", truth(), tmp_path / "whole.json", thresholds=THRESHOLDS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["body.json", "images", "others"]
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fuzz.http_requests import BOUNDARY, MULTIPART, multipart
 from leanpose import PoseEstimator, PoseResult
-from leanpose.drawing.files import encode_picture
+from leanpose.drawing.files import encode_image
 from leanpose.serving import bodies
 from leanpose.serving.answers import supervision_arguments
 from serving.server import Client, png, running
@@ -79,7 +79,7 @@ def test_other_formats(form: str, client: Client, photos: list[bytes], expected:
     images = client.poses(*photos, query=f"format={form}&keypoint_threshold=0.5").content["images"]
     write = {
         "coco": lambda place, poses: poses.to_coco(place),
-        "openpose": lambda place, poses: poses.to_openpose(threshold=0.5),
+        "openpose": lambda place, poses: poses.to_openpose(keypoint_threshold=0.5),
         "supervision": lambda place, poses: supervision_arguments(poses),
     }[form]
     assert [image["poses"] for image in images] == [as_sent(write(*pair)) for pair in enumerate(expected)]
@@ -90,7 +90,7 @@ def test_supervision_takes_its_arguments(expected: list[PoseResult]):
     arrays: dict[str, Any] = {name: np.array(values) for name, values in arguments.items() if name != "data"}
     made = supervision.KeyPoints(**arrays, data=arguments["data"])
     assert np.array_equal(np.asarray(made.xy, np.float32), whole.keypoints)
-    assert np.array_equal(np.asarray(made.keypoint_confidence, np.float32), whole.scores)
+    assert np.array_equal(np.asarray(made.keypoint_confidence, np.float32), whole.keypoint_scores)
     assert list(arguments["data"]) == list(whole.to_supervision().data)
     assert len(made) == len(whole)
 
@@ -102,9 +102,9 @@ def test_json_with_base64_and_a_drawn_image(client: Client, photos: list[bytes],
     assert (first["name"], second["name"]) == (None, "x")
     assert first["poses"]["people"] == second["poses"]["people"] == as_sent(expected[0].to_dict()["people"])
     drawn = base64.b64decode(first["drawn"])
-    assert drawn == encode_picture(expected[0].draw(), ".jpg")
-    with Image.open(BytesIO(drawn)) as picture:
-        assert picture.size == (first["width"], first["height"])
+    assert drawn == encode_image(expected[0].draw(), ".jpg")
+    with Image.open(BytesIO(drawn)) as image:
+        assert image.size == (first["width"], first["height"])
 
 
 def test_a_threshold_is_the_estimators_and_hidden_people_are_counted(
@@ -197,7 +197,7 @@ def test_a_compressed_body_is_refused(client: Client):
 
 
 def test_a_json_text_of_too_many_lists_is_refused_before_it_is_read(client: Client, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bodies, "MOST_BRACKETS", 5)
+    monkeypatch.setattr(bodies, "MAX_BRACKETS", 5)
     answer = client.ask("POST", "/v1/poses", b"[[],[],[],[],[]]", {"Content-Type": "application/json"})
     assert (answer.status, "more than 5 lists" in answer.content["error"]) == (400, True)
 

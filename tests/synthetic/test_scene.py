@@ -97,7 +97,7 @@ def test_labels_agree_with_the_pixels(seed: int, index: int, size: tuple[int, in
 
 
 def test_left_is_the_persons_left() -> None:
-    for yaw, sign in ((0.0, 1), (180.0, -1)):  # who looks at the camera has the left side on the right of the picture
+    for yaw, sign in ((0.0, 1), (180.0, -1)):  # who looks at the camera has the left side on the right of the image
         points = _labels(*_standing(yaw))
         for name in ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle", "big_toe", "hand_12", "jaw_1"):
             assert sign * (points[K[f"left_{name}"], 0] - points[K[f"right_{name}"], 0]) > 0, name
@@ -160,7 +160,7 @@ def test_every_skeleton_sees_the_same_points(skeleton: str, count: int) -> None:
         np.testing.assert_array_equal(scene.keypoints[:, k], everything.keypoints[:, K[name]])
 
 
-def test_a_group_is_seen_whole_in_a_wide_picture() -> None:
+def test_a_group_is_seen_whole_in_a_wide_image() -> None:
     counts = [len(render_scene(2, i, (240, 320), people=(4, 4)).boxes) for i in range(8)]
     assert np.mean(counts) > 2.5
 

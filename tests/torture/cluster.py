@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=3, help="kills of workers in each round")
-    parser.add_argument("--pictures", type=int, default=48)
+    parser.add_argument("--images", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
@@ -38,7 +38,7 @@ def main() -> None:
         root = Path(name)
         os.environ["TMPDIR"], os.environ["LEANPOSE_CACHE"] = str(root), str(root / "cache")
         (root / "photos").mkdir()
-        for photo in sorted(PHOTOS.glob("*.jpg"))[: options.pictures]:
+        for photo in sorted(PHOTOS.glob("*.jpg"))[: options.images]:
             shutil.copy(photo, root / "photos")
         (root / "photos" / "damaged.jpg").write_bytes(next(PHOTOS.glob("*.jpg")).read_bytes()[:3000])
         began = time.monotonic()
@@ -106,7 +106,7 @@ def _command(root: Path, out: Path) -> list[str]:
 
 def _finish(root: Path, out: Path) -> None:
     done = subprocess.run(_command(root, out), capture_output=True, text=True, check=False)
-    if done.returncode != 3:  # the damaged picture
+    if done.returncode != 3:  # the damaged image
         sys.exit(f"The command ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 

@@ -1,7 +1,7 @@
 """Kill every long command at random, run it again, and compare what comes out with an uninterrupted run.
 
 `make torture` does 50 kills (`--kills`), by SIGKILL to the command and all its processes, through the real command line:
-train, distill, data pack, data label, predict on pictures and on a video, and export. Results must be equal: weights and
+train, distill, data pack, data label, predict on images and on a video, and export. Results must be equal: weights and
 logs but for times, packs, labels and poses byte for byte, exports but for the moment that is in no file.
 """
 
@@ -188,12 +188,12 @@ def _works(root: Path) -> list[Work]:
         ),
         once(
             "label",
-            ["data", "label", str(data / "images"), "--detector", "whole-image", "--threshold", "0"],
+            ["data", "label", str(data / "images"), "--detector", "whole-image", "--keypoint-threshold", "0"],
             "--out",
             "labels.json",
             lambda out: (out / "labels.json").read_bytes(),
         ),
-        once("pictures", ["predict", str(data / "images"), *find], "--out", "", _files),
+        once("images", ["predict", str(data / "images"), *find], "--out", "", _files),
         once("video", ["predict", str(root / "clip.mp4"), *find], "--out", "", _files),
         once("export", ["export", "sdpose_t"], "--out", "model.onnx", _graph),
     ]

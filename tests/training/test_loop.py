@@ -136,7 +136,7 @@ def test_what_is_frozen_stays_as_it_was_and_the_rest_learns(data: Path, tmp_path
     assert all(name in changed for name in after if name not in stays and after[name].is_floating_point())
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adam", marks=pytest.mark.slow), "adamw", "muon"])
 def test_training_learns(data: Path, tmp_path: Path, optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "save_state", lambda folder, state: None)  # half of the time of 60 epochs
     recipe = load_recipe(
@@ -145,7 +145,7 @@ def test_training_learns(data: Path, tmp_path: Path, optimizer: str, monkeypatch
     )
     train(recipe, tmp_path / "run", quiet=True)
     losses = [float(row["pose"]) for row in csv.DictReader((tmp_path / "run" / "train.csv").open())]
-    # Beside the mean pose, which the first steps find, the network has begun to tell the pictures apart.
+    # Beside the mean pose, which the first steps find, the network has begun to tell the images apart.
     assert losses[-1] < 0.9 * losses[1]
 
 
@@ -248,17 +248,17 @@ def test_a_signal_ends_a_validation_and_a_resumed_run_equals_the_whole_one(
     monkeypatch.setattr(loop, "LOG_EVERY", 4)
     recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", data))
     train(recipe, tmp_path / "whole", quiet=True)
-    measure = loop.Trainer._measure
+    evaluate = loop.Trainer._evaluate
 
     def stop(self: loop.Trainer, validation: loop.Validation, model: Any) -> dict[str, float]:
         def measured(_: Any) -> dict[str, float]:
             signal.raise_signal(signal.SIGTERM)
             raise AssertionError("the signal ends the validation")
 
-        return measure(self, loop.Validation(validation.name, measured), model)
+        return evaluate(self, loop.Validation(validation.name, measured), model)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "_measure", stop)
+        patch.setattr(loop.Trainer, "_evaluate", stop)
         with pytest.raises(StoppedError, match="Stopped at step 6; go on with") as stopped:
             train(recipe, tmp_path / "run", quiet=True)
     assert stopped.value.signal == signal.SIGTERM

@@ -49,7 +49,7 @@ def test_one_gpu_for_several_processes_is_refused(tmp_path: Path, monkeypatch: p
 def test_two_processes_go_on_with_the_run_of_one_and_end_as_it_would(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same people in each step; of batch normalisation, whose statistics are each process's own, nothing learns."""
+    """The same people in each step; of batch normalization, whose statistics are each process's own, nothing learns."""
     write_tiny_coco(tmp_path / "data")
     frozen = {"name": "adam", "lr": 1e-3, "lr_mult": {"backbone": 0}}
     file = write_tiny_recipe(tmp_path / "r.yaml", tmp_path / "data", optimizer=frozen, ema=0.9)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 import yaml
 from typer.testing import CliRunner
 
+from leanpose.choices import Cycle, Metric, Scoring, Suppression
 from leanpose.classification.recipe import parse_classification_recipe
 from leanpose.cli import app
 from leanpose.errors import LeanposeError
@@ -87,6 +89,11 @@ def test_a_recipe_survives_being_written_out() -> None:
         ),
         ({"distillation": {"method": "sdpos"}}, ["distillation.method = 'sdpos'", "did you mean 'sdpose'?"]),
         ({"distillation": {"method": "distilpose"}}, ["distillation.teacher", "Field required"]),
+        (
+            {"distillation": {"method": "auto", "teacher": "t", "feature_loss": "cdw"}},
+            ["distillation.feature_loss = 'cdw'", "did you mean 'cwd'"],
+        ),
+        ({"validation": {"scoring": "bbox_rel"}}, ["validation.scoring = 'bbox_rel'", "bbox_rle"]),
         ({"distillation": {"method": "sdpose", "supervise": "first"}}, ["distillation.supervise = 'first'"]),
         ({"distillation": 3}, ["distillation", "3"]),
         ({"batch_size": "many"}, ["batch_size", "many", "integer"]),
@@ -110,6 +117,7 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"optimizer": {"clip": 1.0}}, ["optimizer.clip", "called 'grad_clip_norm' now"]),
         ({"data": {"train": [{"format": "coco", "every": 2}]}}, ["data.train.0.every", "called 'frame_stride' now"]),
         ({"distillation": {"method": "cycles"}}, ["'cycles' is unknown", "called 'sdpose' now"]),
+        ({"loss": "rel"}, ["loss = 'rel' is unknown", "did you mean 'rle'"]),
         (
             {"distillation": {"method": "sdpose", "visual_tokens": 0}},
             ["distillation.visual_tokens", "called 'visual_token_weight' now"],
@@ -124,6 +132,13 @@ def test_mistakes_get_one_sentence(change: dict, words: list[str]) -> None:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 200, "a sentence, not the whole recipe"
+
+
+def test_recipes_name_what_the_functions_know() -> None:
+    """As models with RLE need it: people ranked by `bbox_rle` were out of a recipe's reach."""
+    for key, values in {"scoring": Scoring, "nms": Suppression, "metric": Metric, "cycle": Cycle}.items():
+        for value in get_args(values):
+            assert parse_recipe({**minimal(), "validation": {key: value}}).validation.model_dump()[key] == value
 
 
 def test_the_last_epochs_are_drawn_otherwise() -> None:

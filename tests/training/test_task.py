@@ -19,8 +19,8 @@ from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp, warp_image, warp_matrix
 from leanpose.losses import DistilPoseLoss, SDPoseLoss, Supervised
 from leanpose.losses.base import sum_of
+from leanpose.losses.crop_alignment import resize_crops
 from leanpose.losses.distilpose import DistilPoseSection, simulate_heatmaps
-from leanpose.losses.fit import resize_crops
 from leanpose.losses.sdpose import SDPoseSection
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.registry import create_model
@@ -176,13 +176,13 @@ def test_the_toolboxs_training_step(shared: Path, name: str, official: str, mode
 
 @pytest.mark.parametrize("warp", ["udp", "msra"])
 def test_resized_crops_are_what_the_warp_would_have_cut(warp: Warp) -> None:
-    """On a picture whose brightness grows evenly, so that reading between pixels is exact but for rounding."""
+    """On an image whose brightness grows evenly, so that reading between pixels is exact but for rounding."""
     rows, columns = np.mgrid[0:300, 0:240]
-    picture = np.stack([columns, rows * 0.8, (rows + columns) * 0.4], axis=-1).astype(np.uint8)
+    image = np.stack([columns, rows * 0.8, (rows + columns) * 0.4], axis=-1).astype(np.uint8)
     center, scale = np.array([120.0, 150.0]), np.array([90.0, 120.0])
     crops = {}
     for size in ((128, 96), (64, 48)):
-        crops[size] = warp_image(picture, warp_matrix(center, scale, size, warp=warp), size)
+        crops[size] = warp_image(image, warp_matrix(center, scale, size, warp=warp), size)
     resized, ratio = resize_crops(torch.from_numpy(crops[128, 96])[None], (64, 48), warp)
     assert np.abs(resized[0].numpy().astype(int) - crops[64, 48])[:-1, :-1].max() <= 1
     point = np.array([100.0, 140.0, 1.0])

@@ -53,7 +53,7 @@ def dwpose(data: Path, teacher: Path, **section: Any) -> Recipe:
     return recipe(data, distillation={"method": "dwpose", "teacher": str(teacher), **section})
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_both_stages_follow_each_other(data: Path, teacher: Path, tmp_path: Path, precision: str) -> None:
     run = tmp_path / "run"
     summary = train(dwpose(data, teacher).model_copy(update={"precision": precision}), run, quiet=True)

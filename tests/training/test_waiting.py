@@ -12,8 +12,8 @@ import torch
 from leanpose.backends.base import TorchBackend, halves
 from leanpose.codecs import Codec, CoordinateCodec, HeatmapCodec, ScoreCalibration, SimCCCodec
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
-from leanpose.data.augmentation import Augmentation, Look
-from leanpose.data.device_augmentation import SourceBatch, stack_looks
+from leanpose.data.augmentation import Augmentation, PhotometricParams
+from leanpose.data.device_augmentation import SourceBatch, stack_photometric
 from leanpose.models.registry import create_model
 from leanpose.skeleton import COCO17
 from leanpose.training.build import build_model
@@ -72,8 +72,10 @@ def test_a_step_does_not_wait(name: str, changes: dict[str, Any], tmp_path: Path
     task = build_task(recipe, build_model(recipe).train(), sets=("one", "other"))
     rng = np.random.default_rng(0)
     blurred = Augmentation(hue=20, blur_probability=1.0, coarse_dropout_probability=1.0)
-    looks: list[Look] = [blurred.sample_look(rng, (64, 48), np.zeros((17, 2)), np.ones(17)) for _ in range(2)]
-    *changed, blurs = stack_looks(looks)
+    photometric: list[PhotometricParams] = [
+        blurred.sample_photometric(rng, (64, 48), np.zeros((17, 2)), np.ones(17)) for _ in range(2)
+    ]
+    *changed, blurs = stack_photometric(photometric)
     with no_waiting() as fake:
         state = on_fake_gpu(fake, task)
         sources, maps = torch.zeros(2, 70, 60, 3, dtype=torch.uint8, device="cuda"), torch.zeros(2, 2, 3, device="cuda")

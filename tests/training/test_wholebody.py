@@ -63,7 +63,7 @@ def test_eval_prints_and_writes_a_table_by_part(run: Path) -> None:
     arguments = [
         "eval",
         str(run / "last.safetensors"),
-        "--format",
+        "--data-format",
         "coco_wholebody",
         "--no-flip-test",
         "--device",

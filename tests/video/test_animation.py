@@ -18,8 +18,8 @@ KINDS = ["gif", "webp", "png", "avif"]
 
 def write_animation(path: Path, *, frames: int = 5, duration: int | list[int] = 40, **options: Any) -> Path:
     """Frames of 48 rows and 64 columns, each in the `shade` of its number, as the format of the ending."""
-    pictures = [Image.new("RGB", (64, 48), (shade(i),) * 3) for i in range(frames)]
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, **options)
+    images = [Image.new("RGB", (64, 48), (shade(i),) * 3) for i in range(frames)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, **options)
     return path
 
 
@@ -50,7 +50,7 @@ def test_frames_without_a_time(tmp_path: Path):
     assert reader.rate == 10
 
 
-def test_the_still_picture_in_front_is_left_out(tmp_path: Path):
+def test_the_still_image_in_front_is_left_out(tmp_path: Path):
     reader, frames = read(write_animation(tmp_path / "a.png", default_image=True))
     assert [number_of(frame.pixels) for frame in frames] == [1, 2, 3, 4]
     assert reader.count == 4
@@ -58,13 +58,13 @@ def test_the_still_picture_in_front_is_left_out(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png"])
 def test_transparent_parts_are_white(kind: str, tmp_path: Path):
-    pictures = []
+    images = []
     for i in range(3):
         pixels = np.zeros((48, 64, 4), np.uint8)
         pixels[8 : 16 + i, 8:16] = (200, 0, 0, 255)
-        pictures.append(Image.fromarray(pixels))
+        images.append(Image.fromarray(pixels))
     options = {"gif": {"disposal": 2}, "png": {"disposal": 1, "blend": 0}, "webp": {"lossless": True}}[kind]
-    pictures[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=pictures[1:], duration=50, **options)
+    images[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=images[1:], duration=50, **options)
     _, frames = read(tmp_path / f"a.{kind}")
     for i, frame in enumerate(frames):
         assert (frame.pixels[30:] == 255).all()
@@ -88,8 +88,8 @@ def test_videos_are_read_as_before(tmp_path: Path):
 
 def test_what_was_cut_off_comes_up_to_there(tmp_path: Path):
     noise = np.random.default_rng(0).integers(0, 255, (8, 48, 64, 3), np.uint8)
-    pictures = [Image.fromarray(pixels) for pixels in noise]
-    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=40)
+    images = [Image.fromarray(pixels) for pixels in noise]
+    images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:], duration=40)
     whole = (tmp_path / "a.gif").read_bytes()
     (tmp_path / "a.gif").write_bytes(whole[: len(whole) // 2])
     reader, frames = read(tmp_path / "a.gif")

@@ -18,7 +18,7 @@ SIDE = st.integers(1, 400)
 
 def person(points: np.ndarray, box: list[float]) -> PoseResult:
     return replace(
-        PoseResult.empty(SPOTS), keypoints=points[None].astype(np.float32), scores=np.ones((1, 3), np.float32),
+        PoseResult.empty(SPOTS), keypoints=points[None].astype(np.float32), keypoint_scores=np.ones((1, 3), np.float32),
         boxes=np.array([box], np.float32), box_scores=np.ones(1, np.float32),
     )  # fmt: skip
 

@@ -78,7 +78,7 @@ def test_lines_and_outcome(tmp_path: Path):
         {"id": 7, "score": 0.5, "box": [1, 2, 31, 40], "box_score": 0.5, "keypoints": [[3, 120, 1]] * 3}
     ]
     assert seen == [(i, 12) for i in range(1, 13)]
-    assert (outcome.frames, outcome.people, outcome.ids, outcome.seconds) == (12, 12, {7}, 0.44)
+    assert (outcome.frames, outcome.people, outcome.track_ids, outcome.seconds) == (12, 12, {7}, 0.44)
     assert (outcome.stopped, outcome.cut_off, outcome.damaged, outcome.notices) == (False, False, 0, [])
     assert outcome.model_seconds == pytest.approx(0.012)
     assert 0 < outcome.busy < 1
@@ -89,7 +89,7 @@ def test_uncertain_people_are_left_out_and_counted(tmp_path: Path):
     tracker = NumberReader()
     tracker.estimator.person_threshold = 0.6
     outcome = run(write_clip(tmp_path / "a.mp4"), tmp_path, tracker)
-    assert (outcome.frames, outcome.people, outcome.uncertain, outcome.ids) == (12, 0, 12, set())
+    assert (outcome.frames, outcome.people, outcome.uncertain, outcome.track_ids) == (12, 0, 12, set())
     assert all(line["people"] == [] for line in lines_of(tmp_path)[1:])
 
 
@@ -114,7 +114,7 @@ def test_the_copy_has_the_same_times(name: str, tmp_path: Path):
         ("a.mkv", "libopus", "opus"),
     ],
 )  # fmt: skip
-def test_audio_stays_beside_the_pictures(name: str, codec: str, kept: str, tmp_path: Path):
+def test_audio_stays_beside_the_images(name: str, codec: str, kept: str, tmp_path: Path):
     source = write_clip(tmp_path / name, frames=50, audio=codec, offset=3.0 if name == "a.ts" else 0.0)
     outcome = run(source, tmp_path)
     original, begin, end = audio_of(source)
@@ -152,8 +152,8 @@ def test_any_size(size: tuple[int, int], tmp_path: Path):
         stream = container.streams.video[0]
         assert (stream.height, stream.width) == (size[0] + size[0] % 2, size[1] + size[1] % 2)
         assert stream.codec_context.name == "h264"
-        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    assert [number_of(pixels) for pixels in pictures] == list(range(12))
+        images = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert [number_of(pixels) for pixels in images] == list(range(12))
     assert frame_times(tmp_path / "out/clip.mp4") == pytest.approx([i / 25 for i in range(12)], abs=1e-3)
 
 
@@ -300,7 +300,7 @@ def test_poses_are_drawn_by_default(tmp_path: Path):
     run(write_clip(tmp_path / "a.mp4"), tmp_path)
     with VideoReader(tmp_path / "out/clip.mp4") as reader, VideoReader(tmp_path / "a.mp4") as source:
         differ = [np.abs(a.pixels.astype(int) - b.pixels).max() for a, b in zip(reader, source, strict=True)]
-    assert min(differ[:1]) > 60  # the first person's points lie at the top; later ones below the picture
+    assert min(differ[:1]) > 60  # the first person's points lie at the top; later ones below the image
 
 
 def test_only_lines(tmp_path: Path):
@@ -310,7 +310,7 @@ def test_only_lines(tmp_path: Path):
 
 
 def test_a_part_of_a_video(tmp_path: Path):
-    outcome = run(write_clip(tmp_path / "a.mp4", frames=50, audio="aac"), tmp_path, seconds=0.5)
+    outcome = run(write_clip(tmp_path / "a.mp4", frames=50, audio="aac"), tmp_path, duration=0.5)
     assert (outcome.frames, outcome.expected) == (13, 13)
     assert audio_of(tmp_path / "out/clip.mp4")[2] == pytest.approx(0.52, abs=0.15)
     assert len(frame_times(tmp_path / "out/clip.mp4")) == 13
@@ -430,7 +430,7 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pyt
 
 def test_a_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reader_file, "camera_address", lambda number: ("testsrc=size=64x48:rate=50,realtime", "lavfi"))
-    outcome = run(0, tmp_path, seconds=0.4)
+    outcome = run(0, tmp_path, duration=0.4)
     assert outcome.expected == 20
     assert 1 <= outcome.frames <= 20
     assert outcome.frames + outcome.dropped >= 20
@@ -448,16 +448,16 @@ def test_a_camera_is_left_by_an_interrupt(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(frame_times(tmp_path / "out/clip.mp4")) == 3
 
 
-@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
-def test_seconds_that_are_no_time(seconds: float, tmp_path: Path):
+@pytest.mark.parametrize("duration", [-1.0, float("nan"), float("inf")])
+def test_durations_that_are_no_time(duration: float, tmp_path: Path):
     with pytest.raises(LeanposeError, match="0 or more, not"):
-        run(write_clip(tmp_path / "a.mp4"), tmp_path, seconds=seconds)
+        run(write_clip(tmp_path / "a.mp4"), tmp_path, duration=duration)
     assert not (tmp_path / "out").exists()
 
 
 def test_no_frame_in_so_short_a_time(tmp_path: Path):
     with pytest.raises(VideoError, match=r"No frame of .*a\.mp4 came within 0 seconds"):
-        run(write_clip(tmp_path / "a.mp4"), tmp_path, seconds=0)
+        run(write_clip(tmp_path / "a.mp4"), tmp_path, duration=0)
     assert not list((tmp_path / "out").glob("*"))
 
 
@@ -466,5 +466,5 @@ def test_a_run_without_a_frame_leaves_earlier_lines(tmp_path: Path):
     run(source, tmp_path)
     before = lines_of(tmp_path)
     with pytest.raises(VideoError, match="No frame"):
-        run(source, tmp_path, seconds=0)
+        run(source, tmp_path, duration=0)
     assert lines_of(tmp_path) == before

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):
+def test_a_folder_of_images_and_videos(predict, folder: Path, tmp_path: Path):
     result = predict(folder)
     assert result.exit_code == 3, result.output
     out = tmp_path / "predictions"
@@ -55,7 +55,7 @@ def test_a_folder_of_pictures_and_videos(predict, folder: Path, tmp_path: Path):
 
 def test_options(predict, folder: Path, tmp_path: Path):
     result = predict(
-        folder / "clip.mov", "--out", "o", "--seconds", 0.1, "--no-audio", "--detect-every", 2, "--no-smooth"
+        folder / "clip.mov", "--out", "o", "--duration", 0.1, "--no-audio", "--detect-every", 2, "--no-smooth"
     )
     assert result.exit_code == 0, result.output
     assert len(frame_times(tmp_path / "o/clip.mp4")) == 3
@@ -119,7 +119,7 @@ def test_a_camera(predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return "testsrc=size=64x48:rate=30,realtime", "lavfi"
 
     monkeypatch.setattr(reader_file, "camera_address", address)
-    result = predict(2, "--seconds", 0.5)
+    result = predict(2, "--duration", 0.5)
     assert result.exit_code == 0, result.output
     assert set(asked) == {2}
     assert "camera2" in result.output
@@ -141,7 +141,7 @@ def test_a_video_from_the_web(predict, folder: Path, tmp_path: Path):
 
 
 def test_the_summary_says_who_is_hidden(capsys: pytest.CaptureFixture[str]):
-    _summarise_clip(Clip(Path("a.mp4"), "a.mp4"), VideoOutcome(frames=1, ids={4}, uncertain=1, elapsed=1), 0.1)
+    _summarise_clip(Clip(Path("a.mp4"), "a.mp4"), VideoOutcome(frames=1, track_ids={4}, uncertain=1, elapsed=1), 0.1)
     printed = capsys.readouterr().out
     assert "Done:     a.mp4, 1 frame, 1 person, in 1.0 s" in printed
     assert "Hidden:   1 person in all frames with a score below 0.1 (see --person-threshold)\n" in printed
@@ -149,7 +149,7 @@ def test_the_summary_says_who_is_hidden(capsys: pytest.CaptureFixture[str]):
 
 def test_two_videos_of_one_name(predict, folder: Path, tmp_path: Path):
     write_clip(folder / "clip.mp4", frames=2)
-    result = predict(folder / "clip.mov", folder / "clip.mp4", "--seconds", 0.1)
+    result = predict(folder / "clip.mov", folder / "clip.mp4", "--duration", 0.1)
     assert result.exit_code == 0, result.output
     names = sorted(path.name for path in (tmp_path / "predictions").iterdir())
     assert names == ["clip-2.jsonl", "clip-2.mp4", "clip.jsonl", "clip.mp4"]
@@ -161,12 +161,12 @@ def test_two_videos_of_one_name(predict, folder: Path, tmp_path: Path):
         (["in/empty.mp4"], "is empty (0 bytes)"),
         (["absent.mp4"], "There is no file or folder absent.mp4"),
         (["in/text.mp4", "in/empty.mp4"], "No video could be read"),
-        (["in/clip.mov", "--boxes", "absent.json"], "--boxes is for pictures"),
-        (["in/clip.mov", "--seconds", "0"], "No frame of"),
-        (["in/clip.mov", "--seconds", "inf"], "0 or more, not inf"),
-        (["in/clip.mov", "--csv", "poses.csv"], "--coco, --csv and --as-labels are for pictures"),
-        (["in/clip.mov", "--as-labels", "labels.json"], "--coco, --csv and --as-labels are for pictures"),
-        (["in/clip.mov", "--coco", "poses.json"], "--coco, --csv and --as-labels are for pictures"),
+        (["in/clip.mov", "--bbox-file", "absent.json"], "--bbox-file is for images"),
+        (["in/clip.mov", "--duration", "0"], "No frame of"),
+        (["in/clip.mov", "--duration", "inf"], "0 or more, not inf"),
+        (["in/clip.mov", "--csv", "poses.csv"], "--coco, --csv and --as-labels are for images"),
+        (["in/clip.mov", "--as-labels", "labels.json"], "--coco, --csv and --as-labels are for images"),
+        (["in/clip.mov", "--coco", "poses.json"], "--coco, --csv and --as-labels are for images"),
         (["in/deep/clip.mkv", "in/empty.mp4", "--out", "in"], "replace the originals"),
         (["97"], "amera"),
     ],

@@ -138,7 +138,7 @@ def test_a_file_that_was_cut_off(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
-def test_an_audio_track_that_goes_on_after_the_pictures_is_no_cut(name: str, tmp_path: Path):
+def test_an_audio_track_that_goes_on_after_the_images_is_no_cut(name: str, tmp_path: Path):
     reader, frames = read(write_clip(tmp_path / name, audio="aac", longer=3.0))
     assert len(frames) == 12
     assert reader.count == 12
@@ -146,7 +146,7 @@ def test_an_audio_track_that_goes_on_after_the_pictures_is_no_cut(name: str, tmp
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_pictures_that_are_shown_for_long_are_no_cut(name: str, tmp_path: Path):
+def test_images_that_are_shown_for_long_are_no_cut(name: str, tmp_path: Path):
     reader, frames = read(write_clip(tmp_path / name, frames=4, rate=Fraction(1, 3)))
     assert len(frames) == 4
     assert reader.duration == pytest.approx(12)
@@ -174,7 +174,7 @@ def unknown_codec(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
 
 
-def picture(path: Path) -> None:
+def still_image(path: Path) -> None:
     Image.new("RGB", (20, 20)).save(path, "JPEG")
 
 
@@ -201,7 +201,7 @@ def no_frame(path: Path) -> None:
         (lambda path: path.write_bytes(b""), r"is empty \(0 bytes\)"),
         (lambda path: path.write_bytes(b"no video" * 999), "damaged, cut off before its end, or no video at all"),
         (lambda path: path.mkdir(), "is no file"),
-        (picture, "is a picture, not a video"),
+        (still_image, "is an image, not a video"),
         (only_audio, "is no video: it holds only audio"),
         (unknown_codec, "cannot decode"),
         (no_frame, "Not one frame of"),
@@ -251,7 +251,7 @@ def test_a_camera_without_permission(monkeypatch: pytest.MonkeyPatch):
 
 
 class Impatient:
-    """A camera that fails, as macOS's do, wherever no new picture is there yet."""
+    """A camera that fails, as macOS's do, wherever no new image is there yet."""
 
     def __init__(self, container: InputContainer) -> None:
         self.container = container
@@ -267,7 +267,7 @@ class Impatient:
             raise av.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
 
-def test_a_camera_that_does_not_wait_for_pictures(monkeypatch: pytest.MonkeyPatch):
+def test_a_camera_that_does_not_wait_for_images(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reader_file, "camera_address", lambda number: ("testsrc=size=64x48:rate=10", "lavfi"))
     opened = Impatient(reader_file._open_camera(0))
     monkeypatch.setattr(reader_file, "_open_camera", lambda number: opened)

@@ -99,7 +99,7 @@ def test_a_higher_beta_lags_less_and_a_lower_cutoff_jitters_less():
 
 
 @pytest.mark.parametrize("factor", [0.1, 6.0])
-def test_a_larger_picture_gives_the_same_in_larger(factor: float):
+def test_a_larger_image_gives_the_same_in_larger(factor: float):
     rng = np.random.default_rng(3)
     times = np.cumsum(rng.uniform(0.02, 0.05, 60))
     path = np.cumsum(rng.normal(0, 4, (60, 2)), axis=0)
@@ -180,8 +180,8 @@ def test_everything_else_stays_and_nothing_is_overwritten():
     found = [smoother(poses, t) for t, poses in enumerate(given_poses)]
     for before, after, value in zip(given_poses, found, (3.0, 9.0), strict=True):
         assert (before.keypoints == value).all()
-        assert after.ids is before.ids
-        assert (after.scores == before.scores).all()
+        assert after.track_ids is before.track_ids
+        assert (after.keypoint_scores == before.keypoint_scores).all()
     assert PoseSmoother()(pose(np.zeros((1, 2, 2))), 0.0).keypoints.dtype == np.float64
 
 

@@ -38,8 +38,8 @@ def names(walkers: list[Walker], tracked: list[PoseResult]) -> dict[int, list[tu
     """For each walker the frames and the ids under which they were seen."""
     seen: dict[int, list[tuple[int, int]]] = {index: [] for index in range(len(walkers))}
     for t, poses in enumerate(tracked):
-        assert poses.ids is not None
-        for points, person in zip(poses.keypoints, poses.ids, strict=True):
+        assert poses.track_ids is not None
+        for points, person in zip(poses.keypoints, poses.track_ids, strict=True):
             apart = [np.abs(points - walker.keypoints(t)).mean() for walker in walkers]
             assert min(apart) < 5, f"a ghost in frame {t}"
             seen[int(np.argmin(apart))].append((t, int(person)))
@@ -73,7 +73,7 @@ def test_ids_stay_when_the_size_of_the_frames_changes(detect_every: int, factor:
 
     tracker: Any = PoseTracker(CrowdEstimator(walkers), smooth=False, detect_every=detect_every)  # pyright: ignore
     for t, poses in enumerate(tracker.stream(frames())):
-        assert poses.ids.tolist() == [1, 2]
+        assert poses.track_ids.tolist() == [1, 2]
         scale = factor if t >= 23 else 1
         for points, walker in zip(poses.keypoints, walkers, strict=True):
             expected = (walker.keypoints(t) + 0.5) * scale - 0.5  # in pixels of the frame itself
@@ -101,7 +101,7 @@ def test_the_detector_looks_at_every_nth_frame_only(in_flight: int):
     assert estimator.detected == [0, 8, 16, 24, 32, 40]
     assert estimator.looked == list(range(41))
     assert estimator.passes == [2] * 41  # both in one pass, nobody twice
-    assert all(poses.ids is not None and poses.ids.tolist() == [1, 2] for poses in tracked)
+    assert all(poses.track_ids is not None and poses.track_ids.tolist() == [1, 2] for poses in tracked)
 
 
 def test_a_new_person_is_seen_at_the_next_detection():
@@ -137,7 +137,7 @@ def test_without_anybody_every_frame_is_searched():
     tracked = follow(estimator, 20, detect_every=5)
     assert sorted(estimator.detected) == [0, 1, 2, 3, 4, 5, 6, 7, 10, 15]
     assert [len(poses) for poses in tracked] == [0] * 7 + [1] * 13
-    assert all(poses.ids is not None and poses.ids.shape == (len(poses),) for poses in tracked)
+    assert all(poses.track_ids is not None and poses.track_ids.shape == (len(poses),) for poses in tracked)
 
 
 def test_fast_people_are_found_in_the_box_although_nothing_is_alike():
@@ -160,7 +160,7 @@ class Doubling(CrowdEstimator):
 def test_duplicates_become_one_person(detect_every: int):
     walkers = [Walker(lambda t: (200 + 3 * t, 300)), Walker(lambda t: (500, 300))]
     tracked = follow(Doubling(walkers), 12, detect_every=detect_every)
-    assert all(poses.ids is not None and poses.ids.tolist() == [1, 2] for poses in tracked)
+    assert all(poses.track_ids is not None and poses.track_ids.tolist() == [1, 2] for poses in tracked)
 
 
 class Haunted(CrowdEstimator):
@@ -188,13 +188,13 @@ class Portrait(CrowdEstimator):
 @pytest.mark.parametrize("detect_every", [1, 5])
 def test_the_whole_image_is_one_person_whatever_is_found_in_it(detect_every: int):
     tracked = follow(Portrait([], detector=WholeImage()), frames=30, detect_every=detect_every)
-    assert [poses.ids.tolist() for poses in tracked if poses.ids is not None] == [[1]] * 30
+    assert [poses.track_ids.tolist() for poses in tracked if poses.track_ids is not None] == [[1]] * 30
 
 
 def test_what_the_detector_does_not_confirm_is_dropped():
     person, coat = Walker(lambda t: (200, 300)), Walker(lambda t: (900, 300))
     tracked = follow(Haunted([person, coat]), 30, detect_every=5)
-    people = [poses.ids.tolist() for poses in tracked if poses.ids is not None]
+    people = [poses.track_ids.tolist() for poses in tracked if poses.track_ids is not None]
     assert people[:15] == [[1, 2]] * 15
     assert people[15:] == [[1]] * 15
 
@@ -215,7 +215,7 @@ def test_doubtful_detections_continue_tracks_but_begin_none(detect_every: int):
     walkers = [Walker(lambda t: (200 + 4 * t, 300)), Walker(lambda t: (700, 300))]
     for start_score, expected in ((0.4, [1]), (0.3, [1, 2])):
         tracked = follow(Doubtful(walkers), 13, detect_every=detect_every, start_score=start_score)
-        assert all(poses.ids is not None and poses.ids.tolist() == expected for poses in tracked)
+        assert all(poses.track_ids is not None and poses.track_ids.tolist() == expected for poses in tracked)
         assert tracked[12].box_scores[0] == pytest.approx(0.35)
 
 
@@ -231,14 +231,14 @@ class Trembling(CrowdEstimator):
 def test_poor_poses_are_told_apart_by_their_boxes():
     walkers = [Walker(lambda t: (200 + 2 * t, 300)), Walker(lambda t: (500, 300))]
     tracked = follow(Trembling(walkers), 20, detect_every=1)
-    assert all(poses.ids is not None and poses.ids.tolist() == [1, 2] for poses in tracked)
+    assert all(poses.track_ids is not None and poses.track_ids.tolist() == [1, 2] for poses in tracked)
 
 
 def test_scores_boxes_and_order_belong_together():
     walkers = [Walker(lambda t: (600, 300)), Walker(lambda t: (200, 300)), Walker(lambda t: (400, 300), tall=120)]
     for poses in follow(CrowdEstimator(walkers), 12, detect_every=4):
-        assert poses.ids is not None
-        assert poses.ids.tolist() == [1, 2, 3]
+        assert poses.track_ids is not None
+        assert poses.track_ids.tolist() == [1, 2, 3]
         assert poses.box_scores == pytest.approx([0.8] * 3)  # of the last detection
         for box, points in zip(poses.boxes, poses.keypoints, strict=True):
             assert (points >= box[:2] - 1).all()
@@ -252,9 +252,9 @@ def test_reading_ahead_changes_nothing(detect_every: int):
         follow(CrowdEstimator(walkers), detect_every=detect_every, in_flight=count, smooth=True) for count in (1, 7)
     )
     for one, other in zip(apart, ahead, strict=True):
-        assert one.ids is not None
-        assert other.ids is not None
-        assert one.ids.tolist() == other.ids.tolist()
+        assert one.track_ids is not None
+        assert other.track_ids is not None
+        assert one.track_ids.tolist() == other.track_ids.tolist()
         assert (one.keypoints == other.keypoints).all()
 
 
@@ -332,14 +332,16 @@ def test_no_frames_and_nobody():
         assert follow(CrowdEstimator([]), 0, detect_every=detect_every) == []
         for poses in follow(CrowdEstimator([]), 4, detect_every=detect_every, smooth=True):
             assert len(poses) == 0
-            assert poses.ids is not None
-            assert poses.ids.shape == (0,)
+            assert poses.track_ids is not None
+            assert poses.track_ids.shape == (0,)
 
 
 def test_each_stream_is_a_video_of_its_own():
     tracker = PoseTracker(CrowdEstimator([Walker(lambda t: (200, 300))]))  # type: ignore[arg-type]
     for _ in range(2):
-        assert [poses.ids.tolist() for poses in tracker.stream(video(3)) if poses.ids is not None] == [[1]] * 3
+        assert [poses.track_ids.tolist() for poses in tracker.stream(video(3)) if poses.track_ids is not None] == [
+            [1]
+        ] * 3
 
 
 def test_times_that_stand_still_or_jump():
@@ -348,8 +350,8 @@ def test_times_that_stand_still_or_jump():
     frames = [(image, seconds) for (image, _), seconds in zip(video(len(times)), times, strict=True)]
     tracker = PoseTracker(CrowdEstimator(walkers))  # type: ignore[arg-type]
     for poses in tracker.stream(frames):
-        assert poses.ids is not None
-        assert poses.ids.tolist() == [1]
+        assert poses.track_ids is not None
+        assert poses.track_ids.tolist() == [1]
         assert np.isfinite(poses.keypoints).all()
     with pytest.raises(LeanposeError, match="frame 0 is nan"):
         next(tracker.stream([(frames[0][0], float("nan"))]))
@@ -368,7 +370,9 @@ def test_two_frames_at_almost_one_time_are_no_leap(detect_every: int, gap: float
     walkers = [Walker(lambda t: (200 + 6 * t, 300)), Walker(lambda t: (600 - 3 * t, 300))]
     frames = [(image, 6 / 30 + gap if t == 7 else seconds) for t, (image, seconds) in enumerate(video(16))]
     tracker = PoseTracker(CrowdEstimator(walkers), detect_every=detect_every)  # type: ignore[arg-type]
-    assert [poses.ids.tolist() for poses in tracker.stream(frames) if poses.ids is not None] == [[1, 2]] * 16
+    assert [poses.track_ids.tolist() for poses in tracker.stream(frames) if poses.track_ids is not None] == [
+        [1, 2]
+    ] * 16
 
 
 @pytest.mark.parametrize(
@@ -423,8 +427,8 @@ def test_real_crops_of_a_skeleton_that_does_not_span_a_person(detect_every: int)
     tracked = list(PoseTracker(estimator, detect_every=detect_every, smooth=False).stream(frames()))
     for t, poses in enumerate(tracked):
         points, boxes = spot_places(t)
-        assert poses.ids is not None
-        assert poses.ids.tolist() == [1, 2]
+        assert poses.track_ids is not None
+        assert poses.track_ids.tolist() == [1, 2]
         assert np.abs(poses.keypoints - points).max() < 0.6
         assert np.abs(poses.boxes - boxes).max() < 6  # the detected box moves along, as large as it was
         assert poses.box_scores == pytest.approx([0.7, 0.6])
@@ -469,8 +473,8 @@ def test_a_keypoint_that_flies_away_does_not_take_the_box_along():
         assert np.abs(box - drawn[0]).max() < 40, f"frame {frame}: {box}"
 
 
-def test_who_is_sure_of_a_pose_anywhere_stays_near_the_picture():
-    """An untrained network finds somebody in any box, also outside of the picture, a little off its middle."""
+def test_who_is_sure_of_a_pose_anywhere_stays_near_the_image():
+    """An untrained network finds somebody in any box, also outside of the image, a little off its middle."""
     table = TrackTable(COCO17, max_age=30, oks_threshold=0.3, lost_score=0.3, start_score=0.4)
     whole, scores = np.array([[0.0, 0.0, 112.0, 128.0]]), np.full((1, 17), 0.9, np.float32)
     shape = np.random.default_rng(0).uniform(-0.2, 0.2, (17, 2))
@@ -482,6 +486,6 @@ def test_who_is_sure_of_a_pose_anywhere_stays_near_the_picture():
         poses = PoseResult(
             found[None].astype(np.float32), scores, box.astype(np.float32), np.full(1, detected, np.float32), COCO17
         )
-        ids = table.match(replace(poses, ids=np.array([1])), frame / 25)
+        ids = table.match(replace(poses, track_ids=np.array([1])), frame / 25)
         table.update(poses, ids, frame / 25, whole if detected else None)
         assert np.abs(table.boxes((frame + 1) / 25)).max() < 2000, f"frame {frame}"

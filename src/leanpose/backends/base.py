@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from leanpose.choices import Cycle
 from leanpose.codecs.base import Codec, Prediction, PredictionT
 from leanpose.geometry import bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.models.base import PoseModel
@@ -140,7 +141,7 @@ class TorchBackend(Backend):
         device: torch.device,
         precision: Precision = "fp32",
         *,
-        cycle: Literal["first", "last"] = "first",
+        cycle: Cycle = "first",
     ) -> None:
         self.model, self.device, self.precision, self.cycle = model.to(device).eval(), device, precision, cycle
         self.spec, self.one_pass = ModelSpec.of(model), device.type != "cpu"
@@ -163,7 +164,7 @@ class TorchBackend(Backend):
         return torch.from_numpy(crops).to(self.device, non_blocking=self.device.type == "cuda")
 
     def _pass(self, crops: UInt8[Tensor, "B H W 3"]) -> Prediction:
-        images = self.model.normalise(crops)
+        images = self.model.normalize(crops)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if self.cycle == "first":
                 return self.model(images).prediction

@@ -35,21 +35,21 @@ OUTPUTS: dict[type[Prediction], tuple[str, ...]] = {
 Shape = Sequence[int | str | None]
 """Of a file's input or output; a size that is left open is a word or None."""
 
-Shaped = tuple[str, Shape]
+TensorInfo = tuple[str, Shape]
 """The name and shape of a file's input or output."""
 
 
-LONGEST_SIDE = 2048
+MAX_SIDE = 2048
 """Of a network's input, in pixels; a file can claim anything."""
 
-_InputSide = Annotated[int, Field(ge=8, le=LONGEST_SIDE)]
+_InputSide = Annotated[int, Field(ge=8, le=MAX_SIDE)]
 
 
 class _Export(BaseModel):
     preprocessing: bool
     decoding: bool
     precision: Precision
-    quantisation: dict[str, Any] | None = None
+    quantization: dict[str, Any] | None = None
 
 
 class _Card(BaseModel):
@@ -70,11 +70,11 @@ class ExportCard:
 
     Attributes:
         spec: how to feed and read it.
-        includes_preprocessing: the input is uint8 RGB (B, H, W, 3); else float32 (B, 3, H, W), normalised by the caller.
+        includes_preprocessing: the input is uint8 RGB (B, H, W, 3); else float32 (B, 3, H, W), normalized by the caller.
         includes_decoding: the outputs are keypoints and scores; else they are the network's prediction.
         precision: in which the file was checked, and is to be run.
         weights: the rest of the weights' card, such as licence and training data.
-        quantisation: of an int8 file: how it was made and what was measured.
+        quantization: of an int8 file: how it was made and what was measured.
         layout: of a file that leanpose did not export: the order of its input's sides.
         read: makes the prediction of such a file's outputs; None: they have the names that leanpose gives them.
         origin: where this is known from, in a few words.
@@ -86,7 +86,7 @@ class ExportCard:
     includes_decoding: bool
     precision: Precision = "fp32"
     weights: Mapping[str, Any] | None = None
-    quantisation: Mapping[str, Any] | None = None
+    quantization: Mapping[str, Any] | None = None
     layout: Literal["nchw", "nhwc"] = "nchw"
     read: Callable[[Sequence[np.ndarray]], Prediction] | None = None
     origin: str = "as the file says"
@@ -106,7 +106,7 @@ class ExportCard:
                 "preprocessing": self.includes_preprocessing,
                 "decoding": self.includes_decoding,
                 "precision": self.precision,
-                **({} if self.quantisation is None else {"quantisation": self.quantisation}),
+                **({} if self.quantization is None else {"quantization": self.quantization}),
             },
         }
         return json.dumps({**(self.weights or {}), **own}, ensure_ascii=False)
@@ -125,7 +125,7 @@ class ExportCard:
             skeleton, codec = Skeleton.from_dict(card["skeleton"]), build_codec(card["codec"])
             spec = ModelSpec(card["model"], skeleton, codec, size, mean, std)
             included = bool(export["preprocessing"]), bool(export["decoding"])
-            return cls(spec, *included, export["precision"], card, export.get("quantisation"))
+            return cls(spec, *included, export["precision"], card, export.get("quantization"))
         except (KeyError, TypeError, ValueError, LeanposeError) as error:
             raise LeanposeError(f"{source} has a card that cannot be read ({error}); export it again.") from error
 
@@ -150,7 +150,7 @@ def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
     raise LeanposeError(f"The outputs {', '.join(outputs)} are no prediction of a pose model.")
 
 
-def describe_values(values: Sequence[Shaped]) -> str:
+def describe_values(values: Sequence[TensorInfo]) -> str:
     """The inputs or outputs of a file, for messages."""
     return ", ".join(f"`{name}` {'×'.join(str(side) for side in shape) or 'scalar'}" for name, shape in values)
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from leanpose.backends.base import ModelSpec
-from leanpose.backends.exported import KEY, LONGEST_SIDE, ExportCard, Shape, Shaped, describe_values
+from leanpose.backends.exported import KEY, MAX_SIDE, ExportCard, Shape, TensorInfo, describe_values
+from leanpose.choices import Decoding, Encoding
 from leanpose.codecs import Codec, CoordinateCodec, Coordinates, HeatmapCodec, Heatmaps, Prediction, SimCC, SimCCCodec
-from leanpose.codecs.heatmap import Decoding, Encoding
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import load_yaml
 from leanpose.models.backbones import MEAN, STD
@@ -35,7 +35,7 @@ RAW: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 """Mean and deviation of an input that takes pixels as they are, 0..255."""
 BY_COUNT = {len(skeleton): skeleton for skeleton in (COCO17, MPII16, WHOLEBODY133)}
 """The keypoints of a file that does not name them: other numbers are of no skeleton, or of several in different orders."""
-MOST_CROPS = 64  # that a file may take at once, and no fewer
+MAX_CROPS = 64  # that a file may take at once, and no fewer
 SMALL = 128  # heatmaps of crops up to this side are trained with a narrower Gaussian (PP-TinyPose)
 
 
@@ -225,8 +225,8 @@ def named_in(metadata: Mapping[str, str]) -> Skeleton | tuple[str, ...] | None:
 
 def read_card(
     metadata: Mapping[str, str],
-    inputs: Sequence[Shaped],
-    outputs: Sequence[Shaped],
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
     dtype: np.dtype,
     path: Path,
     skeleton: Skeleton | None,
@@ -275,7 +275,7 @@ def read_card(
 def _card(
     file: PoseFile,
     shape: Shape,
-    outputs: Sequence[Shaped],
+    outputs: Sequence[TensorInfo],
     dtype: np.dtype,
     path: Path,
     said: Keypoints,
@@ -284,7 +284,7 @@ def _card(
     """The card of a file that is described."""
     integer, names = np.issubdtype(dtype, np.integer), [name for name, _ in outputs]
     crops = shape[0] if shape and isinstance(shape[0], int) else 1
-    match list(shape[1:]) if 1 <= crops <= MOST_CROPS else [], file.layout:
+    match list(shape[1:]) if 1 <= crops <= MAX_CROPS else [], file.layout:
         case ([3, int(h), int(w)], "nchw") if not integer:
             size = h, w
         case [int(h), int(w), 3], "nhwc":
@@ -292,10 +292,10 @@ def _card(
         case _:
             raise LeanposeError(
                 f"{path} takes {'×'.join(map(str, shape))} {dtype}, which does not fit {file.layout}: expected any number of crops, "
-                f"or a fixed one up to {MOST_CROPS}, three colours, and a fixed height and width (python -m "
+                f"or a fixed one up to {MAX_CROPS}, three colours, and a fixed height and width (python -m "
                 "onnxruntime.tools.make_dynamic_shape_fixed sets them); whole numbers must be nhwc."
             )
-    if not all(8 <= side <= LONGEST_SIDE for side in size):
+    if not all(8 <= side <= MAX_SIDE for side in size):
         raise LeanposeError(f"{path} takes crops of {size[0]}x{size[1]} pixels, which no pose model does.")
     mean, std = (file.mean or MEAN, file.std or STD) if not integer else RAW
     if integer and (file.mean or RAW[0], file.std or RAW[1]) != RAW:

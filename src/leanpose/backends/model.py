@@ -33,7 +33,7 @@ class BackendConfig:
 class BackendModel(PoseModel):
     """What a backend computes: without parameters, gradients or anything beside the prediction.
 
-    Crops go to the backend as they are, which normalises them itself.
+    Crops go to the backend as they are, which normalizes them itself.
 
     Raises:
         LeanposeError: the backend gives keypoints alone.
@@ -54,7 +54,7 @@ class BackendModel(PoseModel):
     def device(self) -> torch.device:
         return torch.device("cpu")
 
-    def normalise(self, images: UInt8[Tensor, "B H W 3"]) -> UInt8[Tensor, "B H W 3"]:
+    def normalize(self, images: UInt8[Tensor, "B H W 3"]) -> UInt8[Tensor, "B H W 3"]:
         return images
 
     def forward(self, images: UInt8[Tensor, "B H W 3"]) -> PoseOutput:

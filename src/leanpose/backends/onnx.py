@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import first_line
-from leanpose.backends.exported import ExportedBackend, Shaped
-from leanpose.backends.foreign import MOST_CROPS, read_card
+from leanpose.backends.exported import ExportedBackend, TensorInfo
+from leanpose.backends.foreign import MAX_CROPS, read_card
 from leanpose.checksums import check_seal
 from leanpose.errors import LeanposeError
 from leanpose.files import describe_read_error, open_regular
@@ -54,7 +54,7 @@ class OnnxBackend(ExportedBackend):
         super().__init__(*read_card(metadata, *values_of(session), self._dtype, path, skeleton))
         self._session, self._input = session, images.name
         self._batch = images.shape[0] if isinstance(images.shape[0], int) else None  # where the file allows no other
-        if self._batch is not None and not 1 <= self._batch <= MOST_CROPS:  # it is filled, which takes memory
+        if self._batch is not None and not 1 <= self._batch <= MAX_CROPS:  # it is filled, which takes memory
             raise LeanposeError(f"{path} takes {self._batch} crops at once, which no pose model does.")
         self._names = [output.name for output in session.get_outputs()]
         self._path, self._cuda, self._skeleton = path, cuda, skeleton
@@ -146,7 +146,7 @@ def dtype_of(kind: str) -> np.dtype:
     return np.dtype(known.get(name, "object"))
 
 
-def values_of(session: InferenceSession) -> tuple[Sequence[Shaped], Sequence[Shaped]]:
+def values_of(session: InferenceSession) -> tuple[Sequence[TensorInfo], Sequence[TensorInfo]]:
     """The names and shapes of a file's inputs and outputs.
 
     Raises:

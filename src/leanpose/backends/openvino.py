@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from leanpose.backends.base import Precision
-from leanpose.backends.exported import KEY, ExportedBackend, Shaped
+from leanpose.backends.exported import KEY, ExportedBackend, TensorInfo
 from leanpose.backends.foreign import read_card
 from leanpose.backends.onnx import metadata_of, open_session
 from leanpose.checksums import check_seal
@@ -95,7 +95,7 @@ class OpenVinoBackend(ExportedBackend):
             values = _shapes(model.inputs), _shapes(model.outputs)
             card, outputs = read_card({} if text is None else {KEY: text}, *values, self._dtype, path, skeleton)
             if card.precision == "int8" and precision not in (None, "int8"):
-                raise LeanposeError(f"{path} is quantised: it computes in int8, not in {precision}.")
+                raise LeanposeError(f"{path} is quantized: it computes in int8, not in {precision}.")
             chosen: Precision = precision or card.precision
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[chosen],
@@ -170,7 +170,7 @@ def _card_text(model: Model, path: Path) -> str | None:
     return str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
 
 
-def _shapes(values: Sequence) -> list[Shaped]:
+def _shapes(values: Sequence) -> list[TensorInfo]:
     return [
         (value.get_any_name(), [side.get_length() if side.is_static else None for side in value.partial_shape])
         for value in values

@@ -1,6 +1,6 @@
-"""Pictures sorted into a folder for each class, as ImageNet and most classification sets come: `root/train/CLASS/picture.jpg`.
+"""Images sorted into a folder for each class, as ImageNet and most classification sets come: `root/train/CLASS/image.jpg`.
 
-As with crops of people, an item is drawn by (seed, epoch, index) alone, stays uint8, and is normalised on the device.
+As with crops of people, an item is drawn by (seed, epoch, index) alone, stays uint8, and is normalized on the device.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from leanpose.choices import Split
 from leanpose.classification.recipe import ClassificationSection
 from leanpose.data.batch import Batch
 from leanpose.data.dataset import ImageDataset
 from leanpose.data.images import read_bytes, read_image
-from leanpose.data.readers import Split, in_split
+from leanpose.data.readers import in_split
 from leanpose.errors import LeanposeError, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,13 +34,13 @@ CROP_PCT = 0.875
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """The pictures of a folder.
+    """The images of a folder.
 
     Attributes:
         path: the folder of the classes' folders.
         classes: names, in the order of the labels.
-        files: of all pictures.
-        labels: of each picture, the index of its class.
+        files: of all images.
+        labels: of each image, the index of its class.
     """
 
     path: Path
@@ -52,16 +53,16 @@ class ClassFolder:
 
 
 def read_class_folder(path: Path, classes: Sequence[str] | None = None, split: Split = "all") -> ClassFolder:
-    """List the pictures of a folder that holds a folder for each class.
+    """List the images of a folder that holds a folder for each class.
 
     Args:
         path: whose folders' names are those of the classes; hidden ones do not count.
         classes: of a model: the labels follow their order, and some may be missing in the folder. None: the
             folder decides, in alphabetical order, and there must be two or more.
-        split: `val` is every tenth picture of each class, `train` the others.
+        split: `val` is every tenth image of each class, `train` the others.
 
     Raises:
-        LeanposeError: there is no such folder, it holds no classes, one alone, an unknown one, or one without pictures.
+        LeanposeError: there is no such folder, it holds no classes, one alone, an unknown one, or one without images.
     """
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset  # heavy
 
@@ -144,16 +145,16 @@ class ClassBatch(Batch):
 
 
 class ClassDataset(ImageDataset[ClassSample]):
-    """A map-style data set of pictures with classes.
+    """A map-style data set of images with classes.
 
     Args:
-        folder: the pictures.
+        folder: the images.
         input_size: height and width that they are brought to.
-        section: how they vary; None for the middle of the picture, as in evaluation.
+        section: how they vary; None for the middle of the image, as in evaluation.
         seed, replace_broken: see `ImageDataset`.
     """
 
-    unit = "pictures"
+    unit = "images"
 
     def __init__(
         self,
@@ -175,7 +176,7 @@ class ClassDataset(ImageDataset[ClassSample]):
         return str(self.folder.files[index])
 
     def read(self, index: int) -> ClassSample:
-        """A picture with its class.
+        """An image with its class.
 
         Raises:
             BrokenImageError: it cannot be read.
@@ -183,15 +184,15 @@ class ClassDataset(ImageDataset[ClassSample]):
         from PIL import Image, ImageOps
 
         file, label = self.folder.files[index], int(self.folder.labels[index])
-        picture = Image.fromarray(read_image(read_bytes(file), name=str(file)))
+        image = Image.fromarray(read_image(read_bytes(file), name=str(file)))
         if self._augment is None:
             size, border = (self.input_size[1], self.input_size[0]), (1 - CROP_PCT) / 2
-            return np.asarray(ImageOps.fit(picture, size, Image.Resampling.BICUBIC, border)), label, index
+            return np.asarray(ImageOps.fit(image, size, Image.Resampling.BICUBIC, border)), label, index
         with _seeded(self.seed, self.epoch, index):
-            return np.asarray(self._augment(picture)), label, index
+            return np.asarray(self._augment(image)), label, index
 
     def collate(self, items: Sequence[tuple[ClassSample | None, dict[str, str]]]) -> ClassBatch:
-        """A loader's `collate_fn`: stack the pictures that could be read."""
+        """A loader's `collate_fn`: stack the images that could be read."""
         samples = [sample for sample, _ in items if sample is not None]
         images = [image for image, _, _ in samples]
         return ClassBatch(

@@ -69,7 +69,7 @@ class ClassOutput:
 class DeiTConfig:
     """Every size of a DeiT. The defaults are DeiT-Tiny's."""
 
-    input_size: tuple[int, int] = (224, 224)  # of the picture, in pixels
+    input_size: tuple[int, int] = (224, 224)  # of the image, in pixels
     patch_size: int = 16  # side of a square patch, in pixels
     embed_dim: int = 192  # of a token
     depth: int = 12  # transformer layers
@@ -100,7 +100,7 @@ class DeiTConfig:
 
 
 class DeiT(ImageModel):
-    """timm's DeiT, from a batch of pictures to a `ClassOutput`, run `config.cycles` times through its layers in training.
+    """timm's DeiT, from a batch of images to a `ClassOutput`, run `config.cycles` times through its layers in training.
 
     Attributes:
         class_names: of the classes, in the order of the logits; their indices if they have no names.
@@ -111,6 +111,7 @@ class DeiT(ImageModel):
 
     def __init__(self, name: str, config: DeiTConfig) -> None:
         super().__init__(name, config)
+        self.num_cycles = config.cycles
         self.class_names: tuple[str, ...] = tuple(str(i) for i in range(config.classes))
         import timm  # takes seconds, and `list_models` imports this file whatever network is wanted
 
@@ -167,13 +168,13 @@ class DeiT(ImageModel):
         return ClassOutput(cast(torch.Tensor, logits), tokens[:, :1], tokens[:, 1:])
 
 
-@register_model(DeiT, 72.2, "SDPose (CVPR 2024), table 9", measure="top-1")
+@register_model(DeiT, 72.2, "SDPose (CVPR 2024), table 9", metric="top-1")
 def deit_tiny() -> DeiTConfig:
     """DeiT-Tiny: 12 layers on 16×16 patches of 224×224 pixels. 72.2 top-1 on ImageNet."""
     return DeiTConfig()
 
 
-@register_model(DeiT, 72.7, "SDPose (CVPR 2024), table 9", measure="top-1")
+@register_model(DeiT, 72.7, "SDPose (CVPR 2024), table 9", metric="top-1")
 def sdpose_deit_tiny() -> DeiTConfig:
     """DeiT-Tiny, trained with 2 cycles, run with one. 72.7 top-1 on ImageNet."""
     return DeiTConfig(cycles=2)

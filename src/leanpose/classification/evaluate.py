@@ -1,4 +1,4 @@
-"""Accuracy of a classifier on a folder of pictures."""
+"""Accuracy of a classifier on a folder of images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from leanpose.choices import Cycle
 from leanpose.classification.data import ClassDataset, ClassFolder
 from leanpose.classification.deit import DeiT
 from leanpose.data.dataset import start_worker
@@ -25,11 +26,11 @@ class ClassEvaluation:
     """What was measured.
 
     Attributes:
-        metrics: `top-1` and `top-5` in 0..1: the share of pictures whose class has the highest score, or one of the five
+        metrics: `top-1` and `top-5` in 0..1: the share of images whose class has the highest score, or one of the five
             highest.
-        ranks: of each readable picture, how many classes stand before its own.
+        ranks: of each readable image, how many classes stand before its own.
         labels: their classes.
-        broken: pictures that could not be read, with the reason.
+        broken: images that could not be read, with the reason.
     """
 
     metrics: dict[str, float]
@@ -38,11 +39,11 @@ class ClassEvaluation:
     broken: dict[str, str]
 
     def rows(self, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-        """One dictionary a class that has pictures: its name, their number, the share that is right."""
+        """One dictionary a class that has images: its name, their number, the share that is right."""
         counts = np.bincount(self.labels, minlength=len(classes))
         right = np.bincount(self.labels[self.ranks == 0], minlength=len(classes))
         return [
-            {"class": name, "pictures": int(count), "top-1": float(hits / count)}
+            {"class": name, "images": int(count), "top-1": float(hits / count)}
             for name, count, hits in zip(classes, counts, right, strict=True)
             if count
         ]
@@ -65,8 +66,8 @@ def evaluate_classes(
     folder: ClassFolder,
     *,
     batch_size: int = 64,
-    workers: int = 0,
-    cycle: Literal["first", "last"] = "first",
+    num_workers: int = 0,
+    cycle: Cycle = "first",
     precision: Literal["fp32", "bf16"] = "fp32",
     advance: Callable[[int], None] | None = None,
 ) -> ClassEvaluation:
@@ -76,15 +77,15 @@ def evaluate_classes(
         model: in eval mode; it runs where its weights are.
         folder: read with the model's `class_names`.
         cycle: whose prediction counts; `last` runs all cycles of a multi-cycle model.
-        advance: called with the number of pictures done, after each batch.
+        advance: called with the number of images done, after each batch.
 
     Raises:
-        LeanposeError: none of the pictures can be read.
+        LeanposeError: none of the images can be read.
     """
     device = model.device
     dataset = ClassDataset(folder, model.input_size)
     loader = DataLoader(
-        dataset, batch_size=batch_size, num_workers=workers, collate_fn=dataset.collate, worker_init_fn=start_worker
+        dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=dataset.collate, worker_init_fn=start_worker
     )
     broken: dict[str, str] = {}
     ranks, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
@@ -93,7 +94,7 @@ def evaluate_classes(
         batch = batch.to(device)
         if len(batch.indices):
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                images = model.normalise(batch.images)
+                images = model.normalize(batch.images)
                 output = model(images) if cycle == "first" else model.forward_train(images).cycles[-1]
             ranks.append(ranks_of(output.logits, batch.labels).cpu().numpy())
             labels.append(batch.labels.cpu().numpy())
@@ -101,6 +102,6 @@ def evaluate_classes(
             advance(len(batch.indices))
     rank = np.concatenate(ranks)
     if not len(rank):
-        raise LeanposeError(f"None of the pictures in {folder.path} can be read: {next(iter(broken.values()))}")
+        raise LeanposeError(f"None of the images in {folder.path} can be read: {next(iter(broken.values()))}")
     metrics = {"top-1": float((rank < 1).mean()), "top-5": float((rank < TOP_K).mean())}
     return ClassEvaluation(metrics, rank, np.concatenate(labels), broken)

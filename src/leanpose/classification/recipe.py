@@ -1,4 +1,4 @@
-"""The recipe of a classifier: what every training run says, and pictures sorted by class in place of people."""
+"""The recipe of a classifier: what every training run says, and images sorted by class in place of people."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from leanpose.choices import Split
 from leanpose.data.augmentation import Fractions, in_order
 from leanpose.schema import Section
 from leanpose.training.recipe import LoaderSection, TrainingRecipe, check_recipe
@@ -16,28 +17,28 @@ _Factors = Annotated[tuple[_Factor, _Factor], AfterValidator(in_order)]
 
 
 class ImageFolderConfig(Section):
-    """Pictures in a folder for each class."""
+    """Images in a folder for each class."""
 
     format: Literal["image_folder"] = "image_folder"
     name: str | None = None
     images: Path
     """The folder of the classes' folders."""
-    split: Literal["all", "train", "val"] = "all"
-    """`val` is every tenth picture of each class, `train` the others."""
+    split: Split = "all"
+    """`val` is every tenth image of each class, `train` the others."""
 
 
 class ClassDataSection(LoaderSection):
-    """Which pictures train the classifier, and which measure it."""
+    """Which images train the classifier, and which measure it."""
 
     train: Annotated[list[ImageFolderConfig], Field(min_length=1, max_length=1)]
     val: ImageFolderConfig | None = None
 
 
 class ClassificationSection(Section):
-    """How a classifier's pictures and labels vary; the defaults are DeiT's."""
+    """How a classifier's images and labels vary; the defaults are DeiT's."""
 
     enabled: bool = True
-    """Whether single pictures vary; mixing and smoothing are settings of their own."""
+    """Whether single images vary; mixing and smoothing are settings of their own."""
     area: Fractions = (0.08, 1.0)
     aspect: _Factors = (0.75, 1.3333)
     flip_probability: float = Field(default=0.5, ge=0, le=1)

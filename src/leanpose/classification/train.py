@@ -20,7 +20,7 @@ from leanpose.losses.base import sum_of
 from leanpose.losses.sdpose import SDPoseSection, token_losses
 from leanpose.models.registry import create_model
 from leanpose.schema import MethodSection
-from leanpose.training.build import lock_run, require_no_run, start_from, write_recipe
+from leanpose.training.build import load_init_weights, lock_run, require_no_run, write_recipe
 from leanpose.training.loop import RunSummary, Trainer, Validation
 from leanpose.training.processes import make_fabric
 from leanpose.training.sources import weights_of
@@ -34,7 +34,7 @@ class ClassificationTask(Task):
     Args:
         model: the student.
         method: plain training, or SDPose's cycles: the class token stands where a pose model has keypoint tokens.
-        section: how pictures and labels are mixed.
+        section: how images and labels are mixed.
 
     Raises:
         LeanposeError: the method is for pose models, or the model has no cycles.
@@ -60,8 +60,8 @@ class ClassificationTask(Task):
 
     def forward(self, images: UInt8[Tensor, "B h w 3"], labels: Int[Tensor, " B"]) -> dict[str, Float[Tensor, ""]]:
         """The weighted terms of the loss of one batch (`ClassBatch.inputs`), on the model's device."""
-        pictures, target = self.mix(self.model.normalise(images), labels)
-        output = self.model.forward_train(pictures)
+        mixed, target = self.mix(self.model.normalize(images), labels)
+        output = self.model.forward_train(mixed)
         if not isinstance(self.method, SDPoseSection):
             return {"class": cross_entropy(output.logits.float(), target)}
         cycles = output.cycles
@@ -70,15 +70,15 @@ class ClassificationTask(Task):
         return losses | token_losses(cycles, self.method)
 
     def mix(
-        self, pictures: Float[Tensor, "B 3 h w"], labels: Int[Tensor, " B"]
+        self, images: Float[Tensor, "B 3 h w"], labels: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B 3 h w"], Float[Tensor, "B classes"]]:
-        """Pictures as the network sees them, and a distribution over the classes for each: mixed and smoothed."""
+        """Images as the network sees them, and a distribution over the classes for each: mixed and smoothed."""
         classes = self.model.config.classes
         if self._mix is None:
             target = one_hot(labels, classes).float()
         else:
-            pictures, target = self._mix(pictures, labels)
-        return pictures, target * (1 - self.smoothing) + self.smoothing / classes
+            images, target = self._mix(images, labels)
+        return images, target * (1 - self.smoothing) + self.smoothing / classes
 
     def get_extra_state(self) -> list[str]:
         """The classes, which a run keeps beside its weights."""
@@ -118,28 +118,32 @@ def _train_locked(recipe: ClassificationRecipe, folder: Path, *, resume: bool, d
     if not resume:
         require_no_run(folder)
     fabric = make_fabric(recipe, device)
-    pictures, val = read_pictures(recipe)
-    options = {**recipe.model_options, "classes": len(pictures.classes)}
+    images, val = read_images(recipe)
+    options = {**recipe.model_options, "classes": len(images.classes)}
     recipe = recipe.model_copy(update={"model_options": options})  # to be written out
-    model = build_classifier(recipe, pictures.classes, fresh=resume)
+    model = build_classifier(recipe, images.classes, fresh=resume)
     section = recipe.classification
     varied = section if section.enabled else None
-    dataset = ClassDataset(pictures, model.input_size, section=varied, seed=recipe.seed, replace_broken=True)
+    dataset = ClassDataset(images, model.input_size, section=varied, seed=recipe.seed, replace_broken=True)
     write_recipe(recipe, folder, fabric, resume=resume)
     task = ClassificationTask(model.train(), recipe.distillation, section)
 
     def measure(trained: Any) -> dict[str, float]:
         assert val is not None
         batch_size = max(recipe.batch_size // recipe.grad_accum_steps, 32)
-        how: Any = {"workers": recipe.data.num_workers, "cycle": recipe.validation.cycle, "precision": recipe.precision}
+        how: Any = {
+            "num_workers": recipe.data.num_workers,
+            "cycle": recipe.validation.cycle,
+            "precision": recipe.precision,
+        }
         return evaluate_classes(trained, val, batch_size=batch_size, **how).metrics
 
     validation = None if val is None else Validation(val.path.name or str(val.path), measure)
     return Trainer(recipe, folder, task, dataset, fabric, validation=validation, resume=resume, quiet=quiet).run()
 
 
-def read_pictures(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolder | None]:
-    """The pictures to train on, and those to measure on, whose classes are among the former's.
+def read_images(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolder | None]:
+    """The images to train on, and those to measure on, whose classes are among the former's.
 
     Raises:
         LeanposeError: a folder cannot be read, or there are other classes than `model_options.classes` says.
@@ -175,7 +179,7 @@ def build_classifier(recipe: ClassificationRecipe, classes: tuple[str, ...], *, 
                 "set strict=false to take all but the last layer."
             )
         last = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("network.head.")}
-        start_from(model, recipe)
+        load_init_weights(model, recipe)
         if known != classes:
             model.load_state_dict(last, strict=False)
     return model

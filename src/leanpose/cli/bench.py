@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from leanpose.cli.options import Backend, Detector, Device, new_table, status, table_console
+from leanpose.cli.options import BackendOption, DetectorOption, DeviceOption, new_table, status, table_console
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from leanpose.inference.choice import Measurement
+    from leanpose.inference.choice import BackendBenchmark
     from leanpose.models.base import PoseModel
 
-ROUNDS = 5  # of whole pictures
+ROUNDS = 5  # of whole images
 
 
 def bench(
@@ -29,13 +29,13 @@ def bench(
         list[str] | None,
         Argument(help="After `train`: a recipe to time the steps of, and changes such as batch_size=64."),
     ] = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     batches: Annotated[str, Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
-    seconds: Annotated[float, Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
+    time_budget: Annotated[float, Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
     threads: Annotated[int | None, Option(min=1, help="Of each backend. [default: as torch chooses]")] = None,
-    people: Annotated[int | None, Option(min=1, help="Time whole pictures with 1 to this many people instead.")] = None,
-    detector: Detector = "auto",
-    backend: Backend = "auto",
+    people: Annotated[int | None, Option(min=1, help="Time whole images with 1 to this many people instead.")] = None,
+    detector: DetectorOption = "auto",
+    backend: BackendOption = "auto",
     steps: Annotated[int, Option(min=1, help="With `train`: steps to time.")] = 20,
 ) -> None:
     """Time the installed backends and remember the fastest; `leanpose bench train RECIPE` times a training's steps instead.
@@ -65,16 +65,16 @@ def bench(
     chosen = choose_device(device)
     net = (fresh_model(model) or load_model(model)).to(chosen).eval()
     if people is not None:
-        _whole_pictures(net, people, detector, chosen, backend)
+        _whole_images(net, people, detector, chosen, backend)
         return
     what = f"{model} ({net.name}, {len(net.skeleton)} keypoints, {'×'.join(map(str, net.input_size))})"
     print(f"Model:    {what} on {chosen}, {torch.get_num_threads()} threads")
     with status() as advance:
-        results = benchmark_backends(net, chosen, batches=sizes, seconds=seconds, advance=advance)
+        results = benchmark_backends(net, chosen, batches=sizes, time_budget=time_budget, advance=advance)
     table_console().print(_table(results, sizes))
     for result in results:
         if result.reason is not None:
-            print(f"{result.candidate}: not used: {result.reason}")
+            print(f"{result.setup}: not used: {result.reason}")
     print(f"Fastest:  {remember(net, chosen, results)}; --backend auto takes it from now on.")
 
 
@@ -104,7 +104,7 @@ def _training(arguments: list[str], device: str, steps: int) -> None:
     print(f"All epochs of the recipe, without validation: {times.hours:.2f} hours.")
 
 
-def _table(results: "Sequence[Measurement]", sizes: "Sequence[int]") -> "Table":
+def _table(results: "Sequence[BackendBenchmark]", sizes: "Sequence[int]") -> "Table":
     title = "Milliseconds a batch, with decoding, and how many times as fast as torch fp32"
     columns = (f">batch {size}" for size in sizes)
     table = new_table(title, "backend", *columns, ">prediction off by", ">median px", ">99 % px")
@@ -115,12 +115,12 @@ def _table(results: "Sequence[Measurement]", sizes: "Sequence[int]") -> "Table":
             near = result.agreement
             off = (None,) * 3 if near is None else (near.prediction, near.median, near.tail)
             forms = zip(off, (".0e", ".3f", ".3f"), strict=True)
-            table.add_row(str(result.candidate), *cells, *("–" if v is None else f"{v:{form}}" for v, form in forms))
+            table.add_row(str(result.setup), *cells, *("–" if v is None else f"{v:{form}}" for v, form in forms))
     return table
 
 
-def _whole_pictures(model: "PoseModel", most: int, detector: str, device: "torch.device", backend: str) -> None:
-    """Seconds for whole pictures with 1, 2, … people: the detector's time and the poses'."""
+def _whole_images(model: "PoseModel", most: int, detector: str, device: "torch.device", backend: str) -> None:
+    """Seconds for whole images with 1, 2, … people: the detector's time and the poses'."""
     import numpy as np
 
     from leanpose.inference.detectors import Detector, WholeImage
@@ -131,7 +131,7 @@ def _whole_pictures(model: "PoseModel", most: int, detector: str, device: "torch
     estimator = PoseEstimator(model, finder, device, backend)
     without = isinstance(finder, WholeImage)
     print(f"Backend:  {estimator.backend}, {estimator.backend_reason}; people from {finder.name}")
-    print("Pictures: 1280×720 with drawn people; poses are in their known boxes, however many are detected.")
+    print("Images: 1280×720 with drawn people; poses are in their known boxes, however many are detected.")
     print(f"{'people':>6}  {'detector ms':>11}  {'poses ms':>8}  {'together ms':>11}")
     for count in range(1, most + 1):
         scene = render_scene(1, count, (720, 1280), people=(count, count), framing="group")

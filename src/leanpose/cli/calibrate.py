@@ -9,9 +9,9 @@ from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import (
     AtLeast0,
     AtLeast1,
-    Device,
-    SavedModel,
-    Split,
+    DeviceOption,
+    SavedModelArgument,
+    SplitOption,
     counted,
     counting,
     new_table,
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    model: SavedModel,
+    model: SavedModelArgument,
     images: Annotated[Path, Option(help="Folder or .tar of the images.")],
     annotations: Annotated[Path | None, Option(help="Of people it was not trained on, as for eval.")] = None,
-    data_format: Annotated[str, Option("--format", help="As in a recipe: coco, mpii, …")] = "coco",
-    split: Split = "all",
+    data_format: Annotated[str, Option("--data-format", help="As in a recipe: coco, mpii, …")] = "coco",
+    split: SplitOption = "all",
     out: Annotated[Path | None, Option("--out", "-o", help="[default: the model's name with _calibrated]")] = None,
     diagram: Annotated[Path | None, Option(help="The reliability diagram. [default: as --out, ending in .png]")] = None,
     flip_test: Annotated[bool, Option(help="Calibrate the scores of the flip test.")] = False,
     folds: Annotated[int, Option(min=2, help="Of the cross-validation over images.")] = 5,
     batch_size: AtLeast1 = 32,
-    workers: AtLeast0 = 0,
-    device: Device = "auto",
+    num_workers: AtLeast0 = 0,
+    device: DeviceOption = "auto",
 ) -> None:
     """Make a model's keypoint scores probabilities.
 
@@ -63,7 +63,13 @@ def calibrate(
     loaded = load_model(model).to(choose_device(device))
     with counting("measuring", "people", in_steps=True) as advance:
         report = calibration_report(
-            loaded, source, flip_test=flip_test, folds=folds, batch_size=batch_size, workers=workers, advance=advance
+            loaded,
+            source,
+            flip_test=flip_test,
+            folds=folds,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            advance=advance,
         )
     drawn = draw_reliability(report, f"{Path(model).stem} on {report.data}")
     with lock_together(out, diagram):

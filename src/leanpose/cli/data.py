@@ -13,7 +13,7 @@ from typer import Argument, Exit, Option, Typer
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
 from leanpose.cli.options import (
-    ForeignSkeleton,
+    ForeignSkeletonOption,
     counted,
     counting,
     new_table,
@@ -46,7 +46,9 @@ def check(
     contact_sheet: Annotated[Path, Option(help="The contact sheet to write.")] = Path("data-check.png"),
     examples: Annotated[int, Option(min=0, help="Examples to print of each kind of finding.")] = 3,
     strict: Annotated[bool, Option(help="Also fail on odd things, not only on broken ones.")] = False,
-    out: Annotated[Path | None, Option(help="Write everything that was found to this JSON file.")] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Write everything that was found to this JSON file.")
+    ] = None,
 ) -> None:
     """Read data sets and report what is wrong, as tables and a contact sheet of people with their keypoints.
 
@@ -101,8 +103,8 @@ def convert(
     require_writer(to)
     labelled = get_skeleton(skeleton) if skeleton else None
     done = convert_labels(source, out, to, images=images, skeleton=labelled, category=category)
-    people, pictures = len(done.labels.people), len(done.labels.images)
-    print(f"{counted(people, 'person', 'people')} in {counted(pictures, 'image')}: {done.path}")
+    people, count = len(done.labels.people), len(done.labels.images)
+    print(f"{counted(people, 'person', 'people')} in {counted(count, 'image')}: {done.path}")
     for title, sentences in (("Changed", done.changed), (f"Lost in {to}", done.lost)):
         if sentences:
             print(f"{title}: {'; '.join(sentences)}")
@@ -138,7 +140,7 @@ def pack(
     from leanpose.data.account import account_sentences
     from leanpose.data.augmentation import Augmentation
     from leanpose.data.cache import CropLookup, pack_file
-    from leanpose.data.margin import MOST_OUTSIDE, outside_share
+    from leanpose.data.margin import MAX_OUTSIDE, outside_share
     from leanpose.data.pack import read_sets
     from leanpose.data.packing import pack_people
 
@@ -179,8 +181,8 @@ def pack(
         people = [person for each in sets for person in each.people]
         share = outside_share(people, CropLookup(people, cache), augmentation, known, plan.input_size, plan.padding)
         hint = (
-            "Warning: " if share > MOST_OUTSIDE else "",
-            "; a larger --margin keeps more" if share > MOST_OUTSIDE else "",
+            "Warning: " if share > MAX_OUTSIDE else "",
+            "; a larger --margin keeps more" if share > MAX_OUTSIDE else "",
         )
         print(f"{hint[0]}{share:.2%} of the pixels of views by {whose} augmentation lie outside of the crops{hint[1]}.")
     _print_left_out(list(cache.broken.values()))
@@ -250,33 +252,37 @@ def _plan_of(model: str | None, size: str | None) -> "CropPlan":
 @data_app.command()
 def synth(
     out: Annotated[Path, Argument(help="Folder for images.tar and annotations.json.")],
-    count: Annotated[int, Option(help="Number of pictures.")] = 1000,
-    seed: Annotated[int, Option(help="The same seed gives the same pictures.")] = 0,
+    count: Annotated[int, Option(help="Number of images.")] = 1000,
+    seed: Annotated[int, Option(help="The same seed gives the same images.")] = 0,
     size: Annotated[str, Option(help="Height x width in pixels.")] = "256x192",
-    people: Annotated[str, Option(help="Least and greatest number of people in a picture.")] = "1-3",
+    people: Annotated[str, Option(help="Least and greatest number of people in an image.")] = "1-3",
     skeleton: Annotated[str, Option(help="Keypoints to write: a name or YAML file.")] = "coco_wholebody133",
     workers: Annotated[int, Option(help="Processes that draw.")] = 1,
 ) -> None:
-    """Draw a data set of synthetic people with all their keypoints: a tar archive of JPEG pictures and a COCO file."""
+    """Draw a data set of synthetic people with all their keypoints: a tar archive of JPEG images and a COCO file."""
     from leanpose.synthetic import write_synthetic
 
     height_width = parse_sides(size, "--size", "height x width, such as 256x192")
     least_most = parse_sides(people, "--people", "the least and the greatest number, such as 1-3", "-")
-    with counting("drawing", "pictures") as advance:
+    with counting("drawing", "images") as advance:
         files = write_synthetic(out, count, seed, height_width, skeleton, least_most, workers=workers, progress=advance)
-    print(f"{files.count} pictures of {files.people} people: {files.images} and {files.annotations}")
+    print(f"{files.count} images of {files.people} people: {files.images} and {files.annotations}")
 
 
 @data_app.command()
 def label(
-    source: Annotated[str, Argument(help="Folder of pictures, one picture, or a video; with --ray also .tar, s3://….")],
+    source: Annotated[str, Argument(help="Folder of images, one image, or a video; with --ray also .tar, s3://….")],
     teacher: Annotated[
         str, Option(help="A released name, a .safetensors or .onnx file, or hf://USER/NAME.")
     ] = "leanpose-body-s",
-    out: Annotated[Path, Option(help="The COCO JSON file to write; with --ray a folder.")] = Path("labels.json"),
+    out: Annotated[Path, Option("--out", "-o", help="The COCO JSON file to write; with --ray a folder.")] = Path(
+        "labels.json"
+    ),
     detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
-    threshold: Annotated[float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")] = 0.5,
-    skeleton: ForeignSkeleton = None,
+    keypoint_threshold: Annotated[
+        float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")
+    ] = 0.5,
+    skeleton: ForeignSkeletonOption = None,
     ray: Annotated[bool, Option("--ray", help="Label in parts by Ray, on the cores of this machine.")] = False,
     ray_address: Annotated[str | None, Option(help="On a cluster that is there: host:port, or auto.")] = None,
     workers: Annotated[
@@ -284,18 +290,26 @@ def label(
     ] = None,
     cpus: Annotated[float | None, Option(min=0, help="With --ray: cores of each worker. [default: 1]")] = None,
     gpus: Annotated[float | None, Option(min=0, help="With --ray: of each worker, such as 0.25. [default: 0]")] = None,
-    part_size: Annotated[int | None, Option(min=1, help="With --ray: pictures of a part. [default: 256]")] = None,
+    part_size: Annotated[int | None, Option(min=1, help="With --ray: images of a part. [default: 256]")] = None,
     coco: Annotated[bool, Option(help="With --ray: also write all labels as one COCO file.")] = True,
 ) -> None:
-    """Label people of pictures without labels by a teacher: a COCO file with a score for each keypoint.
+    """Label people of images without labels by a teacher: a COCO file with a score for each keypoint.
 
-    Of a video, a frame every half second is written to a folder beside the file and labelled. With --ray, pictures of
+    Of a video, a frame every half second is written to a folder beside the file and labelled. With --ray, images of
     folders, tar archives and object storage are labelled side by side and written in parts (Parquet) and as COCO; the
     same command goes on after any interruption (docs/cluster.md).
     """
     if ray or ray_address is not None:
         _label_with_ray(
-            source, out, (teacher, detector, threshold, skeleton), ray_address, workers, cpus, gpus, part_size, coco
+            source,
+            out,
+            (teacher, detector, keypoint_threshold, skeleton),
+            ray_address,
+            workers,
+            cpus,
+            gpus,
+            part_size,
+            coco,
         )
         return
     given = {
@@ -308,11 +322,13 @@ def label(
     for option, value in given.items():
         if value is not None:
             raise LeanposeError(f"{option} belongs to --ray.")
-    from leanpose.distillation.unlabelled import label_pictures
+    from leanpose.distillation.unlabelled import label_images
 
     if out.suffix != ".json":
         raise LeanposeError(f"{out} is no name for a COCO file; end it with .json.")
-    labels = label_pictures(Path(source), teacher, out, detector=detector, threshold=threshold, skeleton=skeleton)
+    labels = label_images(
+        Path(source), teacher, out, detector=detector, keypoint_threshold=keypoint_threshold, skeleton=skeleton
+    )
     print(labels)
     if labels.stopped:
         raise Exit(stopped_code())
@@ -341,17 +357,17 @@ def _label_with_ray(
 
     if out.suffix == ".json":
         raise LeanposeError(f"With --ray, --out is a folder, not {out}.")
-    teacher, detector, threshold, skeleton = how
-    with counting("labelling", "pictures") as advance:
+    teacher, detector, keypoint_threshold, skeleton = how
+    with counting("labelling", "images") as advance:
         labels = label_on_cluster(
-            source, out, LabelSettings(teacher, detector, threshold, skeleton), partial(label_with_ray, options=options),
+            source, out, LabelSettings(teacher, detector, keypoint_threshold, skeleton), partial(label_with_ray, options=options),
             part_size=part_size or PART_SIZE, coco=coco, progress=advance,
         )  # fmt: skip
     print(labels)
     for reason, number in labels.left_out.items():
         print(f"Left out: {number} {reason}")
     for notice, number in labels.notices.items():
-        print(f"Noticed:  {printable(notice)} ({counted(number, 'picture')})")
+        print(f"Noticed:  {printable(notice)} ({counted(number, 'image')})")
     print_some(labels.skipped)
     exit_if_skipped(labels.skipped)
 
@@ -361,7 +377,7 @@ def label_wholebody(
     annotations: Annotated[Path, Argument(help="COCO JSON file of people with the 17 body points.")],
     images: Annotated[Path, Option(help="Folder or .tar of the images.")],
     models: Annotated[Path, Option(help="Folder of the landmark models (mediapipe_….onnx).")],
-    out: Annotated[Path | None, Option(help="The COCO-WholeBody JSON file to write.")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="The COCO-WholeBody JSON file to write.")] = None,
     contact_sheet: Annotated[Path | None, Option(help="A contact sheet of labelled people to write.")] = None,
     compare: Annotated[bool, Option("--compare", help="Write none: measure them against the file's own.")] = False,
     face_size: Annotated[float, Option(min=1, help="Least size of a face in pixels.")] = 16.0,
@@ -382,7 +398,7 @@ def label_wholebody(
     landmarks = pseudo_labels.OnnxLandmarkModels(models)
     for name in landmarks.unknown:
         print(f"Warning: {name} is not the file that the thresholds were chosen with.")
-    with counting("labelling", "pictures") as advance:
+    with counting("labelling", "images") as advance:
         if out is None:
             dataset = pseudo_labels.BodyDataset.open(annotations, images)
             labels = pseudo_labels.find_parts(dataset, landmarks, thresholds, progress=advance)
@@ -398,7 +414,7 @@ def label_wholebody(
         _print_errors(labels)
     _print_left_out(labels.broken)
     if labels.resumed:
-        print(f"{labels.resumed} pictures had been done by an earlier run.")
+        print(f"{labels.resumed} images had been done by an earlier run.")
     if contact_sheet is not None:
         _write_contact_sheet(contact_sheet, lambda: draw_contact_sheet(labels.people))
     if out is not None:
@@ -483,12 +499,12 @@ def _print_left_out(sentences: "Sequence[str]") -> None:
 
 
 def _write_contact_sheet(path: Path, draw: "Callable[[], np.ndarray]") -> None:
-    from leanpose.drawing.files import write_picture
+    from leanpose.drawing.files import write_image
 
     try:
         sheet = draw()
     except LeanposeError as error:
         print(f"No contact sheet: {error}")
         return
-    write_picture(sheet, path)
+    write_image(sheet, path)
     print(f"Contact sheet: {path}")

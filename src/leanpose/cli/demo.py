@@ -8,7 +8,9 @@ from typer import Argument, Option
 
 def demo(
     photo: Annotated[Path | None, Argument(help="A photo of yours for the default model.")] = None,
-    out: Annotated[Path, Option(help="Of the report; an earlier demo in it is replaced.")] = Path("demo-report"),
+    out: Annotated[Path, Option("--out", "-o", help="Of the report; an earlier demo in it is replaced.")] = Path(
+        "demo-report"
+    ),
     minutes: Annotated[float, Option(min=0.1, help="For the two trainings together.")] = 4.0,
     seed: Annotated[int, Option(min=0)] = 0,
 ) -> None:

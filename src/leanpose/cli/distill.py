@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Exit, Option
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
-from leanpose.cli.options import Device, ForeignSkeleton, Settings
+from leanpose.cli.options import DeviceOption, ForeignSkeletonOption, SettingsArgument
 from leanpose.errors import LeanposeError
 
 
@@ -15,26 +15,28 @@ def distill(
         str, Argument(help="A released name, a .safetensors or .onnx file, hf://USER/NAME, or a run's folder.")
     ],
     student: Annotated[str, Argument(help="A model's name, a .safetensors file to start from, or a recipe.")],
-    settings: Settings = None,
+    settings: SettingsArgument = None,
     data: Annotated[Path | None, Option(help="People: a folder, a COCO file, a YOLO data.yaml, or a recipe.")] = None,
     unlabelled: Annotated[
-        list[Path] | None, Option(help="Pictures or a video that the teacher labels, again for more.")
+        list[Path] | None, Option(help="Images or a video that the teacher labels, again for more.")
     ] = None,
-    skeleton: ForeignSkeleton = None,
+    skeleton: ForeignSkeletonOption = None,
     budget: Annotated[str, Option(help="For all runs together (30min, 2h), or for each (20epochs).")] = "30min",
     seeds: Annotated[int, Option(min=1, help="Runs of each kind.")] = 1,
-    baseline: Annotated[bool, Option(help="Train the plain student too, to measure the gain.")] = True,
+    baseline: Annotated[bool, Option(help="Train the baseline too, to measure the gain.")] = True,
     explain: Annotated[bool, Option("--explain", help="Print the losses and why; train nothing.")] = False,
     force: Annotated[bool, Option("--force", help="Go on with a teacher no better than the student.")] = False,
     matrix: Annotated[
         bool, Option("--matrix", help="TEACHER and STUDENT are lists with commas: every pair, one table.")
     ] = False,
-    out: Annotated[Path, Option(help="Of runs and report; the same again goes on.")] = Path("runs/distillation"),
-    device: Device = "auto",
+    out: Annotated[Path, Option("--out", "-o", help="Of runs and report; the same again goes on.")] = Path(
+        "runs/distillation"
+    ),
+    device: DeviceOption = "auto",
 ) -> None:
     """Distil any teacher into any student.
 
-    Trains the student from the labels alone and taught by the teacher, at equal cost, and reports the difference.
+    Trains the student from the labels alone and distilled from the teacher, at equal cost, and reports the difference.
 
     Example: leanpose distill leanpose-body-s rtmpose_t model_options.input_size=[128,96] --data people/
     """
@@ -42,7 +44,7 @@ def distill(
     from leanpose.distillation.matrix import run_matrix, split_names
     from leanpose.distillation.run import PLAN_FILE, UNLABELLED
     from leanpose.distillation.run import explain as explained
-    from leanpose.distillation.unlabelled import label_pictures, read_labels, with_unlabelled
+    from leanpose.distillation.unlabelled import label_images, read_labels, with_unlabelled
 
     settings = [*(settings or []), *([] if skeleton is None else [f"distillation.teacher_skeleton={skeleton}"])]
     if matrix:
@@ -62,7 +64,7 @@ def distill(
     for number, source in enumerate(unlabelled or []):
         file = out / f"{UNLABELLED}-{number}.json"
         begun = file.is_file() and (out / PLAN_FILE).is_file()
-        labels = read_labels(file, source) if begun else label_pictures(source, teacher, file, skeleton=skeleton)
+        labels = read_labels(file, source) if begun else label_images(source, teacher, file, skeleton=skeleton)
         if labels.stopped:
             raise Exit(stopped_code())
         skipped += labels.skipped

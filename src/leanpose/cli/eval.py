@@ -1,4 +1,4 @@
-"""`leanpose eval`: measure a model on a data set, or a classifier on pictures sorted by class."""
+"""`leanpose eval`: measure a model on a data set, or a classifier on images sorted by class."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,15 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from leanpose.choices import Cycle, Scoring, Suppression
 from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import (
     AtLeast0,
     AtLeast1,
-    Boxes,
-    Device,
-    ForeignSkeleton,
-    Split,
+    BboxFileOption,
+    DeviceOption,
+    ForeignSkeletonOption,
+    SplitOption,
     counting,
     new_table,
     print_some,
@@ -27,25 +28,25 @@ SHOWN = 20  # classes named on the terminal; all go to --out
 def evaluate(
     model: Annotated[str, Argument(help="A released name, a .safetensors, .onnx or .xml file, or hf://USER/NAME.")],
     annotations: Annotated[Path | None, Option(help="File of labels, or a folder of one set.")] = None,
-    skeleton: ForeignSkeleton = None,
+    skeleton: ForeignSkeletonOption = None,
     images: Annotated[
         Path | None, Option(help="Folder or .tar of the images; for image_folder that of the classes. [default: found]")
     ] = None,
     data_format: Annotated[
-        str, Option("--format", help="auto finds it out; or as in a recipe, or image_folder.")
+        str, Option("--data-format", help="auto finds it out; or as in a recipe, or image_folder.")
     ] = "auto",
-    boxes: Boxes = None,
+    bbox_file: BboxFileOption = None,
     head_sizes: Annotated[Path | None, Option(help="For MPII, as JSON. [default: from the heads' points]")] = None,
     category: Annotated[str | None, Option(help="Of several kinds of things: the one to measure.")] = None,
-    split: Split = "all",
-    scoring: Annotated[Literal["bbox_keypoint", "keypoint", "bbox"], Option(help="Ranks people.")] = "bbox_keypoint",
-    nms: Annotated[Literal["oks", "soft", "none"], Option(help="Suppression of duplicates.")] = "oks",
+    split: SplitOption = "all",
+    scoring: Annotated[Scoring, Option(help="Ranks people.")] = "bbox_keypoint",
+    nms: Annotated[Literal[Suppression, "none"], Option(help="Suppression of duplicates.")] = "oks",
     flip_test: Annotated[bool, Option(help="Average with the mirrored crop.")] = True,
-    cycle: Annotated[Literal["first", "last"], Option(help="last: run all cycles of a multi-cycle model.")] = "first",
+    cycle: Annotated[Cycle, Option(help="last: run all cycles of a multi-cycle model.")] = "first",
     batch_size: AtLeast1 = 32,
-    workers: AtLeast0 = 0,
-    device: Device = "auto",
-    out: Annotated[Path | None, Option(help="Write every number to this JSON file.")] = None,
+    num_workers: AtLeast0 = 0,
+    device: DeviceOption = "auto",
+    out: Annotated[Path | None, Option("--out", "-o", help="Write every number to this JSON file.")] = None,
     results: Annotated[Path | None, Option(help="Write the poses to this COCO results JSON file.")] = None,
 ) -> None:
     """Measure a model on a data set.
@@ -58,16 +59,16 @@ def evaluate(
     from leanpose.device import choose_device
     from leanpose.evaluation.report import evaluation_report, print_report, write_report
 
-    how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "workers": workers}
+    how: dict[str, Any] = {"cycle": cycle, "batch_size": batch_size, "num_workers": num_workers}
     if data_format == "image_folder":
         if images is None:
-            raise LeanposeError("Say where the pictures by class are: --images FOLDER.")
+            raise LeanposeError("Say where the images by class are: --images FOLDER.")
         if results is not None or annotations is not None:
-            raise LeanposeError("Pictures by class (image_folder) have no --annotations and no --results; use --out.")
+            raise LeanposeError("Images by class (image_folder) have no --annotations and no --results; use --out.")
         _evaluate_classifier(model, images, split, device, out, how)
         return
     source = DatasetConfig.from_options(
-        format=data_format, images=images, annotations=annotations, bbox_file=boxes, split=split, head_sizes=head_sizes,
+        format=data_format, images=images, annotations=annotations, bbox_file=bbox_file, split=split, head_sizes=head_sizes,
         category=category,
     )  # fmt: skip
     loaded = load_pose_model(model, skeleton).to(choose_device(device))
@@ -98,12 +99,12 @@ def _evaluate_classifier(
     with counting("measuring", "images", in_steps=True) as advance:
         measured = evaluate_classes(network, folder, advance=lambda count: advance(count, len(folder)), **how)
     size = "x".join(map(str, network.input_size))
-    print(f"{network.name} {size} on {images}: {len(measured.labels)} pictures of {len(names)} classes, {cycle} cycle")
+    print(f"{network.name} {size} on {images}: {len(measured.labels)} images of {len(names)} classes, {cycle} cycle")
     print(headline(measured.metrics))
     rows = measured.rows(names)
-    table = new_table("", "class", ">pictures", ">top-1")
+    table = new_table("", "class", ">images", ">top-1")
     for row in sorted(rows, key=lambda row: row["top-1"])[:SHOWN]:
-        table.add_row(row["class"], str(row["pictures"]), f"{100 * row['top-1']:.1f}")
+        table.add_row(row["class"], str(row["images"]), f"{100 * row['top-1']:.1f}")
     table_console().print(table)
     if len(rows) > SHOWN:
         print(f"The other {len(rows) - SHOWN} classes are better; --out FILE.json has all.")

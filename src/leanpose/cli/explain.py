@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from leanpose.cli.options import Detector
+from leanpose.cli.options import DetectorOption
 from leanpose.errors import LeanposeError
 from leanpose.files import require_own_folder
 
@@ -25,9 +25,9 @@ def explain(
     box: Annotated[
         tuple[float, float, float, float] | None, Option(help="The person, in pixels.", metavar="X1 Y1 X2 Y2")
     ] = None,
-    detector: Detector = "auto",
+    detector: DetectorOption = "auto",
     person: Annotated[int, Option(min=0, help="Of several people: 0 for the largest, 1 for the next …")] = 0,
-    out: Annotated[Path | None, Option(help="Folder. [default: IMAGE_explained, beside it]")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="Folder. [default: IMAGE_explained, beside it]")] = None,
 ) -> None:
     """Draw what a model attends to and what it predicts.
 
@@ -40,7 +40,7 @@ def explain(
     from leanpose.explanation import explain as draw
     from leanpose.explanation.explain import MARKER, write_drawings
     from leanpose.explanation.person import check_box, choose_box
-    from leanpose.inference.detectors import Detector as PersonDetector
+    from leanpose.inference.detectors import Detector
     from leanpose.weights import load_model
 
     folder = out or image.with_name(f"{image.stem}_explained")
@@ -52,7 +52,7 @@ def explain(
     if box is not None:
         chosen, whence = check_box(photo, box), "--box"
     else:
-        found = PersonDetector.load(detector)
+        found = Detector.load(detector)
         chosen, people = choose_box(photo, found, person)
         whence = f"{person + 1} of {people} by size, from {found.name}" if people > 1 else f"from {found.name}"
     size, config = "×".join(map(str, net.input_size)), asdict(net.config)
@@ -63,7 +63,7 @@ def explain(
     if not any(drawing.name in ("keypoint_attention.png", "query_attention.png") for drawing in drawings):
         print("          Neither keypoint tokens nor queries attend to each other in it: not drawn.")
     write_drawings(folder, drawings)
-    print(f"Pictures: in {folder}")
+    print(f"Images: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)
     for drawing in drawings:
         print(f"          {drawing.name:{width}}  {drawing.title}")

@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from leanpose.cli.exit_codes import exit_if_skipped
-from leanpose.cli.options import AnyModel, counted, print_some, status
+from leanpose.cli.options import AnyModelArgument, counted, print_some, status
 
 if TYPE_CHECKING:
     from leanpose.backends.exported import ExportCard
     from leanpose.data.readers import DatasetConfig
     from leanpose.mobile import MobileReport
     from leanpose.models.base import PoseModel
-    from leanpose.quantisation import QuantisationReport
+    from leanpose.quantization import QuantizationReport
 
 
-def quantised(help: str, *, mobile: bool = False, **settings: Any) -> Any:
-    """An option of quantised files, and of mobile ones if it says so."""
-    where = "With --quantise, ncnn, litert, mnn" if mobile else "With --quantise"
+def quantized(help: str, *, mobile: bool = False, **settings: Any) -> Any:
+    """An option of quantized files, and of mobile ones if it says so."""
+    where = "With --quantize, ncnn, litert, mnn" if mobile else "With --quantize"
     return Option(help=f"{where}: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
 
 
 def export(
-    model: AnyModel,
+    model: AnyModelArgument,
     format: Annotated[str, Option(help="onnx, openvino, torch-export; for phones ncnn, litert, mnn.")] = "onnx",
     out: Annotated[
         Path | None, Option("--out", "-o", help="[default: the model's name and the format's ending]")
@@ -35,34 +35,34 @@ def export(
     precision: Annotated[str, Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")] = "fp32",
     images: Annotated[
         list[str] | None,
-        Option(help="Pictures to check on, again for more [default: a portrait]; the images of --annotations."),
+        Option(help="Images to check on, again for more [default: a portrait]; the images of --annotations."),
     ] = None,
-    quantise: Annotated[
+    quantize: Annotated[
         str | None, Option(help="int8, kept only if AP stays: dynamic, static (onnx), nncf (openvino).")
     ] = None,
     annotations: Annotated[
-        Path | None, quantised(help="The set to measure AP on, as in `leanpose eval`.", mobile=True)
+        Path | None, quantized(help="The set to measure AP on, as in `leanpose eval`.", mobile=True)
     ] = None,
-    data_format: Annotated[str, quantised(help="As --format of `leanpose eval`.", mobile=True)] = "coco",
-    boxes: Annotated[
-        Path | None, quantised(help="Detected boxes (COCO results JSON) to measure in.", mobile=True)
+    data_format: Annotated[str, quantized(help="As --data-format of `leanpose eval`.", mobile=True)] = "coco",
+    bbox_file: Annotated[
+        Path | None, quantized(help="Detected boxes (COCO results JSON) to measure in.", mobile=True)
     ] = None,
-    split: Annotated[str, quantised(help="all, or for sets without splits train or val.", mobile=True)] = "all",
+    split: Annotated[str, quantized(help="all, or for sets without splits train or val.", mobile=True)] = "all",
     flip_test: Annotated[
         bool | None,
-        quantised(help="Measure with the mirrored crop too. [default: unless --include-decoding]", mobile=True),
+        quantized(help="Measure with the mirrored crop too. [default: unless --include-decoding]", mobile=True),
     ] = None,
     calibration_annotations: Annotated[
         Path | None,
-        quantised(help="Other people, to calibrate on. [default: some of the set, not measured]"),
+        quantized(help="Other people, to calibrate on. [default: some of the set, not measured]"),
     ] = None,
-    calibration_images: Annotated[Path | None, quantised(help="Their images. [default: --images]")] = None,
-    calibration_people: Annotated[int, quantised(min=1, help="How many people calibrate, at most.")] = 128,
-    seed: Annotated[int, quantised(min=0, help="Decides who calibrates.")] = 0,
+    calibration_images: Annotated[Path | None, quantized(help="Their images. [default: --images]")] = None,
+    calibration_people: Annotated[int, quantized(min=1, help="How many people calibrate, at most.")] = 128,
+    seed: Annotated[int, quantized(min=0, help="Decides who calibrates.")] = 0,
     max_ap_drop: Annotated[
-        float, quantised(help="AP points that may be lost; beyond, nothing is written.", mobile=True)
+        float, quantized(help="AP points that may be lost; beyond, nothing is written.", mobile=True)
     ] = 0.5,
-    max_float_layers: Annotated[int | None, quantised(min=0, help="Layers to stay float. [default: half]")] = None,
+    max_float_layers: Annotated[int | None, quantized(min=0, help="Layers to stay float. [default: half]")] = None,
     install_converter: Annotated[
         bool, Option("--install-converter", help="With ncnn, litert, mnn: download the converter once, into the cache.")
     ] = False,
@@ -72,7 +72,7 @@ def export(
 ) -> None:
     """Write a model as a file for another backend.
 
-    The file is checked against the model on pictures.
+    The file is checked against the model on images.
     """
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.export import FORMATS, export_model
@@ -86,32 +86,34 @@ def export(
     others = {"--calibration-annotations": calibration_annotations, "--calibration-images": calibration_images}
     preprocessing = not mobile if include_preprocessing is None else include_preprocessing
     file: dict[str, Any] = {"include_preprocessing": preprocessing, "include_decoding": include_decoding}
-    if quantise is not None:
-        from leanpose.quantisation import SCHEMES, quantise_model
+    if quantize is not None:
+        from leanpose.quantization import SCHEMES, quantize_model
 
-        if quantise not in SCHEMES:
-            raise LeanposeError(f"Unknown --quantise '{quantise}'; {did_you_mean(quantise, SCHEMES)}")
-        if format != SCHEMES[quantise].format:
-            raise LeanposeError(f"--quantise {quantise} writes --format {SCHEMES[quantise].format}, not {format}.")
-        source_set, calibration = _measured_sets(annotations, images or [], data_format, boxes, split, *others.values())
+        if quantize not in SCHEMES:
+            raise LeanposeError(f"Unknown --quantize '{quantize}'; {did_you_mean(quantize, SCHEMES)}")
+        if format != SCHEMES[quantize].format:
+            raise LeanposeError(f"--quantize {quantize} writes --format {SCHEMES[quantize].format}, not {format}.")
+        source_set, calibration = _measured_sets(
+            annotations, images or [], data_format, bbox_file, split, *others.values()
+        )
         if precision != "fp32":
-            raise LeanposeError(f"With --quantise the rest of the file is fp32; leave --precision {precision} out.")
-        path = out or Path(f"{Path(model).stem}_{quantise}{FORMATS[format]}")
-        file |= {"scheme": quantise}
+            raise LeanposeError(f"With --quantize the rest of the file is fp32; leave --precision {precision} out.")
+        path = out or Path(f"{Path(model).stem}_{quantize}{FORMATS[format]}")
+        file |= {"scheme": quantize}
         with status() as advance:
-            quantisation = quantise_model(
+            quantization = quantize_model(
                 source, path, source_set, calibration=calibration, seed=seed, flip_test=flip_test,
                 calibration_people=calibration_people, max_ap_drop=max_ap_drop, max_float_layers=max_float_layers,
                 advance=advance, **file,
             )  # fmt: skip
-        _print_quantisation(quantisation)
-        exit_if_skipped(quantisation.broken)
+        _print_quantization(quantization)
+        exit_if_skipped(quantization.broken)
         return
     if mobile:
-        _require_none(others, "quantised files", "add --quantise dynamic, static or nncf")
+        _require_none(others, "quantized files", "add --quantize dynamic, static or nncf")
         measured = None
-        if annotations is not None or boxes is not None:
-            measured, _ = _measured_sets(annotations, images or [], data_format, boxes, split, None, None)
+        if annotations is not None or bbox_file is not None:
+            measured, _ = _measured_sets(annotations, images or [], data_format, bbox_file, split, None, None)
         path = out or Path(Path(model).stem + MOBILE_FORMATS[format].suffixes[0])
         file |= {"format": format, "precision": precision, "python": converter_python, "install": install_converter}
         with status() as advance:
@@ -122,8 +124,8 @@ def export(
         _print_mobile(mobile_report, fresh=model if fresh is not None else None)
         exit_if_skipped(mobile_report.accuracy.broken if mobile_report.accuracy else {})
         return
-    sets = {"--annotations": annotations, "--boxes": boxes, **others}
-    _require_none(sets, "quantised and mobile files", "add --quantise dynamic, static or nncf, or a mobile --format")
+    sets = {"--annotations": annotations, "--bbox-file": bbox_file, **others}
+    _require_none(sets, "quantized and mobile files", "add --quantize dynamic, static or nncf, or a mobile --format")
     given = {"--converter-python": converter_python, "--install-converter": install_converter or None}
     _require_none(given, "mobile files", f"add --format {', '.join(MOBILE_FORMATS)}")
     path = out or Path(Path(model).stem + FORMATS[format])
@@ -160,7 +162,7 @@ def _print_mobile(report: "MobileReport", *, fresh: str | None) -> None:
     files = ", ".join(str(file) for file in report.files)
     print(f"File:     {files} ({report.bytes / 1e6:.1f} MB, {report.card.precision})")
     size = " × ".join(str(side) for side in spec.input_size)
-    print(f"Input:    images, {f'uint8 RGB, 1 × {size} × 3' if raw else f'float32, 1 × 3 × {size}, normalised'}")
+    print(f"Input:    images, {f'uint8 RGB, 1 × {size} × 3' if raw else f'float32, 1 × 3 × {size}, normalized'}")
     shapes = [f"{name} {' × '.join(str(side) for side in shape)}" for name, shape in report.shapes.items()]
     print(f"Output:   {', '.join(shapes)}{'' if report.card.includes_decoding else ', to be decoded'}")
     _print_fresh(fresh)
@@ -186,7 +188,7 @@ def _print_interface(card: "ExportCard") -> None:
     height, width = card.spec.input_size
     raw = card.includes_preprocessing
     given = f"uint8 RGB, batch × {height} × {width} × 3" if raw else f"float32, batch × 3 × {height} × {width}"
-    print(f"Input:    images, {given}" + ("" if raw else ", normalised"))
+    print(f"Input:    images, {given}" + ("" if raw else ", normalized"))
     comes_out = "keypoints in crop pixels, scores" if card.includes_decoding else "the prediction, to be decoded"
     print(f"Output:   {comes_out}")
 
@@ -211,7 +213,7 @@ def _measured_sets(
     annotations: Path | None,
     images: list[str],
     data_format: str,
-    boxes: Path | None,
+    bbox_file: Path | None,
     split: str,
     calibration_annotations: Path | None,
     calibration_images: Path | None,
@@ -232,7 +234,7 @@ def _measured_sets(
         raise LeanposeError("--calibration-images needs --calibration-annotations, which says where the people are.")
     folder = Path(images[0])
     measured = DatasetConfig.from_options(
-        format=data_format, annotations=annotations, images=folder, bbox_file=boxes, split=split
+        format=data_format, annotations=annotations, images=folder, bbox_file=bbox_file, split=split
     )
     if calibration_annotations is None:
         return measured, None
@@ -240,9 +242,9 @@ def _measured_sets(
     return measured, DatasetConfig.from_options(format=data_format, annotations=calibration_annotations, images=others)
 
 
-def _print_quantisation(report: "QuantisationReport") -> None:
+def _print_quantization(report: "QuantizationReport") -> None:
     """The file, the figures of both, and the layers that stayed in float."""
-    from leanpose.quantisation.layers import module_of
+    from leanpose.quantization.layers import module_of
 
     summary = report.summary
     size, before = report.bytes / 1e6, report.float_bytes / 1e6
@@ -254,7 +256,7 @@ def _print_quantisation(report: "QuantisationReport") -> None:
     print(f"Measured: {summary['people']} people of {where}")
     lost = report.float_ap - report.ap
     change = f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points gained, which is chance"
-    print(f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantised: {change}")
+    print(f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantized: {change}")
     print(f"          calibrated on {summary['calibration_people']} other people of {summary['calibrated_on']}")
     which = ", those that break most" if report.in_float else ""
     print(f"In float: {len(report.in_float)} of {summary['layers']} layers{which}")

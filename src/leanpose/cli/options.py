@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from leanpose.choices import Split
 from leanpose.console import make_console, printable, text_column
 from leanpose.errors import LeanposeError
 
@@ -15,26 +16,28 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from rich.table import Table
 
-AnyModel = Annotated[
+AnyModelArgument = Annotated[
     str, Argument(help="A released name, a .safetensors file, hf://USER/NAME, or a model's name (fresh weights).")
 ]
-SavedModel = Annotated[str, Argument(help="A released name, a .safetensors file, or hf://USER/NAME.")]
-Backend = Annotated[
+SavedModelArgument = Annotated[str, Argument(help="A released name, a .safetensors file, or hf://USER/NAME.")]
+BackendOption = Annotated[
     str,
     Option(help="auto (what `leanpose bench` found, else onnxruntime on a CPU), torch, onnxruntime or openvino."),
 ]
-Boxes = Annotated[Path | None, Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")]
-Detector = Annotated[
+BboxFileOption = Annotated[
+    Path | None, Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")
+]
+DetectorOption = Annotated[
     str,
     Option(help="auto (rtmdet-nano of the package), FILE.onnx, torchvision:NAME, or whole-image (no detector)."),
 ]
-Device = Annotated[str, Option(help="auto, cpu or cuda.")]
-ForeignSkeleton = Annotated[
+DeviceOption = Annotated[str, Option(help="auto, cpu or cuda.")]
+ForeignSkeletonOption = Annotated[
     str | None,
     Option("--skeleton", help="Keypoints of an exported file that does not name them: halpe26, a YAML file, …"),
 ]
-Settings = Annotated[list[str] | None, Argument(help="Changes to the recipe: key=value, dotted keys.")]
-Split = Annotated[Literal["all", "train", "val"], Option(help="val: every tenth image, train: the others.")]
+SettingsArgument = Annotated[list[str] | None, Argument(help="Changes to the recipe: key=value, dotted keys.")]
+SplitOption = Annotated[Split, Option(help="val: every tenth image, train: the others.")]
 AtLeast0 = Annotated[int, Option(min=0)]
 AtLeast1 = Annotated[int, Option(min=1)]
 

@@ -1,4 +1,4 @@
-"""`leanpose predict`: find the poses in pictures and videos."""
+"""`leanpose predict`: find the poses in images and videos."""
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Exit, Option
 
 from leanpose.cli.exit_codes import exit_if_skipped, stopped_code
-from leanpose.cli.options import Backend, Detector, Device, ForeignSkeleton, counted, print_some, progress
+from leanpose.cli.options import (
+    BackendOption,
+    DetectorOption,
+    DeviceOption,
+    ForeignSkeletonOption,
+    counted,
+    print_some,
+    progress,
+)
 from leanpose.console import printable
 from leanpose.errors import LeanposeError
 
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
 
 PEOPLE = "{task.fields[people]} people"
 KNOWN_DETECTORS = ("auto", "rtmdet-nano")  # of which nothing needs to be recognised
-LISTED = 50  # skipped pictures named one by one
+LISTED = 50  # skipped images named one by one
 
 
 def predict(
@@ -41,41 +49,46 @@ def predict(
     model: Annotated[
         str, Option(help="A released name, a .safetensors, .onnx or .xml file, or hf://USER/NAME.")
     ] = "leanpose-body-s",
-    skeleton: ForeignSkeleton = None,
-    out: Annotated[Path, Option(help="Folder for everything that is written.")] = Path("predictions"),
-    detector: Detector = "auto",
-    boxes: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
-    box_images: Annotated[
-        Path | None, Option(help="COCO file whose images the ids of --boxes mean. [default: names, or numbers in them]")
+    skeleton: ForeignSkeletonOption = None,
+    out: Annotated[Path, Option("--out", "-o", help="Folder for everything that is written.")] = Path("predictions"),
+    detector: DetectorOption = "auto",
+    bbox_file: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
+    bbox_file_images: Annotated[
+        Path | None,
+        Option(help="COCO file whose images the ids of --bbox-file mean. [default: names, or numbers in them]"),
     ] = None,
     box_threshold: Annotated[float, Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
     person_threshold: Annotated[
         float | None,
-        Option(min=0, max=1, help="Leave out people below this score. [default: 0.1; 0 with --boxes or whole-image]"),
+        Option(
+            min=0, max=1, help="Leave out people below this score. [default: 0.1; 0 with --bbox-file or whole-image]"
+        ),
     ] = None,
     draw: Annotated[bool, Option(help="Write annotated copies.")] = True,
     style: Annotated[
         Literal["overlay", "openpose", "comfyui"],
-        Option(help="openpose: for ControlNet, on black, with a JSON a picture or frame; comfyui: with POSE_KEYPOINT."),
+        Option(help="openpose: for ControlNet, on black, with a JSON an image or frame; comfyui: with POSE_KEYPOINT."),
     ] = "overlay",
     resolution: Annotated[
         int | None,
-        Option(min=64, help="Shorter side with --style openpose or comfyui. [default: as the picture]"),
+        Option(min=64, help="Shorter side with --style openpose or comfyui. [default: as the image]"),
     ] = None,
     coco: Annotated[Path | None, Option(help="COCO results file. [default: OUT/poses.json]")] = None,
     csv: Annotated[Path | None, Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
     as_labels: Annotated[Path | None, Option(help="Write annotations too, to train with or to correct.")] = None,
     label_format: Annotated[str, Option(help="Of these: coco, yolo, cvat, labelstudio, csv or dlc.")] = "coco",
-    threshold: Annotated[float, Option(min=0, max=1, help="Draw and label keypoints from this score on.")] = 0.3,
-    device: Device = "auto",
-    backend: Backend = "auto",
+    keypoint_threshold: Annotated[
+        float, Option(min=0, max=1, help="Draw and label keypoints from this score on.")
+    ] = 0.3,
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     batch_size: Annotated[int | None, Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
     flip_test: Annotated[bool, Option(help="Average with the mirrored crop (slower, a little better).")] = False,
     two_pass: Annotated[bool, Option(help="Look again at the box around the keypoints found first.")] = False,
     detect_every: Annotated[int, Option(min=1, help="In videos: the detector looks at every so many frames.")] = 5,
     smooth: Annotated[bool, Option(help="In videos: smooth the keypoints over time.")] = True,
     audio: Annotated[bool, Option(help="In videos: keep the audio.")] = True,
-    seconds: Annotated[float | None, Option(min=0, help="In videos: look at so much; ends a camera's video.")] = None,
+    duration: Annotated[float | None, Option(min=0, help="In videos: look at so much; ends a camera's video.")] = None,
     allow_url: Annotated[bool, Option("--allow-url", help="Load images from the web too.")] = False,
 ) -> None:
     """Find the poses of all people in images and videos.
@@ -85,9 +98,9 @@ def predict(
     from leanpose.data.convert import require_writer
     from leanpose.data.inputs import find_inputs
     from leanpose.inference.box_file import BoxFile
-    from leanpose.inference.detectors import Detector as PersonDetector
+    from leanpose.inference.detectors import Detector
     from leanpose.inference.estimator import PoseEstimator
-    from leanpose.inference.folders import paint_overlay, predict_pictures, require_readable, target_names
+    from leanpose.inference.folders import paint_overlay, predict_images, require_readable, target_names
     from leanpose.openpose.drawing import ENDINGS, paint_openpose
     from leanpose.openpose.frames import open_comfyui, open_openpose
     from leanpose.video.reader import looks_like_video
@@ -95,14 +108,15 @@ def predict(
     require_writer(label_format)
     openpose = style != "overlay"
     files = find_inputs(inputs, besides=out, is_video=looks_like_video, allow_url=allow_url)
-    videos, only_videos = bool(files.clips), not files.pictures
+    videos, only_videos = bool(files.clips), not files.images
     mistakes = {
-        "Give --boxes or --detector, not both.": boxes and detector != "auto",
-        "--box-images says what the ids of --boxes mean; give --boxes too.": box_images and not boxes,
+        "Give --bbox-file or --detector, not both.": bbox_file and detector != "auto",
+        "--bbox-file-images says what the ids of --bbox-file mean; give --bbox-file too.": bbox_file_images
+        and not bbox_file,
         f"--style {style} draws; leave --no-draw out.": openpose and not draw,
-        "--resolution is the size of conditioning pictures; give --style openpose too.": resolution and not openpose,
-        "--boxes is for pictures; the people in videos are found by a --detector.": videos and boxes,
-        "--coco, --csv and --as-labels are for pictures; the poses in videos are written as JSON lines.": only_videos
+        "--resolution is the size of conditioning images; give --style openpose too.": resolution and not openpose,
+        "--bbox-file is for images; the people in videos are found by a --detector.": videos and bbox_file,
+        "--coco, --csv and --as-labels are for images; the poses in videos are written as JSON lines.": only_videos
         and (coco or csv or as_labels),
         f"--out {out} is a file; give a folder.": out.exists() and not out.is_dir(),
     }
@@ -111,37 +125,37 @@ def predict(
             raise LeanposeError(sentence)
     ending = ENDINGS.get(style)
     if draw:
-        target_names(files.pictures, out, ending=ending)
+        target_names(files.images, out, ending=ending)
     clips = _readable_clips(files, out, draw=draw)
     unread = [clip for clip in files.clips if clip not in clips]
     if not clips:  # before a model is loaded
         with _listing_skipped():
-            require_readable(files.pictures)
-    box_file = None if boxes is None else BoxFile(boxes, box_images, threshold=box_threshold)
-    if box_file is not None:
-        box_file.require_numbers(files.pictures)
-    source = "whole-image" if boxes is not None else detector
-    chosen = PersonDetector.load(source, threshold=box_threshold, device=device)
+            require_readable(files.images)
+    boxes = None if bbox_file is None else BoxFile(bbox_file, bbox_file_images, threshold=box_threshold)
+    if boxes is not None:
+        boxes.require_numbers(files.images)
+    source = "whole-image" if bbox_file is not None else detector
+    chosen = Detector.load(source, threshold=box_threshold, device=device)
     estimator = PoseEstimator(
         model, chosen, device, backend, batch_size=batch_size, flip_test=flip_test, two_pass=two_pass,
         person_threshold=person_threshold, skeleton=skeleton, advance=lambda step: print(f"Backend:  {step} …", flush=True),
     )  # fmt: skip
-    _introduce(estimator, model, str(boxes) if boxes is not None else chosen.name, detector, files)
+    _introduce(estimator, model, str(bbox_file) if bbox_file is not None else chosen.name, detector, files)
     if clips:
         from leanpose.video.tracking import PoseTracker
 
         def draw_frame(pixels: "UInt8[np.ndarray, 'H W 3']", poses: "PoseResult") -> "UInt8[np.ndarray, 'H W 3']":
-            return poses.draw(pixels, threshold=threshold)
+            return poses.draw(pixels, keypoint_threshold=keypoint_threshold)
 
         tracker = PoseTracker(estimator, detect_every=detect_every, smooth=smooth)
         opened = open_comfyui if style == "comfyui" else open_openpose
-        frames = partial(opened, resolution=resolution, threshold=threshold) if openpose else None
+        frames = partial(opened, resolution=resolution, keypoint_threshold=keypoint_threshold) if openpose else None
         drawn = draw_frame if draw else None
-        unread += _predict_clips(tracker, clips, out, drawn, frames, seconds=seconds, audio=audio)
+        unread += _predict_clips(tracker, clips, out, drawn, frames, duration=duration, audio=audio)
     if only_videos:
         exit_if_skipped(unread, files.unreadable)
         return
-    for doubt in [] if box_file is None else box_file.doubts(files.pictures):
+    for doubt in [] if boxes is None else boxes.doubts(files.images):
         print(f"Note:     {doubt}")
     coco, csv = coco or out / "poses.json", csv or out / "poses.csv"
     paint = partial(paint_openpose, resolution=resolution, comfyui=style == "comfyui") if openpose else paint_overlay
@@ -150,18 +164,18 @@ def predict(
         progress("images", PEOPLE) as bar,
         _listing_skipped(bar),
     ):
-        task = bar.add_task("images", total=len(files.pictures), people=0)
-        outcome = predict_pictures(
-            estimator, files.pictures, boxes=box_file, drawings=out if draw else None, coco=coco, table=csv,
-            labels=labels, label_threshold=threshold, paint=partial(paint, threshold=threshold), ending=ending,
+        task = bar.add_task("images", total=len(files.images), people=0)
+        outcome = predict_images(
+            estimator, files.images, boxes=boxes, drawings=out if draw else None, coco=coco, table=csv,
+            labels=labels, keypoint_threshold=keypoint_threshold, paint=partial(paint, keypoint_threshold=keypoint_threshold), ending=ending,
             advance=lambda so_far: bar.update(task, completed=so_far.looked_at, people=so_far.people),
         )  # fmt: skip
-    _summarise(outcome, len(files.pictures), estimator.person_threshold)
+    _summarise(outcome, len(files.images), estimator.person_threshold)
     kinds = {
-        "openpose": "conditioning pictures and OpenPose JSON",
-        "comfyui": "conditioning pictures and POSE_KEYPOINT",
+        "openpose": "conditioning images and OpenPose JSON",
+        "comfyui": "conditioning images and POSE_KEYPOINT",
     }
-    drawn = kinds.get(style, "annotated pictures")
+    drawn = kinds.get(style, "annotated images")
     print(f"Results:  {coco} (COCO), {csv} (CSV)" + (f", {drawn} in {out}" if draw else ""))
     if as_labels is not None:
         below = f"; its images lie below {files.root}" if files.root else ""
@@ -210,7 +224,7 @@ def _readable_clips(files: "Inputs", out: Path, *, draw: bool) -> "list[Clip]":
             readable.append(clip)
         except VideoError as error:
             errors.append(error)
-    nothing = errors and not files.pictures and not readable
+    nothing = errors and not files.images and not readable
     if nothing and len(errors) == 1:
         raise errors[0]
     for error in errors:
@@ -242,7 +256,7 @@ def _introduce(estimator: "PoseEstimator", model: str, source: str, detector: st
     print(f"People:   from {source}")
     if detector not in KNOWN_DETECTORS and source == estimator.detector.name and estimator.detector.description:
         print(f"          ({estimator.detector.description})")
-    for title, given in (("Images", files.pictures), ("Videos", files.clips)):
+    for title, given in (("Images", files.images), ("Videos", files.clips)):
         if given:
             print(f"{title}:   {len(given)}")
     if files.others:
@@ -301,7 +315,7 @@ def _predict_clips(
     """Look at videos one after the other; one that can be read no longer is named.
 
     Args:
-        draw: the annotated picture of a frame.
+        draw: the annotated image of a frame.
         frames: for ControlNet: what draws the frames of a copy, and writes the JSON of each.
         options: for `predict_video`.
 
@@ -323,7 +337,7 @@ def _predict_clips(
                 task = bar.add_task(clip.name, total=None, visible=False, people=0)
 
                 def advance(so_far: "VideoOutcome", update: "Callable[..., None]" = partial(bar.update, task)) -> None:
-                    update(completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.ids))
+                    update(completed=so_far.frames, total=so_far.expected, visible=True, people=len(so_far.track_ids))
 
                 outcome = predict_video(
                     tracker, clip.source, drawing=target if draw else None, lines=lines, draw=writer or draw,
@@ -347,7 +361,7 @@ def _predict_clips(
 def _summarise_clip(clip: "Clip", outcome: "VideoOutcome", person_threshold: float) -> None:
     if outcome.stopped:
         print(f"Stopped:  {clip.name} after {outcome.seconds:.1f} s; what was found until then is kept.")
-    found = f"{counted(outcome.frames, 'frame')}, {counted(len(outcome.ids), 'person', 'people')}"
+    found = f"{counted(outcome.frames, 'frame')}, {counted(len(outcome.track_ids), 'person', 'people')}"
     busy = f"the pose model was busy {outcome.busy:.0%} of the time"
     print(f"Done:     {clip.name}, {found}, in {outcome.elapsed:.1f} s ({outcome.speed:.1f} frames/s; {busy})")
     _say_hidden(outcome.uncertain, person_threshold, where="in all frames ")

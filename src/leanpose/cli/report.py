@@ -9,14 +9,14 @@ from leanpose.cli.options import counted, counting
 
 
 def report(
-    runs: Annotated[list[Path], Argument(help="Folders of runs, such as runs/plain runs/distilled.")],
-    out: Annotated[Path, Option(help="The HTML file to write.")] = Path("report.html"),
+    runs: Annotated[list[Path], Argument(help="Folders of runs, such as runs/baseline runs/distilled.")],
+    out: Annotated[Path, Option("--out", "-o", help="The HTML file to write.")] = Path("report.html"),
     title: Annotated[str, Option(help="Heading of the page.")] = "leanpose: training report",
-    predict: Annotated[bool, Option(help="Measure the weights on data.val, with pictures.")] = True,
+    predict: Annotated[bool, Option(help="Measure the weights on data.val, with images.")] = True,
 ) -> None:
     """Compare runs in one self-contained HTML page.
 
-    It has the accuracy of the best weights with intervals, pictures of what they find and where they fail, the curves, and
+    It has the accuracy of the best weights with intervals, images of what they find and where they fail, the curves, and
     the exact settings.
     """
     from leanpose.report import Report, read_run, write_report

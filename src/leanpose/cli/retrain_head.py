@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from leanpose.cli.exit_codes import exit_if_skipped
-from leanpose.cli.options import Device, Settings
+from leanpose.cli.options import DeviceOption, SettingsArgument
 from leanpose.errors import LeanposeError
 
 _DECIDED = frozenset(
@@ -18,11 +18,11 @@ _DECIDED = frozenset(
 def retrain_head(
     trained: Annotated[str, Argument(help="A trained SimCC model: a .safetensors file, a run or a released name.")],
     recipe: Annotated[Path | None, Argument(help="For the data and the schedule. [default: the run's own]")] = None,
-    settings: Settings = None,
+    settings: SettingsArgument = None,
     epochs: Annotated[int | None, Option(min=1, help="[default: a fifth of the recipe's]")] = None,
     logit_weight: Annotated[float, Option(min=0, help="Weight of the loss.")] = 1.0,
-    out: Annotated[Path | None, Option(help="Folder of the run. [default: runs/NAME-new-head]")] = None,
-    device: Device = "auto",
+    out: Annotated[Path | None, Option("--out", "-o", help="Folder of the run. [default: runs/NAME-new-head]")] = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Distil a trained model into itself: a new head.
 

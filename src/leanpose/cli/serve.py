@@ -7,32 +7,32 @@ from typing import Annotated
 
 from typer import Option
 
-from leanpose.cli.options import AtLeast1, Backend, Detector, Device, ForeignSkeleton, status
+from leanpose.cli.options import AtLeast1, BackendOption, DetectorOption, DeviceOption, ForeignSkeletonOption, status
 from leanpose.console import printable
 from leanpose.errors import LeanposeError
 
 KEY_VARIABLE = "LEANPOSE_API_KEY"
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 LOOPBACK = ("localhost", "::1")
-SHORTEST_KEY = 16
+MIN_KEY_LENGTH = 16
 
 
 def serve(
     model: Annotated[str, Option(help="A released name, or a .safetensors, .onnx or .xml file.")] = "leanpose-body-s",
-    skeleton: ForeignSkeleton = None,
+    skeleton: ForeignSkeletonOption = None,
     host: Annotated[str, Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     api_key_file: Annotated[
         Path | None,
         Option(help=f"File with the key that clients must give. [default: {KEY_VARIABLE} of the environment, or none]"),
     ] = None,
-    detector: Detector = "auto",
+    detector: DetectorOption = "auto",
     box_threshold: Annotated[float, Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
     person_threshold: Annotated[
         float | None, Option(min=0, max=1, help="For requests that name none. [default: 0.1; 0 with whole-image]")
     ] = None,
-    device: Device = "auto",
-    backend: Backend = "auto",
+    device: DeviceOption = "auto",
+    backend: BackendOption = "auto",
     flip_test: Annotated[bool, Option(help="Average with the mirrored crop (slower, a little better).")] = False,
     batch_size: Annotated[
         int | None, Option(min=1, help="Images that share passes of the network. [default: 1, on a GPU 16]")
@@ -55,7 +55,7 @@ def serve(
     if any(find_spec(package) is None for package in PACKAGES):
         raise LeanposeError("leanpose serve needs packages of its own: pip install 'leanpose[serve]'.")
     api_key = _api_key(api_key_file)
-    from leanpose.inference.detectors import Detector as PersonDetector
+    from leanpose.inference.detectors import Detector
     from leanpose.inference.estimator import PoseEstimator
     from leanpose.serving.run import open_socket
     from leanpose.serving.run import serve as run
@@ -64,7 +64,7 @@ def serve(
     with open_socket(host, port) as listener:
         with status() as advance:
             estimator = PoseEstimator(
-                model, PersonDetector.load(detector, threshold=box_threshold, device=device), device, backend,
+                model, Detector.load(detector, threshold=box_threshold, device=device), device, backend,
                 flip_test=flip_test, skeleton=skeleton, person_threshold=person_threshold, advance=advance,
             )  # fmt: skip
         settings = ServeSettings(
@@ -106,8 +106,8 @@ def _api_key(file: Path | None) -> str | None:
             raise LeanposeError(f"The API key cannot be read from {file}: {error}.") from error
     if key is None:
         return None
-    if len(key) < SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
+    if len(key) < MIN_KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
         raise LeanposeError(
-            f"The API key in {origin} must have {SHORTEST_KEY} or more characters of ASCII, without spaces."
+            f"The API key in {origin} must have {MIN_KEY_LENGTH} or more characters of ASCII, without spaces."
         )
     return key

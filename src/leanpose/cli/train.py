@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from leanpose.cli.exit_codes import exit_if_skipped
-from leanpose.cli.options import Device, Settings, counted, print_some
+from leanpose.cli.options import DeviceOption, SettingsArgument, counted, print_some
 from leanpose.errors import LeanposeError
 
 if TYPE_CHECKING:
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[str | None, Argument(help="A file, or one of `leanpose recipes`: sdpose/s_v1_coco.")] = None,
-    settings: Settings = None,
-    out: Annotated[Path | None, Option(help="Folder of the run. [default: runs/NAME OF THE RECIPE]")] = None,
+    settings: SettingsArgument = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Folder of the run. [default: runs/NAME OF THE RECIPE]")
+    ] = None,
     resume: Annotated[Path | None, Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Train or distil a model by a recipe.
 

@@ -1,4 +1,4 @@
-"""Labels pictures on many machines (Ray Data), in parts of which none is lost or made twice."""
+"""Labels images on many machines (Ray Data), in parts of which none is lost or made twice."""
 
 from leanpose.cluster.label import ClusterLabels, label_on_cluster
 from leanpose.cluster.ray_cluster import ClusterOptions

@@ -1,4 +1,4 @@
-"""`leanpose data label --ray`: pictures become parts, parts become labels, and a run that was killed goes on where it was."""
+"""`leanpose data label --ray`: images become parts, parts become labels, and a run that was killed goes on where it was."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leanpose.checksums import file_checksum
+from leanpose.cluster.images import StoredImage, list_images
 from leanpose.cluster.journal import NAME, Journal
 from leanpose.cluster.parts import LabelledPart, LabelSettings, read_card, read_part
-from leanpose.cluster.pictures import StoredPicture, list_pictures
 from leanpose.data.urls import without_password
 from leanpose.errors import LeanposeError
 from leanpose.files import require_own_folder
@@ -22,10 +22,10 @@ from leanpose.version import __version__
 
 COCO_FILE = "labels.json"
 PART_SIZE = 256
-"""Pictures of a part: what is made again after a worker's or the command's death, and what shares batches."""
+"""Images of a part: what is made again after a worker's or the command's death, and what shares batches."""
 
 LOG = logging.getLogger(__name__)
-Parts = Sequence[tuple[int, Sequence[StoredPicture]]]
+Parts = Sequence[tuple[int, Sequence[StoredImage]]]
 Labeller = Callable[[Parts, LabelSettings], Generator[tuple[int, LabelledPart], None, None]]
 """Labels parts, in any order."""
 
@@ -37,16 +37,16 @@ class ClusterLabels:
     Attributes:
         folder: of `parts/`, `labels.json` and `manifest.jsonl`.
         file: the COCO file; None where none was asked for.
-        pictures, people, empty: pictures that could be read, people in them, and pictures without anybody.
-        skipped: a sentence for each picture that could not be read.
-        notices: what was guessed of pictures or left out: how many pictures each sentence holds for.
-        left_out: files beside the pictures, by the reason.
+        images, people, empty: images that could be read, people in them, and images without anybody.
+        skipped: a sentence for each image that could not be read.
+        notices: what was guessed of images or left out: how many images each sentence holds for.
+        left_out: files beside the images, by the reason.
         parts, resumed: how many there are, and how many of them were done before.
     """
 
     folder: Path
     file: Path | None
-    pictures: int
+    images: int
     people: int
     empty: int
     skipped: list[str]
@@ -59,7 +59,7 @@ class ClusterLabels:
         skipped = f", {len(self.skipped)} that could not be read" if self.skipped else ""
         before = f"; {self.resumed} of {self.parts} parts were done before" if self.resumed else ""
         return (
-            f"{self.people} people in {self.pictures} pictures ({self.empty} without anybody{skipped}{before}): "
+            f"{self.people} people in {self.images} images ({self.empty} without anybody{skipped}{before}): "
             f"{self.file or self.folder / 'parts'}"
         )
 
@@ -74,36 +74,36 @@ def label_on_cluster(
     coco: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ClusterLabels:
-    """Label the people of pictures in parts.
+    """Label the people of images in parts.
 
     The same call goes on after any interruption: parts whose files are whole are not made again. What is written depends on the
-    pictures and settings alone, not on who made which part and when.
+    images and settings alone, not on who made which part and when.
 
     Args:
-        source: as of `list_pictures`.
+        source: as of `list_images`.
         out: the folder to write: `parts/part-000000.parquet` …, `labels.json`, and `manifest.jsonl` with checksums.
         labeller: does the work, such as `leanpose.cluster.ray_cluster.label_with_ray`.
-        part_size: pictures of a part.
+        part_size: images of a part.
         coco: whether to write all labels as one COCO file, too.
-        progress: told how many of how many pictures are done.
+        progress: told how many of how many images are done.
 
     Raises:
-        LeanposeError: as of `list_pictures` and the labeller; `out` holds something else, or was begun with other pictures or
-            settings; no picture can be read, or nobody is found in them.
+        LeanposeError: as of `list_images` and the labeller; `out` holds something else, or was begun with other images or
+            settings; no image can be read, or nobody is found in them.
     """
-    listed = list_pictures(source)
+    listed = list_images(source)
     begun = {
-        "leanpose": __version__, "source": without_password(source), "pictures": len(listed.pictures),
+        "leanpose": __version__, "source": without_password(source), "images": len(listed.images),
         "digest": listed.digest, "teacher": settings.teacher, "detector": settings.detector,
-        "threshold": settings.threshold, "skeleton": settings.skeleton, "part_size": part_size,
+        "keypoint_threshold": settings.keypoint_threshold, "skeleton": settings.skeleton, "part_size": part_size,
     }  # fmt: skip
-    pieces = [listed.pictures[first : first + part_size] for first in range(0, len(listed.pictures), part_size)]
+    pieces = [listed.images[first : first + part_size] for first in range(0, len(listed.images), part_size)]
     with lock_folder(out):
         require_own_folder(out, NAME, "labels")
         journal = Journal(out, begun)
         resumed, finished = len(journal.done), sum(len(pieces[number]) for number in journal.done)
         todo = [(number, piece) for number, piece in enumerate(pieces) if number not in journal.done]
-        progress(finished, len(listed.pictures))
+        progress(finished, len(listed.images))
         if todo:
             with closing(labeller(todo, settings)) as labelled:  # whatever happens here, the cluster is left
                 for number, part in labelled:
@@ -111,25 +111,25 @@ def label_on_cluster(
                     if number not in journal.done:
                         finished += len(pieces[number])
                     journal.add(number, part.content, part.known)
-                    progress(finished, len(listed.pictures))
+                    progress(finished, len(listed.images))
         missing = len(pieces) - len(journal.done)
         if missing:
             raise LeanposeError(
                 f"The cluster ended without {missing} of {len(pieces)} parts; the same command goes on."
             )
         known = list(journal.done.values())
-        pictures, people, empty = (sum(entry[key] for entry in known) for key in ("pictures", "people", "empty"))
+        images, people, empty = (sum(entry[key] for entry in known) for key in ("images", "people", "empty"))
         skipped = [sentence for number in sorted(journal.done) for sentence in journal.done[number]["skipped"]]
-        if not pictures:
+        if not images:
             raise LeanposeError(
-                f"None of the {len(listed.pictures)} pictures of {begun['source']} can be read. {skipped[0]}"
+                f"None of the {len(listed.images)} images of {begun['source']} can be read. {skipped[0]}"
             )
         if not people:
-            raise LeanposeError(f"{settings.teacher} finds nobody in the {pictures} pictures of {begun['source']}.")
+            raise LeanposeError(f"{settings.teacher} finds nobody in the {images} images of {begun['source']}.")
         file = out / COCO_FILE if coco else None
         if file is not None and not _is_written(journal, file):
             _write_coco(journal, file, len(pieces))
-        summary = {"pictures": pictures, "people": people, "empty": empty, "skipped": len(skipped)}
+        summary = {"images": images, "people": people, "empty": empty, "skipped": len(skipped)}
         summary |= {} if file is None else {"coco_crc32": file_checksum(file)}
         if journal.complete != summary:
             journal.finish(summary)
@@ -139,7 +139,7 @@ def label_on_cluster(
     return ClusterLabels(
         out,
         file,
-        pictures,
+        images,
         people,
         empty,
         skipped,
@@ -167,7 +167,7 @@ def _is_written(journal: Journal, file: Path) -> bool:
 
 def _write_coco(journal: Journal, file: Path, parts: int) -> None:
     card = read_card(journal.part_path(0))
-    with open_label_records(file, card["category"], threshold=card["threshold"]) as write:
+    with open_label_records(file, card["category"], keypoint_threshold=card["keypoint_threshold"]) as write:
         for number in range(parts):
             for image, people in read_part(journal.part_path(number)):
                 write(image, people)

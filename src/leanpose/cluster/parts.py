@@ -1,4 +1,4 @@
-"""A part of the pictures: labelled by one worker, and kept as one Parquet file with a row a picture."""
+"""A part of the images: labelled by one worker, and kept as one Parquet file with a row an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.checksums import checksum, file_checksum
-from leanpose.cluster.pictures import StoredPicture
+from leanpose.cluster.images import StoredImage
 from leanpose.data.coco import coco_category
 from leanpose.data.image_files import BrokenImageError
 from leanpose.data.prefetch import threaded_map
@@ -25,7 +25,7 @@ from leanpose.inference.labels import label_records
 from leanpose.version import __version__
 
 LOG = logging.getLogger(__name__)
-READERS = 8
+READER_THREADS = 8
 """Threads of a worker that fetch and decode: object storage answers after tens of milliseconds."""
 
 KEY = b"leanpose"
@@ -34,16 +34,16 @@ KEY = b"leanpose"
 
 @dataclass(frozen=True)
 class LabelSettings:
-    """How pictures are labelled.
+    """How images are labelled.
 
     Attributes:
         teacher, detector, skeleton: as of `PoseEstimator`; files must be on every machine.
-        threshold: keypoints below this score are not labelled.
+        keypoint_threshold: keypoints below this score are not labelled.
     """
 
     teacher: str
     detector: str = "auto"
-    threshold: float = 0.5
+    keypoint_threshold: float = 0.5
     skeleton: str | None = None
 
 
@@ -53,7 +53,7 @@ class LabelledPart:
 
     Attributes:
         content: of its Parquet file.
-        known: of its line in the journal: pictures, people, empty, skipped (a sentence each), notices (how many pictures each
+        known: of its line in the journal: images, people, empty, skipped (a sentence each), notices (how many images each
             sentence holds for), card (checksum of the card).
     """
 
@@ -61,19 +61,19 @@ class LabelledPart:
     known: dict[str, Any]
 
 
-def label_part(estimator: PoseEstimator, pictures: Sequence[StoredPicture], settings: LabelSettings) -> LabelledPart:
-    """Label the people of pictures, which share batches with each other alone: a part is the same whoever makes it.
+def label_part(estimator: PoseEstimator, images: Sequence[StoredImage], settings: LabelSettings) -> LabelledPart:
+    """Label the people of images, which share batches with each other alone: a part is the same whoever makes it.
 
     Raises:
-        LeanposeError: a picture's file is gone or cannot be reached. One that is damaged is entered as such.
+        LeanposeError: an image's file is gone or cannot be reached. One that is damaged is entered as such.
     """
     rows: list[dict[str, Any]] = []
-    waiting: list[tuple[StoredPicture, dict[str, Any], tuple[int, int]]] = []
+    waiting: list[tuple[StoredImage, dict[str, Any], tuple[int, int]]] = []
     notices: Counter[str] = Counter()
 
     def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], None]]:
-        for picture, (pixels, told) in threaded_map(_read, pictures, READERS):
-            row = {"image_id": picture.image_id, "file_name": picture.name, "notices": told, "people": []}
+        for image, (pixels, told) in threaded_map(_read, images, READER_THREADS):
+            row = {"image_id": image.image_id, "file_name": image.name, "notices": told, "people": []}
             rows.append(row)
             if isinstance(pixels, BrokenImageError):
                 row["error"] = str(pixels)
@@ -81,24 +81,24 @@ def label_part(estimator: PoseEstimator, pictures: Sequence[StoredPicture], sett
             notices.update(told)
             height, width = pixels.shape[:2]
             row |= {"height": height, "width": width}
-            waiting.append((picture, row, (height, width)))
+            waiting.append((image, row, (height, width)))
             yield pixels, None
 
     for poses in estimator.stream(feed()):
-        picture, row, image_size = waiting.pop(0)
-        row["people"] = label_records(picture, image_size, poses, settings.threshold)[1]
+        image, row, image_size = waiting.pop(0)
+        row["people"] = label_records(image, image_size, poses, settings.keypoint_threshold)[1]
     card = json.dumps(
         {
             "version": __version__,
             "teacher": _identity(settings.teacher),
             "detector": _identity(settings.detector),
             "category": coco_category(estimator.skeleton),
-            "threshold": settings.threshold,
+            "keypoint_threshold": settings.keypoint_threshold,
         }
     )
     looked_at = [row for row in rows if "error" not in row]
     known = {
-        "pictures": len(looked_at),
+        "images": len(looked_at),
         "people": sum(len(row["people"]) for row in looked_at),
         "empty": sum(not row["people"] for row in looked_at),
         "skipped": [row["error"] for row in rows if "error" in row],
@@ -108,9 +108,9 @@ def label_part(estimator: PoseEstimator, pictures: Sequence[StoredPicture], sett
     return LabelledPart(_to_parquet(rows, card), known)
 
 
-def _read(picture: StoredPicture) -> tuple[UInt8[np.ndarray, "H W 3"] | BrokenImageError, list[str]]:
+def _read(image: StoredImage) -> tuple[UInt8[np.ndarray, "H W 3"] | BrokenImageError, list[str]]:
     try:
-        return picture.read_with_notices()
+        return image.read_with_notices()
     except BrokenImageError as error:
         return error, []
 
@@ -198,20 +198,20 @@ class PartLabeller:
         if self._estimator is None:
             settings = self.settings
             self._estimator = PoseEstimator(settings.teacher, settings.detector, skeleton=settings.skeleton)
-        return label_part(self._estimator, [StoredPicture.from_row(row) for row in rows], self.settings)
+        return label_part(self._estimator, [StoredImage.from_row(row) for row in rows], self.settings)
 
     def __call__(self, table: Any) -> Any:
-        """A batch of Ray Data: columns `part` and `pictures` (JSON) become `part`, `content`, `known` (JSON) and `error`.
+        """A batch of Ray Data: columns `part` and `images` (JSON) become `part`, `content`, `known` (JSON) and `error`.
 
         What goes wrong travels as a sentence: an exception would come with the traces of the workers through which it went.
         """
         import pyarrow as pa  # pyright: ignore[reportMissingImports]
 
         rows = []
-        for part, pictures in zip(table["part"].to_pylist(), table["pictures"].to_pylist(), strict=True):
+        for part, images in zip(table["part"].to_pylist(), table["images"].to_pylist(), strict=True):
             row = {"part": part, "content": b"", "known": "{}", "error": ""}
             try:
-                labelled = self.label(json.loads(pictures))
+                labelled = self.label(json.loads(images))
                 row |= {"content": labelled.content, "known": json.dumps(labelled.known)}
             except LeanposeError as error:
                 row["error"] = str(error)

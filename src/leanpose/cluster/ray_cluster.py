@@ -22,18 +22,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from leanpose.cluster.images import StoredImage
 from leanpose.cluster.parts import LabelledPart, LabelSettings, PartLabeller
-from leanpose.cluster.pictures import StoredPicture
 from leanpose.errors import LeanposeError
 from leanpose.version import __version__
 
 LOG = logging.getLogger(__name__)
 RETRIES = 5
-"""So often a part is begun again whose worker has died; a picture that kills whoever opens it ends the run then."""
+"""So often a part is begun again whose worker has died; an image that kills whoever opens it ends the run then."""
 
 _CONNECT_SECONDS = 5.0
 _RAYLET_PID = "RAY_RAYLET_PID"  # of the environment of workers
-_STORE_BYTES = 100_000_000  # of the object store, beside the names of the pictures: results are fetched as they come
+_STORE_BYTES = 100_000_000  # of the object store, beside the names of the images: results are fetched as they come
 _LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too, it makes Ray listen on 127.0.0.1
     "RAY_AUTH_MODE": "token",
@@ -73,17 +73,15 @@ def require_ray(options: ClusterOptions) -> None:
 
 
 def label_with_ray(
-    parts: Sequence[tuple[int, Sequence[StoredPicture]]], settings: LabelSettings, options: ClusterOptions
+    parts: Sequence[tuple[int, Sequence[StoredImage]]], settings: LabelSettings, options: ClusterOptions
 ) -> Generator[tuple[int, LabelledPart], None, None]:
     """Label parts by Ray Data, in any order; each comes once, however often its workers die.
 
     Raises:
         LeanposeError: the cluster cannot be reached or is lost, a worker failed, or workers died too often over one part.
     """
-    rows = [
-        {"part": number, "pictures": json.dumps([picture.row for picture in pictures])} for number, pictures in parts
-    ]
-    names = sum(len(row["pictures"]) for row in rows)
+    rows = [{"part": number, "images": json.dumps([image.row for image in images])} for number, images in parts]
+    names = sum(len(row["images"]) for row in rows)
     with _connected(options, _STORE_BYTES + 2 * names):
         from ray.data import ActorPoolStrategy, DataContext, from_items  # pyright: ignore[reportMissingImports]
         from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]

@@ -22,7 +22,7 @@ CODECS: dict[str, type[HeatmapCodec | CoordinateCodec | SimCCCodec]] = {
     codec.name: codec for codec in (CoordinateCodec, HeatmapCodec, SimCCCodec)
 }
 
-RENAMED_SETTINGS = {"kernel": "blur_kernel_size", "split": "simcc_split_ratio"}
+RENAMED_CODEC_SETTINGS = {"kernel": "blur_kernel_size", "split": "simcc_split_ratio"}
 """Old names of settings, which cards and recipes may still have."""
 
 
@@ -46,8 +46,10 @@ def build_codec(values: Mapping[str, Any]) -> Codec:
     if isinstance(calibration, Mapping):
         calibration = ScoreCalibration.from_dict(calibration)
     for key, value in settings.items():
-        if RENAMED_SETTINGS.get(key) in known:
-            raise LeanposeError(f"The setting '{key}' of the codec '{name}' is called '{RENAMED_SETTINGS[key]}' now.")
+        if RENAMED_CODEC_SETTINGS.get(key) in known:
+            raise LeanposeError(
+                f"The setting '{key}' of the codec '{name}' is called '{RENAMED_CODEC_SETTINGS[key]}' now."
+            )
         if (key, value) == ("encoding", "classic"):
             raise LeanposeError(f"The encoding 'classic' of the codec '{name}' is called 'msra' now.")
         if key not in known:

@@ -19,7 +19,7 @@ from leanpose.geometry import PADDING, Warp
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """One map per keypoint, as the network wrote them (not normalised, may be negative)."""
+    """One map per keypoint, as the network wrote them (not normalized, may be negative)."""
 
     heatmaps: Float[Tensor, "B K H W"]
 
@@ -41,7 +41,7 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class SimCC:
-    """Two rows of bins per keypoint, one along each side of the crop, as the network wrote them (not normalised)."""
+    """Two rows of bins per keypoint, one along each side of the crop, as the network wrote them (not normalized)."""
 
     x: Float[Tensor, "B K X"]
     y: Float[Tensor, "B K Y"]

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leanpose.choices import Decoding, Encoding
 from leanpose.codecs.base import Codec, Heatmaps
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
@@ -28,8 +29,6 @@ from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
 from leanpose.geometry import PADDING, Warp
 
-Encoding = Literal["msra", "unbiased", "udp"]
-Decoding = Literal["argmax", "quarter", "dark"]
 Toolbox = Literal["mmpose1x", "mmpose029"]
 
 # Products of two numbers above this stay normal float32 numbers; smaller ones become subnormal, which a CPU multiplies

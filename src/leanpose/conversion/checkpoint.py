@@ -223,7 +223,7 @@ def _plain_tensors(named: dict[str, Any], path: Path) -> dict[str, Tensor]:
         elif isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
                 raise LeanposeError(
-                    f"{path} is of no use: its '{name}' is no plain tensor (sparse, quantised or empty)."
+                    f"{path} is of no use: its '{name}' is no plain tensor (sparse, quantized or empty)."
                 )
             declared += value.numel() * value.element_size()
             tensors[name] = value.detach()

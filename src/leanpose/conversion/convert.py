@@ -21,7 +21,7 @@ from leanpose.models.heatmap_model import HeatmapModel
 from leanpose.models.registry import configure_model, create_model, list_models
 from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights.official import from_official
-from leanpose.weights.storage import save_model
+from leanpose.weights.storage import NoInitWeights, save_model
 
 _DEFAULT_SIZE = (256, 192)
 
@@ -122,7 +122,8 @@ def convert(
     size, size_note = _size(network, checkpoint, official, input_size, source)
     notes += [note for note in (skeleton_note, size_note) if note]
     options = {**options, "input_size": size}
-    built = create_model(name, skeleton=chosen, **options)
+    with NoInitWeights():
+        built = create_model(name, skeleton=chosen, **options)
     built.load_state_dict(from_official(name, tensors, skeleton=chosen, **options), strict=True)
     notes += _set_codec(built, checkpoint)
     others = [other for other in network.fits if other != name and other in list_models()]
@@ -151,6 +152,8 @@ def _choose(
     if model is not None:
         # A model of one's own has its own sizes; whether they fit is seen when the weights are put in.
         return model, fits.get(model, {})
+    if not fits:
+        raise LeanposeError(f"{source} is a {network.family} of a size that no model here has.")
     if network.ask:
         raise LeanposeError(
             f"{source} fits {' and '.join(fits)}, which compute different things, and does not say which it is: choose by --model."

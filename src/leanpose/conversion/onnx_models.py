@@ -25,17 +25,18 @@ from leanpose.errors import LeanposeError
 from leanpose.models.backbones import MEAN, STD
 from leanpose.models.backbones.base import save_backbone
 from leanpose.models.backbones.movenet import MOVENETS
-from leanpose.models.backbones.rtmdet import RTMDETS, ConvNorm, RTMDetBackbone
+from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
+from leanpose.models.conv_module import ConvModule
 from leanpose.models.heatmap_model import HeatmapModel
 from leanpose.models.movenet import MoveNet
 from leanpose.models.registry import create_model
 from leanpose.skeleton import COCO17, Skeleton, get_skeleton
 from leanpose.synthetic import render_scene
-from leanpose.weights.storage import save_model
+from leanpose.weights.storage import NoInitWeights, save_model
 
 # Of RGB; the detector takes BGR.
 _MEAN, _STD = (255 * np.array(value, np.float32) for value in (MEAN, STD))
-_PICTURES, _SIZE = 48, (256, 192)  # the size also of a TinyPose, where the file leaves it open
+_SCENES, _SIZE = 48, (256, 192)  # the size also of a TinyPose, where the file leaves it open
 _TOLERANCE = 1e-3  # of the greatest feature
 _MAP_TOLERANCE = 1e-4  # of the greatest value of a map
 _POINT_TOLERANCE = 0.01  # of the crop and in scores; files that compute with 8 bits round by a half of it
@@ -165,7 +166,7 @@ def _read_tinypose(file: OnnxGraph, skeleton: Skeleton) -> HeatmapModel | None:
     if match is None:  # another layer behind the same features
         return None
     _take_weights(file, match)
-    images = _normalised(_synthetic_people(2, model.input_size))
+    images = _normalized(_synthetic_people(2, model.input_size))
     (heatmaps,) = file.run({file.input.name: images.numpy()}, [output])
     _require_agreement(file, network, images, heatmaps, _MAP_TOLERANCE)
     small = max(model.input_size) <= 128  # trained with a narrower Gaussian
@@ -178,7 +179,8 @@ def _read_movenet(file: OnnxGraph, skeleton: Skeleton) -> MoveNet | None:
     output = file.model.graph.output[0].name
     layers = file.layers_before(output)
     for variant in MOVENETS:
-        small = create_model(variant, input_size=(32, 32))
+        with NoInitWeights():
+            small = create_model(variant, input_size=(32, 32))
         convolutions = _in_order_of_use(small)
         if [convolution.weight.shape for convolution in convolutions] == [layer.weight.shape for layer in layers]:
             break
@@ -187,13 +189,14 @@ def _read_movenet(file: OnnxGraph, skeleton: Skeleton) -> MoveNet | None:
     _require_keypoints(file, len(small.skeleton), skeleton)
     _take_weights(file, Match(dict(zip(convolutions, layers, strict=True)), output))
     height, width = file.input_shape[1:3]
-    model = create_model(variant, skeleton=skeleton, input_size=(height, width))
+    with NoInitWeights():
+        model = create_model(variant, skeleton=skeleton, input_size=(height, width))
     model.load_state_dict(small.state_dict())
     assert isinstance(model, MoveNet)
     pixels = np.stack(_synthetic_people(1, model.input_size)).astype(file.input_type)
     last_of_branches = layers[-10::3]  # each branch has three, heatmaps come first
     tensors = [layers[0].source, *(layer.output for layer in last_of_branches), output]
-    # Files round their input to other levels than those of the picture, so they are compared from there on.
+    # Files round their input to other levels than those of the image, so they are compared from there on.
     rounded, *expected, points = file.run({file.input.name: pixels}, tensors)
     images = (torch.tensor(rounded) - model.backbone.image_shift) / model.backbone.image_scale
     maps = model.forward_maps
@@ -244,7 +247,7 @@ def _require_keypoints(file: OnnxGraph, keypoints: int, skeleton: Skeleton) -> N
 def _read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
     """RTMDet's network with the file's weights, if the file is one.
 
-    Exporters fold each batch normalisation into its convolution. It is taken out again, so that a training can go on:
+    Exporters fold each batch normalization into its convolution. It is taken out again, so that a training can go on:
     its mean and variance are measured on synthetic people, and its scale and shift follow, so that the network in eval
     mode computes what the detector computes.
     """
@@ -253,17 +256,17 @@ def _read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
             break
     else:
         return None
-    norms = {module.conv: module.bn for module in network.modules() if isinstance(module, ConvNorm)}
+    norms = {module.conv: module.bn for module in network.modules() if isinstance(module, ConvModule)}
     _take_weights(file, match, norms)
-    pictures = _synthetic_people(_PICTURES)
+    scenes = _synthetic_people(_SCENES)
     with torch.no_grad():
         first = next(iter(match.layers))
         first.weight.copy_(first.weight.flip(1))  # BGR to RGB
         for norm in norms.values():  # until the norms are measured, they only add the convolution's shift
             norm.weight.fill_((1 + norm.eps) ** 0.5)
-        _measure_norms(network, norms, _normalised(pictures))
+        _measure_norms(network, norms, _normalized(scenes))
     height, width = (side if side > 0 else 320 for side in file.input_shape[2:])
-    images = _normalised([_on_canvas(pictures[0], (height, width))])
+    images = _normalized([_on_canvas(scenes[0], (height, width))])
     (expected,) = file.run({file.input.name: images.flip(1).numpy()}, [match.end])
     _require_agreement(file, network, images, expected)
     return network
@@ -273,16 +276,16 @@ def _synthetic_people(count: int, size: tuple[int, int] = _SIZE) -> list[UInt8[n
     return [render_scene(0, index, size).image for index in range(count)]
 
 
-def _on_canvas(picture: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture at the top left of a grey one of that size, cut where it is larger."""
+def _on_canvas(image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    """The image at the top left of a grey one of that size, cut where it is larger."""
     canvas = np.full((*size, 3), 114, np.uint8)
-    part = picture[: size[0], : size[1]]
+    part = image[: size[0], : size[1]]
     canvas[: part.shape[0], : part.shape[1]] = part
     return canvas
 
 
-def _normalised(pictures: list[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "N 3 H W"]:
-    pixels = (np.stack(pictures).astype(np.float32) - _MEAN) / _STD
+def _normalized(images: list[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "N 3 H W"]:
+    pixels = (np.stack(images).astype(np.float32) - _MEAN) / _STD
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 

@@ -1,7 +1,7 @@
 """What network a checkpoint is of, told from the names and shapes of its weights alone.
 
 Each family leaves its own marks: the head's names say which paper's code wrote the file, the shapes say width, depth,
-number of keypoints and, where a layer is tied to the picture's size, that too.
+number of keypoints and, where a layer is tied to the image's size, that too.
 
 The token networks by the code that wrote them: TokenPose's own code keeps everything under `features.` (S) or under
 `pre_feature.` and `transformer.`; PPT's does the same, with a level less in the names around the attention; SDPose's and
@@ -63,7 +63,7 @@ class RecognisedNetwork:
         family: the paper's name for it.
         fits: the model names that it fits, the likeliest first, each with the settings in which it differs from them.
         keypoints: how many it finds.
-        input_size: of the picture (height, width); None where no weight depends on it.
+        input_size: of the image (height, width); None where no weight depends on it.
         ask: whether the file does not tell which of `fits` it is, in a way that changes what the network computes.
     """
 
@@ -227,7 +227,7 @@ def _size_of_area(pixels: float) -> Size | None:
 
 
 def _simcc_split(x_bins: int, y_bins: int, features: int, stride: float) -> tuple[Size, float]:
-    """The picture's size and the bins a pixel, from the numbers of bins and of positions of the feature map."""
+    """The image's size and the bins a pixel, from the numbers of bins and of positions of the feature map."""
     split = math.sqrt(x_bins * y_bins / (features * stride * stride))
     return (round(y_bins / split), round(x_bins / split)), round(split, 4)
 
@@ -371,7 +371,7 @@ def _token_backbone(tensors: Mapping[str, Tensor]) -> tuple[str, int, dict[str, 
 
 
 def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | None) -> tuple[Size, Size]:
-    """Of the picture and of a patch, both (height, width), from how many pixels each has.
+    """Of the image and of a patch, both (height, width), from how many pixels each has.
 
     Raises:
         LeanposeError: the position embedding was learnt, or is for another grid than the one that leanpose computes.
@@ -382,7 +382,7 @@ def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | Non
     if size is None and head > 64:  # a heatmap at stride 4
         size = _size_of_area(head * 16)
     size = size or (256, 192)
-    # Patches have nearly the aspect of the picture.
+    # Patches have nearly the aspect of the image.
     sides = [(height, patch_area // height) for height in range(1, patch_area + 1) if patch_area % height == 0]
     patch = min(sides, key=lambda side: abs(math.log(side[0] / side[1] * size[1] / size[0])))
     rows, columns = size[0] // stride // patch[0], size[1] // stride // patch[1]
@@ -391,7 +391,7 @@ def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | Non
         and torch.allclose(position[0], sine_position(rows, columns, position.shape[2]), atol=1e-3)
     ):
         raise LeanposeError(
-            f"The checkpoint's position embedding for {position.shape[1]} patches is not the fixed one of sines for a picture "
+            f"The checkpoint's position embedding for {position.shape[1]} patches is not the fixed one of sines for an image "
             f"of {size[0]}x{size[1]}, and leanpose's TokenPose has no other."
         )
     return size, patch

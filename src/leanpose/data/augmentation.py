@@ -1,4 +1,4 @@
-"""How a person's crop varies in training: where it lies (`Augmentation.sample`), and how it looks (`Augmentation.sample_look`).
+"""How a person's crop varies in training: where it lies (`Augmentation.sample`), and how it looks (`Augmentation.sample_photometric`).
 
 The places are SDPose's recipe (its configurations on mmpose 0.29): shift, half body, scale, rotation and flip, in the same
 order, from the same distributions. `truncnorm` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with.
@@ -43,7 +43,7 @@ class CropParams(NamedTuple):
     flip: bool
 
 
-class Look(NamedTuple):
+class PhotometricParams(NamedTuple):
     """How a crop is changed in place: in this order.
 
     Attributes:
@@ -148,8 +148,8 @@ class Augmentation(Section):
     joint_dropout_radius: Fractions = (0.1, 0.2)
 
     @property
-    def changes_look(self) -> bool:
-        """Whether `sample_look` changes anything."""
+    def has_photometric(self) -> bool:
+        """Whether `sample_photometric` changes anything."""
         colours = self.hue, self.saturation, self.value
         return any((*colours, self.blur_probability, self.coarse_dropout_probability, self.joint_dropout_probability))
 
@@ -207,13 +207,13 @@ class Augmentation(Section):
             return None
         return points.mean(axis=0).astype(np.float64), np.array([width, height], np.float64) * HALF_BODY_PADDING
 
-    def sample_look(
+    def sample_photometric(
         self,
         rng: np.random.Generator,
         size: tuple[int, int],
         keypoints: Float[np.ndarray, "K 2"],
         weights: Float[np.ndarray, " K"],
-    ) -> Look:
+    ) -> PhotometricParams:
         """Draw how one crop looks.
 
         Args:
@@ -242,4 +242,4 @@ class Augmentation(Section):
         if which[0] < self.joint_dropout_probability and len(labelled):
             x, y = keypoints[labelled[int(which[1] * len(labelled))]] + beside * JOINT_DROPOUT_OFFSET * size[1]
             disc = float(x), float(y), float(radius * size[1])
-        return Look(change, mean, median, hole, disc)
+        return PhotometricParams(change, mean, median, hole, disc)

@@ -36,7 +36,7 @@ from leanpose.skeleton import CROWDPOSE14, WHOLEBODY133, Skeleton
 
 _FARTHEST = 3.0  # sides of the image that a point may lie outside of it; of an unknown image 10⁶ pixels
 _FRACTIONS = 1.5  # coordinates that are all below this are fractions of the image
-_FEWEST, _FEWEST_OF_ONE = 4, 3  # points that can show it, of all people and of one
+_MIN_POINTS, _MIN_POINTS_OF_ONE = 4, 3  # points that can show it, of all people and of one
 
 
 def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
@@ -72,7 +72,7 @@ def clean_points(
         # Nobody is so small: such points are fractions among pixels, unless the image itself is.
         tiny = np.minimum(width, height) < 10 * _FRACTIONS
         near = (x >= 0) & (x <= _FRACTIONS) & (y >= 0) & (y <= _FRACTIONS) | ~labelled
-        fractions = labelled & (near.all(axis=1) & (labelled.sum(axis=1) >= _FEWEST_OF_ONE))[:, None] & ~tiny
+        fractions = labelled & (near.all(axis=1) & (labelled.sum(axis=1) >= _MIN_POINTS_OF_ONE))[:, None] & ~tiny
         labelled &= ~fractions
         outside = labelled & ((x < -1) | (x > width) | (y < -1) | (y > height))
     for chosen, text in (
@@ -117,7 +117,7 @@ def require_pixels(points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, 
         if len(xy) and np.abs(xy).max() > _FRACTIONS:
             return
     small = np.isfinite(sizes).any() and np.nanmax(sizes) < 10 * _FRACTIONS  # images of a few pixels
-    if len(xy) >= _FEWEST and not small and xy.any():
+    if len(xy) >= _MIN_POINTS and not small and xy.any():
         raise LeanposeError(
             f"All labelled keypoints of {where} lie between {xy.min():.3g} and {xy.max():.3g}: they look like fractions of the "
             "image, where pixels are expected; multiply them by its width and height."

@@ -16,7 +16,7 @@ from leanpose.data.images import upright_size
 from leanpose.errors import LeanposeError
 from leanpose.geometry import xyxy_to_xywh
 
-_FEWEST_CORNERS = 4  # boxes that can show that all of them are corners
+_MIN_CORNERS = 4  # boxes that can show that all of them are corners
 _OVER = 0.1  # of the image's side: so far, and no nearer, boxes reach over its edge that are corners
 _MANY = 0.25  # share of them
 _LOOKED_AT = 8  # images of a set whose size is compared with the annotated one
@@ -115,7 +115,7 @@ def require_width_and_height(
         first, last, sizes = xywh[known, :2], xywh[known, 2:], sizes[known]
         over = (first + last > (1 + _OVER) * sizes).any(axis=1)
         corners = (last > first).all(axis=1) & (last <= sizes + 1).all(axis=1)
-    if not known.any() or known.sum() < _FEWEST_CORNERS or over.mean() < _MANY or not corners.all():
+    if not known.any() or known.sum() < _MIN_CORNERS or over.mean() < _MANY or not corners.all():
         return
     seen, xy = points[known, :, 2] > 0, points[known, :, :2]
     outside = np.asarray(((xy < first[:, None] - 1) | (xy > last[:, None] + 1)).any(axis=2))

@@ -15,7 +15,7 @@ import numpy as np
 from leanpose.data.annotations import ImageRef, padded_boxes
 from leanpose.data.images import read_bytes, upright_size
 from leanpose.data.label_set import PERSON, LabelSet, images_of
-from leanpose.data.readers import FARTHEST, READERS
+from leanpose.data.readers import MAX_COORDINATE, READERS
 from leanpose.data.sets import load_labels
 from leanpose.data.yolo import SUFFIXES, yolo_image, yolo_labels
 from leanpose.errors import LeanposeError
@@ -34,7 +34,7 @@ _NEEDS_BOXES, _NEEDS_SIZES = ("coco", "yolo"), ("yolo", "labelstudio", "cvat")
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedLabels:
     """What was written.
 
     Attributes:
@@ -59,7 +59,7 @@ def convert_labels(
     skeleton: Skeleton | None = None,
     category: str | None = None,
     wait: bool = False,
-) -> Converted:
+) -> ConvertedLabels:
     """Write the labels of a file, or of the one set of a folder, in another format.
 
     Args:
@@ -102,7 +102,7 @@ def convert_labels(
             changed += require_own_set(labels, path.parent)
             place_images(labels, path.parent, find)
         write_labels(labels, path, kind)
-    return Converted(path, labels, losses(labels, kind), changed)
+    return ConvertedLabels(path, labels, losses(labels, kind), changed)
 
 
 def write_labels(labels: LabelSet, path: Path, kind: str) -> None:
@@ -119,16 +119,16 @@ def write_labels(labels: LabelSet, path: Path, kind: str) -> None:
 
 
 def without_impossible(labels: LabelSet) -> LabelSet:
-    """The labels without points and boxes that no picture can have; how many there were is noted."""
+    """The labels without points and boxes that no image can have; how many there were is noted."""
     people, notes = [], Counter(labels.notes)
     for person in labels.people:
         with np.errstate(invalid="ignore"):
-            far = (person.points[:, 2] != 0) & ~(np.abs(person.points) < FARTHEST).all(axis=1)
-            boxless = person.box is not None and not (np.abs(person.box) < FARTHEST).all()
+            far = (person.points[:, 2] != 0) & ~(np.abs(person.points) < MAX_COORDINATE).all(axis=1)
+            boxless = person.box is not None and not (np.abs(person.box) < MAX_COORDINATE).all()
         notes["labelled points without a possible position count as not labelled"] += int(far.sum())
-        notes["boxes are none that a picture can have, and left out"] += int(boxless)
+        notes["boxes are none that an image can have, and left out"] += int(boxless)
         points = np.where(far[:, None], 0.0, person.points)
-        area = person.area if 0 <= person.area < FARTHEST**2 else float("nan")
+        area = person.area if 0 <= person.area < MAX_COORDINATE**2 else float("nan")
         people.append(replace(person, points=points, box=None if boxless else person.box, area=area))
     return replace(labels, people=people, notes=notes)
 

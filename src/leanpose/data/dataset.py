@@ -1,6 +1,6 @@
 """From people to batches: each item is one crop, drawn by (seed, epoch, index) alone and warped once.
 
-A crop stays uint8 RGB; colour, normalisation and the codec's targets are made for whole batches on the training
+A crop stays uint8 RGB; colour, normalization and the codec's targets are made for whole batches on the training
 device. The flip is part of the affine map, and large JPEGs are decoded at the size that the crop needs, so that a
 worker decodes, warps once, and does little else.
 """
@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from leanpose.data.annotations import PoseAnnotation
-from leanpose.data.augmentation import Augmentation, CropParams, Look
+from leanpose.data.augmentation import Augmentation, CropParams, PhotometricParams
 from leanpose.data.batch import Batch, CropBatch
 from leanpose.data.cache import CropCache, CropLookup
-from leanpose.data.device_augmentation import SourceBatch, stack_looks
+from leanpose.data.device_augmentation import SourceBatch, stack_photometric
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
 from leanpose.data.jpeg_records import JpegRecords
 from leanpose.data.mixing import Mixture
@@ -132,7 +132,7 @@ class Crop:
         weights: 1 labelled (inside the crop or not), 0 not labelled, -1 nothing to be seen.
         matrix: image → crop.
         index: in the data set.
-        look: how it is still to be changed.
+        photometric: how its colours and sharpness are still to be changed.
         to_source: crop → `image`, where this is what the crop is still to be cut from.
     """
 
@@ -141,7 +141,7 @@ class Crop:
     weights: Float[np.ndarray, " K"]
     matrix: Float[np.ndarray, "2 3"]
     index: int
-    look: Look | None = None
+    photometric: PhotometricParams | None = None
     to_source: Float[np.ndarray, "2 3"] | None = None
 
 
@@ -241,19 +241,19 @@ class TopDownDataset(ImageDataset[Crop]):
         if params.flip:
             keypoints, weights = keypoints[self._flip_indices], weights[self._flip_indices]
         keypoints = np.where(weights[:, None] > 0, keypoints, 0.0)
-        augmentation, look = self._augmentation_now(), None
-        if augmentation is not None and augmentation.changes_look:
-            look = augmentation.sample_look(self.generator(index, 1), self.input_size, keypoints, weights)
+        augmentation, photometric = self._augmentation_now(), None
+        if augmentation is not None and augmentation.has_photometric:
+            photometric = augmentation.sample_photometric(self.generator(index, 1), self.input_size, keypoints, weights)
         labels = keypoints.astype(np.float32), weights.astype(np.float32), matrix.astype(np.float32), index
         packed = self.coarse_crops.read(self.person_index(index), decoded=not self.decode_on_device)
         source, to_source = self._decoded(index, params, matrix) if packed is None else packed
         to_crop = matrix if to_source is None else compose_affine(matrix, invert_affine(to_source))
         if self.warp_on_device and packed is not None:
-            return Crop(source, *labels, look, invert_affine(to_crop).astype(np.float32))
+            return Crop(source, *labels, photometric, invert_affine(to_crop).astype(np.float32))
         image = warp_image(source, to_crop, self.input_size)
         if self.warp_on_device:
-            return Crop(image, *labels, look, np.eye(2, 3, dtype=np.float32))
-        return Crop(image if look is None else look.apply(image), *labels)
+            return Crop(image, *labels, photometric, np.eye(2, 3, dtype=np.float32))
+        return Crop(image if photometric is None else photometric.apply(image), *labels)
 
     def crop_params(self, index: int) -> CropParams:
         """Where the crop of a person lies in this epoch."""
@@ -311,9 +311,9 @@ class TopDownDataset(ImageDataset[Crop]):
         records = {place: crop.image for place, crop in enumerate(crops) if crop.image.ndim == 1}
         to_sources = _stack([crop.to_source for crop in crops], torch.float32, 2, 3)
         keypoints, weights, matrices = self._labels(crops)
-        looks = stack_looks([crop.look for crop in crops if crop.look is not None])
+        photometric = stack_photometric([crop.photometric for crop in crops if crop.photometric is not None])
         return SourceBatch(
-            *_indices(crops, items), sources, to_sources, keypoints, weights, matrices, self.input_size, *looks,
+            *_indices(crops, items), sources, to_sources, keypoints, weights, matrices, self.input_size, *photometric,
             sets=self._sets(crops), records=JpegRecords.of(records) if records else None,
         )  # fmt: skip
 

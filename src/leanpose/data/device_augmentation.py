@@ -1,6 +1,6 @@
 """The crops of a batch, cut and changed on the training device: a few operations for all of them together.
 
-A loader process then only reads: the coarse crops of a pack go to the device as they are, with one affine map and one `Look`
+A loader process then only reads: the coarse crops of a pack go to the device as they are, with one affine map and one `PhotometricParams`
 each, drawn as ever by (seed, epoch, index). The results agree with OpenCV's to about one grey level.
 """
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from leanpose.data.augmentation import Look
+from leanpose.data.augmentation import PhotometricParams
 from leanpose.data.batch import Batch, CropBatch
 from leanpose.data.jpeg_records import JpegRecords
 from leanpose.device import device_constant
@@ -33,8 +33,8 @@ class SourceBatch(Batch):
         to_sources: crop → source, in pixels.
         keypoints, weights, matrices, sets: as in `CropBatch`.
         size: height and width of the crops.
-        change: of hue, saturation and value; None where no look changes.
-        holes: top, left, bottom, right; discs: x, y, radius; see `Look`.
+        change: of hue, saturation and value; None where no colour changes.
+        holes: top, left, bottom, right; discs: x, y, radius; see `PhotometricParams`.
         blurs: see `Blurs`.
         records: the coarse crops that are still JPEGs.
     """
@@ -109,19 +109,19 @@ def to_bytes(values: Float[Tensor, "*S"]) -> UInt8[Tensor, "*S"]:
     return values.add(0.5).clamp_(0, 255).to(torch.uint8)
 
 
-def stack_looks(
-    looks: Sequence[Look],
+def stack_photometric(
+    photometric: Sequence[PhotometricParams],
 ) -> tuple[Int[Tensor, "B 3"] | None, Int[Tensor, "B 4"], Float[Tensor, "B 3"], Blurs]:
-    """The last fields of a `SourceBatch`, of one look a crop, or of none at all."""
+    """The last fields of a `SourceBatch`, of one set of parameters a crop, or of none at all."""
     blurs: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-    for index, look in enumerate(looks):
-        for kind, side in (("mean", look.mean), ("median", look.median)):
+    for index, one in enumerate(photometric):
+        for kind, side in (("mean", one.mean), ("median", one.median)):
             if side > 1:
                 blurs[kind, side].append(index)
-    change = torch.tensor([look.change.tolist() for look in looks], dtype=torch.int16).view(-1, 3)
-    holes = torch.tensor([look.hole for look in looks], dtype=torch.int32).view(-1, 4)
-    discs = torch.tensor([look.disc for look in looks], dtype=torch.float32).view(-1, 3)
-    return change if looks else None, holes, discs, dict(blurs)
+    change = torch.tensor([one.change.tolist() for one in photometric], dtype=torch.int16).view(-1, 3)
+    holes = torch.tensor([one.hole for one in photometric], dtype=torch.int32).view(-1, 4)
+    discs = torch.tensor([one.disc for one in photometric], dtype=torch.float32).view(-1, 3)
+    return change if photometric else None, holes, discs, dict(blurs)
 
 
 def blur(images: UInt8[Tensor, "B h w 3"], blurs: Blurs) -> UInt8[Tensor, "B h w 3"]:

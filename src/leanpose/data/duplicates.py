@@ -1,4 +1,4 @@
-"""Pictures that are there twice: copies by their bytes, and those that look alike, however they were encoded or resized."""
+"""Images that are there twice: copies by their bytes, and those that look alike, however they were encoded or resized."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jaxtyping import UInt8, UInt64
 from leanpose.data.annotations import ImageRef
 from leanpose.data.images import BrokenImageError, read_bytes, read_image
 
-_NEAR = 8  # hashes of 128 bits that differ in at most this many are taken for the same picture
-_FLAT = 24  # a hash with fewer set (or unset) bits is that of an almost even picture and says nothing
+_NEAR = 8  # hashes of 128 bits that differ in at most this many are taken for the same image
+_FLAT = 24  # a hash with fewer set (or unset) bits is that of an almost even image and says nothing
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before an upl
 _PLAIN = re.compile(r"\w[\w.\-]*", re.ASCII)  # nearly all names of nearly all sets
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _SOME = 50  # names of a set that tell whether its images are where these say
-_MOST_FOLDERS = 10_000  # of an image folder that are looked into for an image that is not where its name says
+_MAX_FOLDERS = 10_000  # of an image folder that are looked into for an image that is not where its name says
 
 
 @lru_cache(maxsize=32)
@@ -190,7 +190,7 @@ class ImageFolder:
 
     def _walk(self) -> Iterator[str]:
         for number, (folder, _, files) in enumerate(os.walk(self._root)):
-            if number == _MOST_FOLDERS:
+            if number == _MAX_FOLDERS:
                 return
             relative = os.path.relpath(folder, self._root)
             for file in files:

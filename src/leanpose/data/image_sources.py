@@ -11,7 +11,7 @@ from leanpose.data.image_folder import ImageFolder
 from leanpose.errors import LeanposeError
 
 _IMAGE_FOLDER = re.compile(r"images?|imgs?|photos?|pictures?|jpe?gs?")
-_MOST = 300  # folders that are looked into
+_MAX_FOLDERS = 300  # folders that are looked into
 
 
 def image_source(file: Path, top: Path, names: Sequence[str]) -> Path:
@@ -26,7 +26,7 @@ def image_source(file: Path, top: Path, names: Sequence[str]) -> Path:
         LeanposeError: none holds any.
     """
     some = list(names)[:: max(1, len(names) // 20)]
-    hits = {path: _hits(path, some) for path in islice(_candidates(file, top), _MOST)}
+    hits = {path: _hits(path, some) for path in islice(_candidates(file, top), _MAX_FOLDERS)}
     best = max(hits, key=lambda path: hits[path])
     if not hits[best]:
         example = some[0] if some else "(none listed)"

@@ -245,7 +245,7 @@ def count_frames_of(image: Image.Image) -> int:
     """How many frames a moving image opened by Pillow has; 1 for a still one, and for formats that do not move."""
     if image.format not in MOVING_FORMATS:
         return 1
-    # An animated PNG may have a still picture in front for programs that know no animation.
+    # An animated PNG may have a still image in front for programs that know no animation.
     return getattr(image, "n_frames", 1) - bool(getattr(image, "default_image", False))
 
 

@@ -106,7 +106,7 @@ class Inputs:
     """What a user's arguments mean.
 
     Attributes:
-        pictures, clips: images and videos, each once.
+        images, clips: images and videos, each once.
         others: names of files in folders that end like neither.
         links: names of links that are left out, since the file they lead to is among the others, or since they lead
             to a folder.
@@ -114,7 +114,7 @@ class Inputs:
         root: the folder in which the names begin; None where there are no files, or files on several drives.
     """
 
-    pictures: list[ImageFile]
+    images: list[ImageFile]
     clips: list[Clip]
     others: list[str]
     links: list[str]
@@ -239,9 +239,9 @@ class _Found:
             raise LeanposeError(f"There are no images or videos in {', '.join(arguments)}{there}.")
         clips = [Clip(source, name(path)) for source, path in self.clips.items()]
         clips += [Clip(source, given) for source, given in self.sources.items()]
-        pictures = _numbered({path: name(found) for path, found in self.images.items()}, self.contents)
+        images = _numbered({path: name(found) for path, found in self.images.items()}, self.contents)
         return Inputs(
-            pictures, clips, others, [name(path) for path in self.links], [name(path) for path in self.unreadable], root
+            images, clips, others, [name(path) for path in self.links], [name(path) for path in self.unreadable], root
         )
 
 
@@ -356,7 +356,7 @@ def each_image(images: Any) -> Iterator[ImageInput]:
             yield from each_image(image)
     else:
         inputs = find_inputs([str(images)])
-        if not inputs.pictures:
+        if not inputs.images:
             raise LeanposeError(f"There are no images in {images}.")
         left_out = {
             "videos and links": [clip.name for clip in inputs.clips] + inputs.links,
@@ -366,7 +366,7 @@ def each_image(images: Any) -> Iterator[ImageInput]:
             if names:
                 some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
                 warnings.warn(f"{len(names)} {what} in {images} are left out: {some}.", stacklevel=3)
-        yield from (picture.path for picture in inputs.pictures)
+        yield from (file.path for file in inputs.images)
 
 
 def stream_content(image: ImageInput) -> ImageInput:

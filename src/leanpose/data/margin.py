@@ -14,7 +14,7 @@ from leanpose.errors import LeanposeError
 from leanpose.geometry import PADDING, apply_affine, bbox_to_center_scale, invert_affine, warp_matrix
 from leanpose.skeleton import Skeleton
 
-MOST_OUTSIDE = 0.02
+MAX_OUTSIDE = 0.02
 """The share of the pixels that may be missing (black) before it is worth a warning."""
 
 _AS_FINE = 0.9

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from leanpose.choices import SetMetric, Split
 from leanpose.data.account import Account, empty_set
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.errors import LeanposeError, did_you_mean
@@ -21,8 +22,7 @@ from leanpose.files import any_damage
 from leanpose.schema import Section, validate
 from leanpose.skeleton import Skeleton, get_skeleton
 
-Split = Literal["all", "train", "val"]
-FARTHEST = 1e6
+MAX_COORDINATE = 1e6
 """Pixels from the corner: no image is larger, and float32 still tells a tenth of a pixel there."""
 
 EVERY_FORMAT = (
@@ -56,7 +56,7 @@ class Reader:
     function: str
     needs: tuple[str, ...] = ("images", "annotations")
     takes: tuple[str, ...] = ()
-    metric: Literal["coco", "crowdpose", "mpii"] = "coco"
+    metric: SetMetric = "coco"
     recognises: str | None = None
     loads: str | None = None
     writes: str | None = None
@@ -274,13 +274,13 @@ def _require_numbers(dataset: PoseDataset, source: object) -> None:
     boxes = np.stack([person.box for person in people])
     others = np.array([(person.area**0.5 if person.area >= 0 else np.nan, person.score) for person in people])
     with np.errstate(invalid="ignore"):
-        wrong = [~(np.abs(values) < FARTHEST).all(axis=1) for values in (points, boxes, others)]
+        wrong = [~(np.abs(values) < MAX_COORDINATE).all(axis=1) for values in (points, boxes, others)]
     for values, what in zip(wrong, ("keypoints", "box", "area or score"), strict=True):
         if values.any():
             person = people[int(np.flatnonzero(values)[0])]
             raise LeanposeError(
                 f"Person {person.person_id} of image {person.image_id} ({person.image}) of {source} has a number that cannot be "
-                f"right: the {what} {'is' if what != 'keypoints' else 'are'} not finite, or above {FARTHEST:g}."
+                f"right: the {what} {'is' if what != 'keypoints' else 'are'} not finite, or above {MAX_COORDINATE:g}."
             )
 
 

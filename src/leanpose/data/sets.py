@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from leanpose.choices import Split
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.deeplabcut import is_prediction
 from leanpose.data.image_sources import image_source
 from leanpose.data.label_set import LabelSet
-from leanpose.data.readers import READERS, DatasetConfig, Split
+from leanpose.data.readers import READERS, DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, files_below

@@ -1,4 +1,4 @@
-"""YOLO-pose: a `data.yaml` with `kpt_shape`, and a text file of normalised numbers beside each image.
+"""YOLO-pose: a `data.yaml` with `kpt_shape`, and a text file of normalized numbers beside each image.
 
 A line is `class cx cy w h` and then `x y` or `x y v` for each keypoint, all as fractions of the image's width and height. Label files
 lie where the images do, with `labels` in place of the last folder named `images` (Ultralytics' convention).
@@ -26,8 +26,8 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import atomic_write, files_below, load_yaml, read_regular
 from leanpose.skeleton import COCO17, Skeleton
 
-_MOST_KEYPOINTS = 10_000
-_LARGEST, _FARTHEST = 1.5, 10.0  # fractions: boxes may reach a little over the edge, and keypoints lie outside
+_MAX_KEYPOINTS = 10_000
+_MAX_BOX, _MAX_COORDINATE = 1.5, 10.0  # fractions: boxes may reach a little over the edge, and keypoints lie outside
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -115,7 +115,7 @@ def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
         keypoints, values = (int(value) for value in content["kpt_shape"])
     except (TypeError, ValueError):
         keypoints, values = 0, 0
-    if not 1 <= keypoints <= _MOST_KEYPOINTS or values not in (2, 3):
+    if not 1 <= keypoints <= _MAX_KEYPOINTS or values not in (2, 3):
         raise LeanposeError(f"{path}: `kpt_shape` is [keypoints, 2 or 3], not {content['kpt_shape']!r:.100}.")
     return keypoints, values
 
@@ -238,11 +238,11 @@ def _labels(
             raise LeanposeError(
                 f"Line {number} of {path} has {len(numbers)} numbers; kpt_shape [{keypoints}, {values}] needs {5 + keypoints * values}."
             )
-        if numbers[1:5].max() > _LARGEST:
+        if numbers[1:5].max() > _MAX_BOX:
             raise LeanposeError(
                 f"Line {number} of {path} has the box {numbers[1:5].tolist()}; YOLO's are fractions of the image."
             )
-        if np.abs(numbers[5:].reshape(keypoints, values)[:, :2]).max() > _FARTHEST:
+        if np.abs(numbers[5:].reshape(keypoints, values)[:, :2]).max() > _MAX_COORDINATE:
             raise LeanposeError(
                 f"Line {number} of {path} has keypoints at {numbers[5:7].tolist()} …; YOLO's are fractions of the image."
             )

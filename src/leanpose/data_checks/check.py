@@ -104,7 +104,7 @@ def _check_images(report: CheckReport, progress: Progress | None) -> Hashes:
 
 
 def _find_duplicates(sets: list[CheckedSet], hashes: Hashes) -> None:
-    """Add pictures that occur twice in a set, or in two sets: a leak where these are different splits, or where the file
+    """Add images that occur twice in a set, or in two sets: a leak where these are different splits, or where the file
     itself names splits."""
     for checked in sets:
         by_digest = defaultdict(list)

@@ -19,7 +19,7 @@ _CELL = (260, 200)
 def draw_contact_sheet(
     report: CheckReport, *, tiles: int = 48, columns: int = 8, seed: int = 0
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture of people and their labels: half of the tiles for findings, one kind after the other, the rest drawn
+    """An image of people and their labels: half of the tiles for findings, one kind after the other, the rest drawn
     at random from all people, since what no rule finds is found by looking.
 
     Raises:

@@ -127,7 +127,7 @@ class CheckedSet:
         return any(finding.kind == "fractions" for finding in self.findings)
 
     def account_sentences(self) -> list[str]:
-        """The account, which keypoints change places in a mirrored picture, and how far repeated labels lie apart."""
+        """The account, which keypoints change places in a mirrored image, and how far repeated labels lie apart."""
         names, alone = self.skeleton.keypoints, self.skeleton.unpaired_sides
         pairs = ", ".join(f"{names[a]} / {names[b]}" for a, b in self.skeleton.pairs[:_SHOWN_PAIRS])
         more = len(self.skeleton.pairs) - _SHOWN_PAIRS

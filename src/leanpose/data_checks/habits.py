@@ -18,16 +18,16 @@ from leanpose.data_checks.findings import CheckedSet, CheckReport
 
 _SPLIT_FOLDER = r"(val|valid|test)[0-9]*"
 _DEVIATION = 35.0  # of one person's part in the AP: OKS is passed at some thresholds and not at others
-FEWEST_MEASURED = 50  # people to measure on
-_FEWEST_IMAGES, _FEWEST_SCALED = 10, 20  # images that can show that keypoints are too large, or too small
+MIN_MEASURED = 50  # people to measure on
+_MIN_IMAGES, _MIN_SCALED = 10, 20  # images that can show that keypoints are too large, or too small
 _OUTSIDE = 0.25  # share of keypoints outside of their images
 _SMALL = 0.55  # of both sides that all keypoints fill of their images, from the corner on
 _CORNER = 2.0  # pixels
 _STUCK, _STUCK_PEOPLE = 0.1, 5  # share and number of people with a keypoint at one place in a corner
-_FEWEST_LABELS = 40  # of the keypoint that most people have
+_MIN_LABELS = 40  # of the keypoint that most people have
 _RARE = 0.05  # of these
 _UNEVEN = 3.0  # times as often as on the other side
-_FEWEST_FLAGS = 200  # keypoints that show how somebody uses flags
+_MIN_FLAGS = 200  # keypoints that show how somebody uses flags
 _ALL_HIDDEN = 0.95
 _POSITIONS = 0.2  # of people whose flag-0 keypoints have a position
 _SELDOM, _OFTEN = 0.02, 0.15  # shares of hidden keypoints of two splits that were labelled by different rules
@@ -59,14 +59,14 @@ def _check_scale(checked: CheckedSet, points: Float[np.ndarray, "N K 3"], size: 
     marks = (points[..., :2] == 0).all(axis=-1) | (points[..., :2] == -1).all(axis=-1)
     labelled = (points[..., 2] > 0) & known[:, None] & ~marks
     seen = len(np.unique(images[labelled.any(axis=1)]))
-    if seen < _FEWEST_IMAGES:
+    if seen < _MIN_IMAGES:
         return
     parts = (points[..., :2] / size[:, None])[labelled]
     outside = float(((parts > 1.02) | (parts < -0.02)).any(axis=-1).mean())
     low, high = np.quantile(parts, 0.01, axis=0), np.quantile(parts, 0.99, axis=0)
     if outside > _OUTSIDE:
         checked.add("scaled", f"{outside:.0%} of the labelled keypoints lie outside of their images")
-    elif seen >= _FEWEST_SCALED and (high < _SMALL).all() and (low < high / 3).all():
+    elif seen >= _MIN_SCALED and (high < _SMALL).all() and (low < high / 3).all():
         most = points[..., :2][labelled].max()
         hint = "; they look like per cent" if 20 < most <= 100 and np.nanmax(size) > 170 else ""
         text = f"all keypoints lie in the upper left {high[0]:.0%} × {high[1]:.0%} of their images{hint}"
@@ -103,7 +103,7 @@ def _check_corners(
 def _check_balance(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> None:
     """Keypoints that hardly anybody has, or on one side alone."""
     names, counts = checked.skeleton.keypoints, (points[..., 2] > 0).sum(axis=0)
-    if counts.max() < _FEWEST_LABELS:
+    if counts.max() < _MIN_LABELS:
         return
     rare = [f"{names[k]} ({counts[k]})" for k in np.flatnonzero(counts < _RARE * counts.max())]
     if rare:
@@ -111,7 +111,7 @@ def _check_balance(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> N
         checked.add("rare keypoint", f"{', '.join(rare[:6])}{more}, where others are labelled on {counts.max()} people")
     for pair in checked.skeleton.pairs:
         few, many = sorted(pair, key=lambda k: counts[k])
-        if counts[many] >= _FEWEST_LABELS and _RARE * counts.max() <= counts[few] < counts[many] / _UNEVEN:
+        if counts[many] >= _MIN_LABELS and _RARE * counts.max() <= counts[few] < counts[many] / _UNEVEN:
             text = f"{names[few]} is labelled on {counts[few]} people, {names[many]} on {counts[many]}"
             checked.add("uneven sides", text)
 
@@ -119,7 +119,7 @@ def _check_balance(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> N
 def _check_flags(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> None:
     """Flags that say the same of everything, or 0 of what has a position."""
     labelled, hidden = int((points[..., 2] > 0).sum()), hidden_share(points)
-    if labelled >= _FEWEST_FLAGS and hidden > _ALL_HIDDEN:
+    if labelled >= _MIN_FLAGS and hidden > _ALL_HIDDEN:
         checked.add("visibility habit", f"{hidden:.0%} of the labelled keypoints are marked as hidden (1)")
     placed = (points[..., 2] == 0) & (points[..., :2] > 0).all(axis=-1)
     people = int(placed.any(axis=1).sum())
@@ -139,7 +139,7 @@ def compare_habits(sets: Sequence[CheckedSet]) -> None:
     for checked in sets:
         whole = [p.points for p in checked.people if p.points is not None and np.isfinite(p.points).all()]
         flags = [points for points in whole if (points[:, 2] > 0).any()]
-        if sum(int((points[:, 2] > 0).sum()) for points in flags) >= _FEWEST_FLAGS:
+        if sum(int((points[:, 2] > 0).sum()) for points in flags) >= _MIN_FLAGS:
             shares.append((checked, hidden_share(np.stack(flags))))
     for (a, share_a), (b, share_b) in combinations(shares, 2):
         same = a.skeleton.keypoints == b.skeleton.keypoints and a.file.parent == b.file.parent
@@ -158,14 +158,14 @@ def check_measured(report: CheckReport) -> None:
             continue
         declared = True
         people = len(_labelled(checked, images or None))
-        if people < FEWEST_MEASURED:
+        if people < MIN_MEASURED:
             checked.add("few people", f"{people} people to measure on: {_uncertainty(people)}")
     if declared or len(report.sets) != 1:
         return
     (checked,) = report.sets
     every_tenth = set(sorted({p.image_id for p in checked.people} | set(checked.images))[9::10])
     people = len(_labelled(checked, every_tenth))
-    if people < FEWEST_MEASURED:
+    if people < MIN_MEASURED:
         report.notes.append(
             f"{checked.file.stem}: without a set of its own to measure on, every tenth image is, {people} people: "
             f"{_uncertainty(people)}."

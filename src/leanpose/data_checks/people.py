@@ -15,7 +15,7 @@ from leanpose.skeleton import Skeleton
 
 Pair = Float[np.ndarray, "2 2"]  # left, right
 _EDGE = 2.0  # pixels that a box or a point may lie over the edge: rounding of labels and re-scaled images
-_FRACTIONS, _FEWEST = 1.5, 3  # pixels; keypoints of one person that are all below it
+_FRACTIONS, _MIN_POINTS = 1.5, 3  # pixels; keypoints of one person that are all below it
 _OFF_BOX = 0.25  # of the box's longer side: labels and boxes come from different people and differ by a little
 
 # Widths are fractions of the distance from shoulders to hips.
@@ -62,7 +62,7 @@ def check_person(person: CheckedPerson, checked: CheckedSet, size: tuple[float, 
             checked.add_person("keypoint off box", person, f"has {_list(names, off)} far outside its box")
     near = labelled & (points[:, :2] < _FRACTIONS).all(axis=1) & (points[:, :2] >= 0).all(axis=1)
     large = size is not None and min(size) > 10 * _FRACTIONS
-    if large and near.sum() >= _FEWEST and (near == labelled).all() and not checked.in_fractions:
+    if large and near.sum() >= _MIN_POINTS and (near == labelled).all() and not checked.in_fractions:
         text = f"has all {near.sum()} keypoints within {_FRACTIONS:g} pixels of 0, 0"
         checked.add_person("person in fractions", person, text)
 

@@ -21,8 +21,8 @@ from leanpose.data_checks.findings import CheckedPerson, CheckedSet, Spread
 
 _SAME, _SAME_OVERLAP = 0.1, 0.6  # median distance over the person's size, and IoU, of one person in one file
 _ANOTHERS = 0.5  # median distance of one person in another annotator's file
-_FEWEST_POINTS = 3  # that two labels have in common
-_FEWEST_REPEATS = 5
+_MIN_POINTS = 3  # that two labels have in common
+_MIN_REPEATS = 5
 _JITTER = 0.12  # sigma; COCO's greatest, of hips, is 0.107
 _TIMES_KNOWN = 2.0
 
@@ -61,7 +61,7 @@ def _enter_spreads(first: CheckedSet, checked: CheckedSet, squares: Float[np.nda
     """Enter the spread of every keypoint with some repeats, and add those that are too wide."""
     counts = np.isfinite(squares).sum(axis=0)
     for k, name in enumerate(checked.skeleton.keypoints):
-        if counts[k] < _FEWEST_REPEATS:
+        if counts[k] < _MIN_REPEATS:
             continue
         sigma = float(np.sqrt(np.nanmean(squares[:, k])))
         checked.spreads[name] = Spread(sigma, int(counts[k]), None if first is checked else first.file)
@@ -80,7 +80,7 @@ def _by_image(sets: list[CheckedSet], hashes: Hashes) -> dict[Hashable, list[_La
             if person.points is None or not np.isfinite(person.points).all():
                 continue
             seen = person.points[person.points[:, 2] > 0, :2]
-            if len(seen) < _FEWEST_POINTS:
+            if len(seen) < _MIN_POINTS:
                 continue
             extent = np.concatenate([seen.min(axis=0), seen.max(axis=0)])
             width, height = extent[2:] - extent[:2]
@@ -123,7 +123,7 @@ def _distance(a: _Labelled, b: _Labelled) -> float:
     """The median distance of what both have labelled, over their size; infinite where that is too little."""
     both = (a.points[:, 2] > 0) & (b.points[:, 2] > 0)
     fewer = min((a.points[:, 2] > 0).sum(), (b.points[:, 2] > 0).sum())
-    if both.sum() < max(_FEWEST_POINTS, fewer / 2):
+    if both.sum() < max(_MIN_POINTS, fewer / 2):
         return float("inf")
     apart = np.linalg.norm(a.points[both, :2] - b.points[both, :2], axis=-1)
     return float(np.median(apart)) / max(a.size, b.size)

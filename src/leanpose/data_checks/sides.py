@@ -23,10 +23,10 @@ from leanpose.data_checks.findings import CheckedSet
 from leanpose.data_checks.people import swapped_pairs
 from leanpose.skeleton import Skeleton
 
-_FEWEST = 8  # people who show a pair, or a turn
+_MIN_PEOPLE = 8  # people who show a pair, or a turn
 _ROUNDS = 4  # of learning how pairs lie and which are exchanged
 _EVIDENCE = 9.0  # log-likelihood ratio of exchanged against straying: 4.2 standard deviations
-_MOST = 0.4  # of the people who show it may differ; of more nobody can say who is right
+_MAX_SHARE = 0.4  # of the people who show it may differ; of more nobody can say who is right
 _FEW = 0.03  # people between the two ways, with those who differ: so few are chance
 _TYPICAL = 4.0  # standard deviations within which a pair that is exchanged back lies where others do
 _FLOOR = 0.01  # of the person's extent: no label is more exact
@@ -35,9 +35,9 @@ _RIGID = 2.5  # times its spread: a turn that is the same on nearly everybody
 _AGAINST, _CLEAR = -0.5, 0.25  # of the usual turn: below and above these a turn is one or the other
 _AGREE = 0.75  # share of somebody's turns that are the other
 _HUMAN = {"left_shoulder", "left_wrist", "left_hip"}  # keypoints of a human body
-_MOST_PAIRS = 16  # of a whole body those of its first keypoints
+_MAX_PAIRS = 16  # of a whole body those of its first keypoints
 _PARALLEL, _WIDE = 0.8, 0.06  # cosine, and share of the extent, of pairs of which each two are compared
-_FEWEST_COMPARED = 20  # people
+_MIN_COMPARED = 20  # people
 _PAIR_MIXED, _PAIR_EXCHANGED = 0.3, 0.9  # shares; of real people, ankles reach 0.2 and others 0.1
 _MIXED, _MIXED_PEOPLE = 0.08, 5  # share and number of suspects that spoil a training
 
@@ -84,13 +84,13 @@ class _Pairs:
 
 
 def _pairs_of(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> _Pairs:
-    pairs = skeleton.pairs[:_MOST_PAIRS]
+    pairs = skeleton.pairs[:_MAX_PAIRS]
     labelled = points[..., 2] > 0
     xy = points[..., :2] / _extents(points[..., :2], labelled)[:, None, None]
     left, right = (list(side) for side in zip(*pairs, strict=True))
     both, middle = labelled[:, left] & labelled[:, right], (xy[:, left] + xy[:, right]) / 2
     in_pairs = {index for pair in skeleton.pairs for index in pair}
-    alone = [k for k in range(len(skeleton)) if k not in in_pairs][:_MOST_PAIRS]
+    alone = [k for k in range(len(skeleton)) if k not in in_pairs][:_MAX_PAIRS]
     return _Pairs(
         [f"{skeleton.keypoints[a]} / {skeleton.keypoints[b]}" for a, b in pairs],
         xy[:, left] - xy[:, right],
@@ -116,7 +116,7 @@ def exchanged_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> 
         seen = wide[:, p, None] & wide
         along, back = (seen & (cosine > _PARALLEL)).sum(axis=0), (seen & (cosine < -_PARALLEL)).sum(axis=0)
         askew = seen.sum(axis=0) - along - back
-        shown = (along + back >= _FEWEST_COMPARED) & ((askew <= back) | (back <= along / 4))
+        shown = (along + back >= _MIN_COMPARED) & ((askew <= back) | (back <= along / 4))
         shown[p] = False
         if shown.any():
             # A pair that is exchanged differs from all others, the others from it alone.
@@ -177,7 +177,7 @@ class _Model:
         width, spread = self.width.copy(), self.spread.copy()
         for p in range(len(width)):
             seen = both[:, p] & np.isfinite(variance[:, p])
-            if seen.sum() < _FEWEST:
+            if seen.sum() < _MIN_PEOPLE:
                 continue
             along = (axis[seen, p] ** 2).sum(axis=-1)
             long = along >= np.median(along)
@@ -223,7 +223,7 @@ def _turned_over(pairs: _Pairs, p: int) -> Bool[np.ndarray, " N"]:
     turns, against, between = np.zeros(count), np.zeros(count), np.zeros(count)
     for a, b in combinations(range(pairs.places.shape[1]), 2):
         shown = pairs.both[:, p] & pairs.there[:, a] & pairs.there[:, b]
-        if shown.sum() < _FEWEST:
+        if shown.sum() < _MIN_PEOPLE:
             continue
         length = pairs.places[:, b] - pairs.places[:, a]
         turn = line[:, 0] * length[:, 1] - line[:, 1] * length[:, 0]
@@ -250,4 +250,8 @@ def _extents(xy: Float[np.ndarray, "N K 2"], labelled: Bool[np.ndarray, "N K"]) 
 def _tells(shown: Bool[np.ndarray, " N"], differ: Bool[np.ndarray, " N"], between: Bool[np.ndarray, " N"]) -> bool:
     """Whether those who differ are labelled otherwise, rather than the end of what goes step by step from one way to the other."""
     count, few, middle = int(shown.sum()), int(differ.sum()), int(between.sum())
-    return count >= _FEWEST and few <= _MOST * count and (middle <= few / 2 or middle + few <= max(1, _FEW * count))
+    return (
+        count >= _MIN_PEOPLE
+        and few <= _MAX_SHARE * count
+        and (middle <= few / 2 or middle + few <= max(1, _FEW * count))
+    )

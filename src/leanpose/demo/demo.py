@@ -22,15 +22,15 @@ from rich.console import Console
 from leanpose.console import make_console
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.images import read_image
-from leanpose.distillation.measure import Gain, gain_of
-from leanpose.distillation.plan import PLAIN, TAUGHT, seconds_an_epoch
-from leanpose.drawing.files import write_picture
+from leanpose.distillation.evaluation import Gain, gain_of
+from leanpose.distillation.plan import BASELINE, DISTILLED, seconds_an_epoch
+from leanpose.drawing.files import write_image
 from leanpose.drawing.skeleton import contact_sheet, draw_poses
 from leanpose.files import atomic_write, require_own_folder
 from leanpose.inference.estimator import DEFAULT_MODEL, PoseEstimator
 from leanpose.locks import lock_folder
 from leanpose.report import Report, ReportImage, ReportSection, RunRecord, read_run, write_report
-from leanpose.report.measure import DRAWS, Measured, measure
+from leanpose.report.evaluation import DRAWS, EvaluatedModel, evaluate_models
 from leanpose.skeleton import Skeleton
 from leanpose.training.build import load_teacher, read_training_people
 from leanpose.training.log import duration
@@ -59,7 +59,7 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
     """Run the whole demo in a folder.
 
     Args:
-        out: gets `report.html`, `photos/`, `plain/` and `taught/`; what an earlier demo left there is replaced.
+        out: gets `report.html`, `photos/`, `baseline/` and `distilled/`; what an earlier demo left there is replaced.
         photo: a photo of yours, to be looked at beside the demo's own.
         minutes: for the two trainings together; the number of epochs, the same for both, is chosen to fit.
         seed: of the order of training and its crops.
@@ -82,14 +82,14 @@ def _run(out: Path, mine: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], minu
         path.touch()
     photos = _look_at_photos(out / "photos", mine, console)
 
-    recipes = {name: _recipe(name, out, seed) for name in (PLAIN, TAUGHT)}
+    recipes = {name: _recipe(name, out, seed) for name in (BASELINE, DISTILLED)}
     seconds = {name: seconds_an_epoch(recipe) for name, recipe in recipes.items()}
     epochs = int(np.clip(0.9 * 60 * minutes / sum(seconds.values()), 2, MAX_EPOCHS))
-    train_people, val_people = _people(recipes[PLAIN])
+    train_people, val_people = _people(recipes[BASELINE])
     _say(
         console,
         f"Training the same student twice on {len(train_people.people)} labelled people for {epochs} epochs: from the "
-        f"labels alone ({PLAIN}), and from the labels and {DEFAULT_MODEL} ({TAUGHT}).",
+        f"labels alone ({BASELINE}), and from the labels and {DEFAULT_MODEL} ({DISTILLED}).",
     )
     for name, recipe in recipes.items():
         shutil.rmtree(out / name, ignore_errors=True)
@@ -98,19 +98,19 @@ def _run(out: Path, mine: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], minu
         section = recipe.validation.model_copy(update={"interval": max(epochs // 5, 1)})
         train(recipe.model_copy(update={"schedule": schedule, "validation": section}), out / name, device="cpu")
 
-    teacher = load_teacher(recipes[TAUGHT])
-    assert teacher is not None, f"the recipe's row {TAUGHT} has a teacher"
+    teacher = load_teacher(recipes[DISTILLED])
+    assert teacher is not None, f"the recipe's row {DISTILLED} has a teacher"
     models = {DEFAULT_MODEL: teacher.model, **{name: load_model(out / name / "last.safetensors") for name in recipes}}
-    skeleton = models[PLAIN].skeleton
-    measured = measure(models, val_people, skeleton, seed=seed).models
-    gain = gain_of([measured[TAUGHT].ap], [measured[PLAIN].ap])
+    skeleton = models[BASELINE].skeleton
+    measured = evaluate_models(models, val_people, skeleton, seed=seed).models
+    gain = gain_of([measured[DISTILLED].ap], [measured[BASELINE].ap])
     runs = [read_run(out / name, name) for name in recipes]
     summary = _summary(measured, gain, runs, val_people)
     summary.append(f"The demo took {duration(time.monotonic() - began)} minutes.")
     images = [_compare([*measured.values()], val_people.people, skeleton), *photos]
     path = out / "report.html"
-    pictures = ReportSection("Pictures", images)
-    write_report(path, Report("leanpose: distillation on few labelled people", summary, runs, [pictures], _notes()))
+    shown = ReportSection("Images", images)
+    write_report(path, Report("leanpose: distillation on few labelled people", summary, runs, [shown], _notes()))
     return DemoResult(path, summary)
 
 
@@ -132,7 +132,7 @@ def _look_at_photos(
     for name, image in shown:
         poses = estimator(image)
         drawn, path = poses.draw(image), folder / f"{Path(name).stem}.png"
-        write_picture(drawn, path)
+        write_image(drawn, path)
         found = f"{len(poses)} {'person' if len(poses) == 1 else 'people'}"
         _say(console, f"{found} in {name}: {path}")
         images.append(ReportImage(drawn, f"{name}: {found}, found by {estimator.detector.name} and {DEFAULT_MODEL}"))
@@ -153,13 +153,15 @@ def _people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset]:
     return train_people, val_people
 
 
-def _summary(measured: dict[str, Measured], gain: Gain, runs: Sequence[RunRecord], people: PoseDataset) -> list[str]:
-    teacher, plain, taught = measured.values()
+def _summary(
+    measured: dict[str, EvaluatedModel], gain: Gain, runs: Sequence[RunRecord], people: PoseDataset
+) -> list[str]:
+    teacher, baseline, distilled = measured.values()
     images = len({person.image_id for person in people.people})
     minutes = [duration(run.last["seconds"]) for run in runs]
     return [
-        f"On {len(people.people)} unseen people in {images} photos the student reached {plain.ap} AP from the labels alone, and "
-        f"{taught.ap} AP from the labels and {teacher.name}; {gain.verdict}.",
+        f"On {len(people.people)} unseen people in {images} photos the student reached {baseline.ap} AP from the labels alone, and "
+        f"{distilled.ap} AP from the labels and {teacher.name}; {gain.verdict}.",
         f"Both took {runs[0].last['step']:.0f} steps from the same start, in {minutes[0]} and {minutes[1]} "
         f"minutes, and cost the same at inference. The teacher itself reaches {teacher.ap} AP.",
         "AP in the labelled boxes, without flip test, after the last epoch; in brackets 95 % intervals of a bootstrap over "
@@ -167,7 +169,7 @@ def _summary(measured: dict[str, Measured], gain: Gain, runs: Sequence[RunRecord
     ]
 
 
-def _compare(measured: Sequence[Measured], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
+def _compare(measured: Sequence[EvaluatedModel], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
     """The same photos under teacher and trained students, in the labelled boxes."""
     drawn: list[UInt8[np.ndarray, "_ _ 3"]] = []
     captions: list[str] = []
@@ -176,9 +178,13 @@ def _compare(measured: Sequence[Measured], people: Sequence[PoseAnnotation], ske
         image = read_image(PEOPLE / "images" / name)
         for model in measured:
             poses = model.poses.select(rows)
-            drawn.append(draw_poses(image, poses.keypoints, poses.keypoint_scores, skeleton, threshold=DRAWN_FROM))
+            drawn.append(
+                draw_poses(image, poses.keypoints, poses.keypoint_scores, skeleton, keypoint_threshold=DRAWN_FROM)
+            )
             captions.append(model.name)
-    caption = "Photos that no student has seen: the teacher, the plain and the taught student in the labelled boxes."
+    caption = (
+        "Photos that no student has seen: the teacher, the baseline and the distilled student in the labelled boxes."
+    )
     return ReportImage(contact_sheet(drawn, len(measured), captions, cell=(300, 320)), caption)
 
 

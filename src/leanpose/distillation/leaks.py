@@ -1,4 +1,4 @@
-"""Pictures that are both trained and measured on, which make every figure too good."""
+"""Images that are both trained and measured on, which make every figure too good."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FILE = "leaks.json"
 
 
 def check_leaks(people: PoseDataset, val: PoseDataset, folder: Path) -> list[str]:
-    """See that no picture is both trained and measured on, whatever its name, and warn of those that look alike.
+    """See that no image is both trained and measured on, whatever its name, and warn of those that look alike.
 
-    Pictures that cannot be read are left to those who need them.
+    Images that cannot be read are left to those who need them.
 
     Args:
         people, val: to train and to measure on.
-        folder: keeps what was found; every picture is decoded once.
+        folder: keeps what was found; every image is decoded once.
 
     Returns:
         What is to be said: a sentence, or none.
@@ -31,7 +31,7 @@ def check_leaks(people: PoseDataset, val: PoseDataset, folder: Path) -> list[str
     """
     path = folder / FILE
     if path.is_file():
-        pairs = [tuple(pair) for pair in load_json(path, "list of similar pictures")["alike"]]
+        pairs = [tuple(pair) for pair in load_json(path, "list of similar images")["alike"]]
     else:
         pairs = _alike(people, val)
         with atomic_write(path) as temporary:
@@ -41,13 +41,13 @@ def check_leaks(people: PoseDataset, val: PoseDataset, folder: Path) -> list[str
     measured = len({person.image for person in val.people})
     shown = "; ".join(f"{seen} like {trained}" for trained, seen in pairs[:3])
     return [
-        f"{len(pairs)} of the {measured} pictures to measure on look like pictures that are trained on ({shown}"
+        f"{len(pairs)} of the {measured} images to measure on look like images that are trained on ({shown}"
         f"{' …' if len(pairs) > 3 else ''}): if they are copies, the figures are too good; all pairs are in {FILE}."
     ]
 
 
 def _alike(people: PoseDataset, val: PoseDataset) -> list[tuple[str, str]]:
-    """Pairs of a trained and a measured picture that look alike.
+    """Pairs of a trained and a measured image that look alike.
 
     Raises:
         LeanposeError: two are the same file, byte by byte.
@@ -60,7 +60,7 @@ def _alike(people: PoseDataset, val: PoseDataset) -> list[tuple[str, str]]:
     same = [b for a, b in pairs if hashes[a].digest == hashes[b].digest]
     if same:
         raise LeanposeError(
-            f"{len(same)} of the {len(measured)} pictures to measure on are trained on too, such as {same[0]}: no figure would "
+            f"{len(same)} of the {len(measured)} images to measure on are trained on too, such as {same[0]}: no figure would "
             "mean anything."
         )
     return [(str(a), str(b)) for a, b in pairs]

@@ -1,4 +1,4 @@
-"""Which teacher helps which student: every pair of two lists, each student trained plainly once, in as many steps as taught."""
+"""Which teacher helps which student: every pair of two lists, each student's baseline trained once, in as many steps as the distilled."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from leanpose.distillation.measure import Gain, gain_of
-from leanpose.distillation.plan import PLAIN, TAUGHT, DistillationPlan
+from leanpose.distillation.evaluation import Gain, gain_of
+from leanpose.distillation.plan import BASELINE, DISTILLED, DistillationPlan
 from leanpose.distillation.report import TEACHER, run_name
 from leanpose.distillation.run import explain, run_distillation
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.locks import lock_folder
-from leanpose.report.measure import Figure, Measured, measure
+from leanpose.report.evaluation import BootstrappedMetric, EvaluatedModel, evaluate_models
 from leanpose.training.build import read_training_people
 from leanpose.version import __version__
 from leanpose.weights import load_model
@@ -25,20 +25,20 @@ Pair = tuple[str, str]  # a student and a teacher, as the user names them
 
 @dataclass(frozen=True)
 class Cell:
-    """A student taught by a teacher.
+    """A student distilled from a teacher.
 
     Attributes:
         pair: the student, the teacher.
         teacher_ap: what the teacher reaches itself, in per cent.
-        plain, taught: what the student reaches by the labels alone, and taught; by the first seed.
+        baseline, distilled: what the student reaches by the labels alone, and with the teacher; by the first seed.
         gain: in AP, over all seeds.
         pck_gain: in PCK@0.2, which tells students apart whose AP is still near 0; None where nobody has a labelled torso.
     """
 
     pair: Pair
     teacher_ap: float
-    plain: Measured
-    taught: Measured
+    baseline: EvaluatedModel
+    distilled: EvaluatedModel
     gain: Gain
     pck_gain: Gain | None
 
@@ -53,7 +53,7 @@ def run_matrix(
 ) -> Path:
     """Train and measure every pair, from the start or on from where it was stopped.
 
-    A student's plain run is made once, with its first teacher; it starts like each of the taught ones and takes as many steps.
+    A student's baseline is made once, with its first teacher; it starts like each of the distilled ones and takes as many steps.
     Every pair has a folder with its report; the table is written anew after each.
 
     Args:
@@ -103,39 +103,39 @@ def _short(name: str) -> str:
     return Path(name).stem or "model"
 
 
-def _cell(pair: Pair, plan: DistillationPlan, plain_folder: Path, taught_folder: Path) -> Cell:
+def _cell(pair: Pair, plan: DistillationPlan, baseline_folder: Path, distilled_folder: Path) -> Cell:
     """Measure a pair's students on the same people."""
-    _, val = read_training_people(plan.recipe(TAUGHT, plan.seeds[0], taught_folder))
+    _, val = read_training_people(plan.recipe(DISTILLED, plan.seeds[0], distilled_folder))
     assert val is not None, "run_distillation has measured on somebody"
     models = {
         run_name(row, seed): load_model(of / run_name(row, seed) / "last.safetensors")
-        for row, of in ((PLAIN, plain_folder), (TAUGHT, taught_folder))
+        for row, of in ((BASELINE, baseline_folder), (DISTILLED, distilled_folder))
         for seed in plan.seeds
     }
-    found = measure(models, val, next(iter(models.values())).skeleton).models
-    plain, taught = ([found[run_name(row, seed)] for seed in plan.seeds] for row in (PLAIN, TAUGHT))
-    pck_plain, pck_taught = ([one.pck for one in side if one.pck is not None] for side in (plain, taught))
+    found = evaluate_models(models, val, next(iter(models.values())).skeleton).models
+    baseline, distilled = ([found[run_name(row, seed)] for seed in plan.seeds] for row in (BASELINE, DISTILLED))
+    pck_baseline, pck_distilled = ([one.pck for one in side if one.pck is not None] for side in (baseline, distilled))
     return Cell(
         pair,
-        json.loads((taught_folder / "report.json").read_text())[TEACHER]["AP"],
-        plain[0],
-        taught[0],
-        gain_of([one.ap for one in taught], [one.ap for one in plain]),
-        gain_of(pck_taught, pck_plain, metric="PCK@0.2") if pck_plain else None,
+        json.loads((distilled_folder / "report.json").read_text())[TEACHER]["AP"],
+        baseline[0],
+        distilled[0],
+        gain_of([one.ap for one in distilled], [one.ap for one in baseline]),
+        gain_of(pck_distilled, pck_baseline, metric="PCK@0.2") if pck_baseline else None,
     )
 
 
 def _write(folder: Path, cells: Iterable[Cell], plan: DistillationPlan, budget: str) -> None:
     """The table of all finished pairs, for people and for programs."""
-    people, val = read_training_people(plan.recipe(PLAIN, plan.seeds[0], folder))
+    people, val = read_training_people(plan.recipe(BASELINE, plan.seeds[0], folder))
     assert val is not None
     lines = [
         f"Each run: {budget} of {len(people.people)} people of {people.name}, {len(plan.seeds)} seeds.",
         f"AP and PCK@0.2 (of the torso) on {len(val.people)} people of {val.name} in their labelled boxes, without flip "
         "test, after the last epoch.",
-        "Intervals: 95 %, bootstrap over pictures and seeds.",
+        "Intervals: 95 %, bootstrap over images and seeds.",
         "",
-        "| student | teacher | its AP | plain AP | taught AP | gain | 95 % | plain PCK | taught PCK | gain | 95 % |",
+        "| student | teacher | its AP | baseline AP | distilled AP | gain | 95 % | baseline PCK | distilled PCK | gain | 95 % |",
         "| --- " * 11 + "|",
         *map(_line, cells),
     ]
@@ -145,8 +145,8 @@ def _write(folder: Path, cells: Iterable[Cell], plan: DistillationPlan, budget: 
             "teacher": cell.pair[1],
             "teacher's AP": cell.teacher_ap,
             **{
-                gain.metric: {"plain": plain.value, "taught": taught.value, "gain": asdict(gain)}
-                for plain, taught, gain in _figures(cell)
+                gain.metric: {"baseline": baseline.value, "distilled": distilled.value, "gain": asdict(gain)}
+                for baseline, distilled, gain in _figures(cell)
             },
         }
         for cell in cells
@@ -159,19 +159,19 @@ def _write(folder: Path, cells: Iterable[Cell], plan: DistillationPlan, budget: 
             path.write_text(text)
 
 
-def _figures(cell: Cell) -> list[tuple[Figure, Figure, Gain]]:
-    """Plain, taught and the gain in each measure that there is."""
-    found = [(cell.plain.ap, cell.taught.ap, cell.gain)]
-    if cell.pck_gain is not None and cell.plain.pck is not None and cell.taught.pck is not None:
-        found.append((cell.plain.pck, cell.taught.pck, cell.pck_gain))
+def _figures(cell: Cell) -> list[tuple[BootstrappedMetric, BootstrappedMetric, Gain]]:
+    """Baseline, distilled and the gain in each measure that there is."""
+    found = [(cell.baseline.ap, cell.distilled.ap, cell.gain)]
+    if cell.pck_gain is not None and cell.baseline.pck is not None and cell.distilled.pck is not None:
+        found.append((cell.baseline.pck, cell.distilled.pck, cell.pck_gain))
     return found
 
 
 def _line(cell: Cell) -> str:
     student, teacher = cell.pair
     figures = [
-        f"{plain.value:.1f} | {taught.value:.1f} | {gain.mean:+.1f} | {gain.interval[0]:+.1f} to {gain.interval[1]:+.1f}"
-        for plain, taught, gain in _figures(cell)
+        f"{baseline.value:.1f} | {distilled.value:.1f} | {gain.mean:+.1f} | {gain.interval[0]:+.1f} to {gain.interval[1]:+.1f}"
+        for baseline, distilled, gain in _figures(cell)
     ]
     if len(figures) == 1:
         figures.append(" | ".join(["–"] * 4))

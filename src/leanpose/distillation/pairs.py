@@ -19,8 +19,7 @@ from leanpose.backends.model import BackendModel
 from leanpose.codecs import CoordinateCodec, HeatmapCodec
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
-from leanpose.losses import METHODS
-from leanpose.losses.rle import RLELoss
+from leanpose.losses import CRITERIA, METHODS
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import create_model
 from leanpose.schema import TeacherSection
@@ -105,12 +104,12 @@ def refusal(
     master = _model(teacher, True, size, skeleton, warp)
     method, settings = TRIALS[trial]
     section_type = METHODS[method].section_type
-    taught = issubclass(section_type, TeacherSection)
-    section = section_type(method=method, **settings, **({"teacher": teacher} if taught else {}))
+    has_teacher = issubclass(section_type, TeacherSection)
+    section = section_type(method=method, **settings, **({"teacher": teacher} if has_teacher else {}))
     try:
-        criterion = learner.codec if kind.loss == "codec" else RLELoss.for_student(learner)
-        built = METHODS[method].build(section, learner, master if taught else None, criterion)
-        if taught:
+        criterion = CRITERIA[kind.loss](learner)
+        built = METHODS[method].build(section, learner, master if has_teacher else None, criterion)
+        if has_teacher:
             PoseTask(learner, built, None, Teacher(master)).dry_run()
     except LeanposeError as error:
         text = re.sub(f"'({learner.name}|{master.name})'", "the model", str(error).partition(": it is ")[0])

@@ -1,4 +1,4 @@
-"""From a teacher, a student and data to the recipes of a comparison: the same student from the labels alone, and taught."""
+"""From a teacher, a student and data to the recipes of a comparison: the same student from the labels alone, and distilled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from leanpose.data.sets import labelled_skeleton, training_sets
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import load_yaml
+from leanpose.losses import METHODS
 from leanpose.models.registry import list_models
+from leanpose.schema import TeacherSection, validate
 from leanpose.skeleton import SKELETONS, Skeleton
 from leanpose.training.build import build_model, codec_settings, load_teacher, read_training_people
 from leanpose.training.optimizers import build_optimizers
@@ -31,7 +33,7 @@ from leanpose.training.task import build_task
 from leanpose.weights import RELEASED, load_model
 from leanpose.weights.hub import is_hub_address
 
-PLAIN, TAUGHT = "plain", "taught"
+BASELINE, DISTILLED = "baseline", "distilled"
 DEFAULT_BUDGET = "30min"
 MAX_EPOCHS = 300
 _TIMED_STEPS = 4
@@ -42,25 +44,25 @@ class DistillationPlan:
     """What is to be trained.
 
     Attributes:
-        values: the recipe's values, with `rows` for `plain` and `taught`: the file that repeats the comparison.
-        baseline: whether the plain student is trained too.
+        values: the recipe's values, with `rows` for `baseline` and `distilled`: the file that repeats the comparison.
+        baseline: whether the baseline student is trained too.
         seeds: of the runs of each row.
         sentences: what was chosen, and why.
-        taught_share: epochs of the taught student for one of the plain one's, so that both take as many steps.
-        steps_an_epoch: of the plain student.
+        distilled_share: epochs of the distilled student for one of the baseline's, so that both take as many steps.
+        steps_an_epoch: of the baseline student.
     """
 
     values: dict[str, Any]
     baseline: bool
     seeds: tuple[int, ...]
     sentences: tuple[str, ...]
-    taught_share: float = 1.0
+    distilled_share: float = 1.0
     steps_an_epoch: int = 1
 
     @property
     def rows(self) -> tuple[str, ...]:
         """The ways of training, in the order of the runs."""
-        return (PLAIN, TAUGHT) if self.baseline else (TAUGHT,)
+        return (BASELINE, DISTILLED) if self.baseline else (DISTILLED,)
 
     def recipe(self, row: str, seed: int, folder: Path) -> Recipe:
         """The recipe of one run.
@@ -82,21 +84,21 @@ class DistillationPlan:
         if "ema" not in values:
             # What a longer average remembers of the fresh weights spoils it; a shorter one than ten steps is none.
             values["ema"] = round(1 - 1 / min(max(self.steps_an_epoch * epochs / 10, 10), 2000), 5)
-        if self.taught_share != 1:
-            values["rows"][TAUGHT]["schedule"] = {**schedule, "epochs": max(round(epochs * self.taught_share), 1)}
+        if self.distilled_share != 1:
+            values["rows"][DISTILLED]["schedule"] = {**schedule, "epochs": max(round(epochs * self.distilled_share), 1)}
         return replace(self, values=values)
 
-    def with_taught_data(self, sources: list[dict[str, Any]], sentence: str) -> DistillationPlan:
-        """The plan whose taught student learns from these sets, in as many steps as the plain one from its own."""
+    def with_distillation_data(self, sources: list[dict[str, Any]], sentence: str) -> DistillationPlan:
+        """The plan whose distilled student learns from these sets, in as many steps as the baseline from its own."""
         values = copy.deepcopy(self.values)
-        row = values["rows"][TAUGHT]
+        row = values["rows"][DISTILLED]
         row["data"] = {**(row.get("data") or values["data"]), "train": sources}
         grown = replace(self, values=values, sentences=(*self.sentences, sentence))
-        before, after = (len(read_training_people(p.recipe(TAUGHT, 0, Path()))[0].people) for p in (self, grown))
-        return replace(grown, taught_share=self.taught_share * before / after)
+        before, after = (len(read_training_people(p.recipe(DISTILLED, 0, Path()))[0].people) for p in (self, grown))
+        return replace(grown, distilled_share=self.distilled_share * before / after)
 
     def to_yaml(self) -> str:
-        """The recipe file: `leanpose train FILE row=taught` repeats a run."""
+        """The recipe file: `leanpose train FILE row=distilled` repeats a run."""
         return yaml.safe_dump(self.values, sort_keys=False)
 
 
@@ -135,28 +137,31 @@ def plan_distillation(
     own = parse_recipe(values, "The plan of this distillation").distillation.method
     if own not in ("none", "auto"):
         said.append(f"The recipe's own distillation ({own}) is left out; distillation.method={own} keeps the method.")
-    taught: dict[str, Any] = {"distillation": {"method": "auto", "teacher": teacher}}
-    change_values(taught, [setting for setting in settings if setting.startswith("distillation.")])
-    taught["distillation"] = {"teacher": teacher, **taught["distillation"]}
-    if _prediction_is_enough(taught["distillation"]):
-        taught["distillation"].setdefault("teacher_backend", "onnxruntime")
+    distilled: dict[str, Any] = {"distillation": {"method": "auto", "teacher": teacher}}
+    change_values(distilled, [setting for setting in settings if setting.startswith("distillation.")])
+    distilled["distillation"] = {"teacher": teacher, **distilled["distillation"]}
+    if _prediction_is_enough(distilled["distillation"]):
+        distilled["distillation"].setdefault("teacher_backend", "onnxruntime")
         said.append("The teacher runs in ONNX Runtime: on this machine's processor it is faster there.")
-    values["rows"] = {PLAIN: {"distillation": {"method": "none"}}, TAUGHT: taught}
+    values["rows"] = {BASELINE: {"distillation": {"method": "none"}}, DISTILLED: distilled}
     steps = math.ceil(people / values["batch_size"])
     plan = DistillationPlan(values, baseline, tuple(range(seeds)), tuple(said), steps_an_epoch=steps)
     if any(source.get("labelled_people", 1) < 1 for source in values["data"]["train"]):
         sources = [{**source, "keep_unlabelled": True} for source in values["data"]["train"]]
-        plan = plan.with_taught_data(sources, "The taught student learns from the people whose labels are hidden, too.")
+        plan = plan.with_distillation_data(
+            sources, "The distilled student learns from the people whose labels are hidden, too."
+        )
     return plan
 
 
-def _prediction_is_enough(section: dict[str, Any]) -> bool:
+def _prediction_is_enough(values: dict[str, Any]) -> bool:
     """Whether a teacher of ours may run in ONNX Runtime: on a CPU, and nothing but its prediction is compared."""
-    own = not section["teacher"].endswith(FILE_SUFFIXES)
-    more = (
-        section.get("feature_loss", "none") != "none" or section.get("token_weight") or section.get("compile_teacher")
-    )
-    return own and section["method"] == "auto" and not more and choose_device("auto").type == "cpu"
+    method = METHODS.get(values["method"])
+    if method is None or not issubclass(method.section_type, TeacherSection):
+        return False  # refused, or without a teacher
+    section = validate(method.section_type, values, "The plan of this distillation", prefix="distillation.")
+    own = not section.teacher.endswith(FILE_SUFFIXES)
+    return own and section.prediction_only and not section.compile_teacher and choose_device("auto").type == "cpu"
 
 
 def _student_values(student: str, said: list[str]) -> dict[str, Any]:

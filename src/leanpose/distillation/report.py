@@ -13,18 +13,18 @@ import numpy as np
 
 from leanpose.backends import FILE_SUFFIXES
 from leanpose.data.annotations import PoseDataset
-from leanpose.distillation.measure import Gain, KeypointGain, gain_of, keypoint_gains
-from leanpose.distillation.plan import PLAIN, TAUGHT, DistillationPlan
+from leanpose.distillation.evaluation import Gain, KeypointGain, gain_of, keypoint_gains
+from leanpose.distillation.plan import BASELINE, DISTILLED, DistillationPlan
 from leanpose.evaluation.calibration import reliability
-from leanpose.evaluation.report import MOST_ROWS
+from leanpose.evaluation.report import MAX_ROWS
 from leanpose.files import atomic_write
 from leanpose.models.base import PoseModel
 from leanpose.report import Report, ReportDrawing, ReportSection, ReportTable, RunRecord, read_run, write_report
-from leanpose.report.costs import HOW_TIMED, SECONDS, ModelCost, cost_of
+from leanpose.report.costs import HOW_TIMED, TIME_BUDGET, ModelCost, cost_of
 from leanpose.report.data_sheet import DataSheet, data_sheet, data_tables, terms_table
+from leanpose.report.evaluation import BootstrappedMetric, EvaluatedModel, ModelComparison, evaluate_models
 from leanpose.report.figures import ParetoPoint, draw_pareto, draw_reliability
-from leanpose.report.measure import Figure, Measured, Measurement, measure
-from leanpose.report.pictures import apart, side_by_side
+from leanpose.report.images import apart, side_by_side
 from leanpose.report.tables import between, number
 from leanpose.training.log import duration
 from leanpose.training.recipe import Recipe
@@ -33,7 +33,7 @@ from leanpose.weights import describe, load_model
 from leanpose.weights.released import released_path
 
 TEACHER = "teacher"
-SHOWN = 8  # people where plain and taught differ most
+SHOWN = 8  # people where baseline and distilled differ most
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ class Comparison:
         return {name: read_run(self.folder / name) for name in self.students}
 
     @cached_property
-    def measurement(self) -> Measurement:
+    def comparison(self) -> ModelComparison:
         """All of them on the unseen people."""
-        return measure(self.models, self.val, self.models[self.students[0]].skeleton)
+        return evaluate_models(self.models, self.val, self.models[self.students[0]].skeleton)
 
     @cached_property
     def costs(self) -> dict[str, ModelCost]:
@@ -128,20 +128,26 @@ class Comparison:
     @cached_property
     def gain(self) -> Gain | None:
         """In AP; None without a baseline."""
-        return gain_of(*([one.ap for one in self._row(row)] for row in (TAUGHT, PLAIN))) if self.plan.baseline else None
+        return (
+            gain_of(*([one.ap for one in self._row(row)] for row in (DISTILLED, BASELINE)))
+            if self.plan.baseline
+            else None
+        )
 
     @cached_property
     def pck_gain(self) -> Gain | None:
         """In PCK@0.2; None without a baseline, or where it is not measured."""
         if not self.plan.baseline:
             return None
-        taught, plain = ([one.pck for one in self._row(row) if one.pck is not None] for row in (TAUGHT, PLAIN))
-        return gain_of(taught, plain, metric="PCK@0.2") if taught else None
+        distilled, baseline = (
+            [one.pck for one in self._row(row) if one.pck is not None] for row in (DISTILLED, BASELINE)
+        )
+        return gain_of(distilled, baseline, metric="PCK@0.2") if distilled else None
 
     @cached_property
     def keypoints(self) -> dict[str, KeypointGain]:
         """What each keypoint has gained; empty without a baseline."""
-        return keypoint_gains(self._row(TAUGHT), self._row(PLAIN), self.measurement) if self.plan.baseline else {}
+        return keypoint_gains(self._row(DISTILLED), self._row(BASELINE), self.comparison) if self.plan.baseline else {}
 
     @cached_property
     def data(self) -> list[DataSheet]:
@@ -153,9 +159,9 @@ class Comparison:
             rows = [row for row, recipe in recipes.items() if source in recipe.data.train]
             use = "trains" if len(rows) == len(recipes) else f"trains {rows[0]} alone"
             sheets.append(data_sheet(recipes[rows[0]], source, use, training=True))
-        val = recipes[TAUGHT].data.val
+        val = recipes[DISTILLED].data.val
         assert val is not None, "a comparison has people to measure on"
-        return [*sheets, data_sheet(recipes[TAUGHT], val, "measures", training=False)]
+        return [*sheets, data_sheet(recipes[DISTILLED], val, "measures", training=False)]
 
     @cached_property
     def cards(self) -> dict[str, Mapping[str, Any]]:
@@ -166,7 +172,7 @@ class Comparison:
     @property
     def _teacher_skeleton(self) -> str | None:
         """What names the keypoints of a teacher's file that does not name them."""
-        return self._recipe(TAUGHT).distillation.model_dump()["teacher_skeleton"]
+        return self._recipe(DISTILLED).distillation.model_dump()["teacher_skeleton"]
 
     @property
     def verdict(self) -> str:
@@ -179,11 +185,11 @@ class Comparison:
         steps = {f"{run.last['step']:.0f}" for run in records if run.last}
         minutes = "; ".join(f"{run.name} {duration(run.last['seconds'])}" for run in records if run.last)
         reached = "; ".join(f"{row} {' and '.join(str(m.ap) for m in self._row(row))}" for row in self.plan.rows)
-        teacher = self.measurement.models[TEACHER]
+        teacher = self.comparison.models[TEACHER]
         also = [] if self.pck_gain is None else [f"Measured by {self.pck_gain.metric}: {self.pck_gain.verdict}."]
         return [
             *also,
-            f"AP on {len(self.measurement.people.people)} unseen people: {reached}; the teacher {teacher.ap}.",
+            f"AP on {len(self.comparison.people.people)} unseen people: {reached}; the teacher {teacher.ap}.",
             f"Each student took {' or '.join(sorted(steps))} steps from the same start and costs the same at inference. Minutes of "
             f"training: {minutes}.",
             *self.remarks,
@@ -195,22 +201,22 @@ class Comparison:
         said = "; one seed, so another start or order is not in the interval"
         if seeds > 1:
             said = f" and over {seeds} seeds; so few seeds make an interval rather too narrow"
-        found = self.measurement
+        found = self.comparison
         notes = [
             f"Trained on {len(self.people.people)} people of {self.people.name}, measured on {len(found.people.people)} of "
             f"{self.val.name} in their labelled boxes, without flip test, after the last epoch. AP: COCO's, over OKS 0.50 to 0.95. "
-            "PCK@0.2: keypoints closer to their label than a fifth of the torso. Intervals: 95 %, bootstrap over pictures "
+            "PCK@0.2: keypoints closer to their label than a fifth of the torso. Intervals: 95 %, bootstrap over images "
             f"(of single keypoints over people){said}.",
-            HOW_TIMED.format(seconds=SECONDS)
+            HOW_TIMED.format(seconds=TIME_BUDGET)
             + " GMACs: billions of multiply-accumulates, those of attention included.",
-            "The recipe of all runs is recipe.yaml beside this page: leanpose train recipe.yaml row=taught",
+            "The recipe of all runs is recipe.yaml beside this page: leanpose train recipe.yaml row=distilled",
         ]
         labelled = self.data[-1].labels
         for name, names in found.absent.items():
             if missed := [keypoint for keypoint in names if labelled[keypoint]]:
                 notes.append(f"The {name} does not look for {', '.join(missed)}: these count as missed.")
         if found.broken:
-            notes.append(f"{len(found.broken)} pictures cannot be read: {next(iter(found.broken.values()))}")
+            notes.append(f"{len(found.broken)} images cannot be read: {next(iter(found.broken.values()))}")
         for name, cost in self.costs.items():
             if name in (TEACHER, self.students[0]):
                 notes += [f"Not measured of {cost.model} ({name}): {what}: {why}" for what, why in cost.reasons.items()]
@@ -218,7 +224,7 @@ class Comparison:
 
     def sections(self) -> list[ReportSection]:
         """What the page shows before the curves."""
-        first = [self.measurement.models[TEACHER], *(self._row(row)[0] for row in self.plan.rows)]
+        first = [self.comparison.models[TEACHER], *(self._row(row)[0] for row in self.plan.rows)]
         accuracy: list[Any] = [self._accuracy_table(), self._cost_table()]
         points = self._points()
         backends = [f"milliseconds in {name}" for name in ("onnxruntime", "openvino", "torch")]
@@ -231,7 +237,7 @@ class Comparison:
         if len(self.plan.seeds) > 1 and self.gain is not None:
             accuracy.append(self._seed_table())
         sections = [ReportSection("Cost and accuracy", accuracy)]
-        if self.keypoints and len(self.keypoints) <= MOST_ROWS:
+        if self.keypoints and len(self.keypoints) <= MAX_ROWS:
             sections.append(ReportSection("Keypoint by keypoint", [self._keypoint_table()]))
         scores = {one.name: one.scores for one in first if one.scores is not None}
         if scores:
@@ -245,18 +251,18 @@ class Comparison:
                 )
             )
         if self.plan.baseline:
-            plain, taught = self._row(PLAIN)[0], self._row(TAUGHT)[0]
-            rows = np.argsort(-apart(plain, taught, self.measurement))[:SHOWN]
-            caption = "Labels, teacher, plain, taught; beside each name the OKS of the pose."
-            pictures = side_by_side(rows, [first[0], plain, taught], self.measurement, caption)
-            sections.append(ReportSection("Where plain and taught differ most", [pictures]))
+            baseline, distilled = self._row(BASELINE)[0], self._row(DISTILLED)[0]
+            rows = np.argsort(-apart(baseline, distilled, self.comparison))[:SHOWN]
+            caption = "Labels, teacher, baseline, distilled; beside each name the OKS of the pose."
+            images = side_by_side(rows, [first[0], baseline, distilled], self.comparison, caption)
+            sections.append(ReportSection("Where baseline and distilled differ most", [images]))
         sections.append(ReportSection("Data sheet", [*data_tables(self.data), terms_table(self.cards)]))
         return sections
 
     def numbers(self) -> dict[str, Any]:
         """Everything that the page shows."""
         models = {}
-        for name, one in self.measurement.models.items():
+        for name, one in self.comparison.models.items():
             cost = asdict(self.costs[name])
             models[name] = {**_accuracies(one), "calibration": _calibration(one), "cost": cost}
         return {
@@ -267,9 +273,9 @@ class Comparison:
             "gain": self.gain and asdict(self.gain),
             "gain of PCK@0.2": self.pck_gain and asdict(self.pck_gain),
             "keypoints": {name: gain._asdict() for name, gain in self.keypoints.items()},
-            "people": len(self.measurement.people.people),
-            "absent": self.measurement.absent,
-            "broken": self.measurement.broken,
+            "people": len(self.comparison.people.people),
+            "absent": self.comparison.absent,
+            "broken": self.comparison.broken,
             "data": [asdict(sheet) for sheet in self.data],
             "terms": {n: {k: card.get(k) for k in ("training_data", "licence")} for n, card in self.cards.items()},
             "curves": {n: {"train": run.losses, "val": run.validations} for n, run in self.records.items()},
@@ -284,14 +290,14 @@ class Comparison:
         """What a model was loaded from."""
         if name != TEACHER:
             return self.folder / name / "last.safetensors"
-        named = weights_of(self._recipe(TAUGHT).distillation.model_dump()["teacher"])
+        named = weights_of(self._recipe(DISTILLED).distillation.model_dump()["teacher"])
         return Path(named) if Path(named).suffix in FILE_SUFFIXES else released_path(named)
 
-    def _row(self, row: str) -> list[Measured]:
-        return [self.measurement.models[run_name(row, seed)] for seed in self.plan.seeds]
+    def _row(self, row: str) -> list[EvaluatedModel]:
+        return [self.comparison.models[run_name(row, seed)] for seed in self.plan.seeds]
 
     def _accuracy_table(self) -> ReportTable:
-        rows = [[name, *_cells(one.ap), *_cells(one.pck)] for name, one in self.measurement.models.items()]
+        rows = [[name, *_cells(one.ap), *_cells(one.pck)] for name, one in self.comparison.models.items()]
         return ReportTable("Accuracy", ["", "AP", "95 %", "PCK@0.2", "95 %"], rows)
 
     def _cost_table(self) -> ReportTable:
@@ -311,55 +317,55 @@ class Comparison:
         for name, cost in self.costs.items():
             costs = {} if cost.macs is None else {"GMACs": cost.macs / 1e9}
             costs |= {f"milliseconds in {backend}": taken for backend, taken in cost.milliseconds.items()}
-            one, group = self.measurement.models[name], name.rsplit("-", 1)[0]
+            one, group = self.comparison.models[name], name.rsplit("-", 1)[0]
             points.append(ParetoPoint(group, one.ap.value, one.ap.interval, costs))
         return points
 
     def _seed_table(self) -> ReportTable:
         assert self.gain is not None
         rows = [
-            [str(seed), f"{plain.ap.value:.1f}", f"{taught.ap.value:.1f}", f"{gain:+.1f}"]
-            for seed, plain, taught, gain in zip(
-                self.plan.seeds, self._row(PLAIN), self._row(TAUGHT), self.gain.by_seed, strict=True
+            [str(seed), f"{baseline.ap.value:.1f}", f"{distilled.ap.value:.1f}", f"{gain:+.1f}"]
+            for seed, baseline, distilled, gain in zip(
+                self.plan.seeds, self._row(BASELINE), self._row(DISTILLED), self.gain.by_seed, strict=True
             )
         ]
-        means = [f"{np.mean([one.ap.value for one in self._row(row)]):.1f}" for row in (PLAIN, TAUGHT)]
+        means = [f"{np.mean([one.ap.value for one in self._row(row)]):.1f}" for row in (BASELINE, DISTILLED)]
         rows.append(["mean", *means, f"{self.gain.mean:+.1f} ({between(self.gain.interval, '+.1f')})"])
-        return ReportTable("AP by seed", ["seed", PLAIN, TAUGHT, "gain"], rows, [len(rows) - 1])
+        return ReportTable("AP by seed", ["seed", BASELINE, DISTILLED, "gain"], rows, [len(rows) - 1])
 
     def _keypoint_table(self) -> ReportTable:
         rows = [
             [
                 name.replace("_", " "),
                 f"{gain.labels:,}",
-                f"{gain.plain:.1f}",
-                f"{gain.taught:.1f}",
-                f"{gain.taught - gain.plain:+.1f}",
+                f"{gain.baseline:.1f}",
+                f"{gain.distilled:.1f}",
+                f"{gain.distilled - gain.baseline:+.1f}",
                 between(gain.interval, "+.1f"),
             ]
             for name, gain in self.keypoints.items()
         ]
-        return ReportTable("Within OKS 0.5 of the label, %", ["", "labels", PLAIN, TAUGHT, "gain", "95 %"], rows)
+        return ReportTable("Within OKS 0.5 of the label, %", ["", "labels", BASELINE, DISTILLED, "gain", "95 %"], rows)
 
     def _calibration_table(self) -> ReportTable:
         rows = []
-        for name, one in self.measurement.models.items():
+        for name, one in self.comparison.models.items():
             if one.scores is not None:
                 means = 100 * one.scores.scores.mean(), 100 * one.scores.right.mean()
                 rows.append([name, number(one.calibration_error, ".3f"), *(f"{mean:.1f}" for mean in means)])
         return ReportTable("", ["", "expected calibration error", "mean score, %", "within OKS 0.5, %"], rows)
 
 
-def _cells(figure: Figure | None) -> list[str]:
+def _cells(figure: BootstrappedMetric | None) -> list[str]:
     return ["–", "–"] if figure is None else [f"{figure.value:.1f}", between(figure.interval)]
 
 
-def _accuracies(one: Measured) -> dict[str, Any]:
+def _accuracies(one: EvaluatedModel) -> dict[str, Any]:
     pck = {} if one.pck is None else {"PCK@0.2": one.pck.value, "interval of PCK@0.2": one.pck.interval}
     return {"AP": one.ap.value, "interval": one.ap.interval, **pck}
 
 
-def _calibration(one: Measured) -> dict[str, Any] | None:
+def _calibration(one: EvaluatedModel) -> dict[str, Any] | None:
     if one.scores is None:
         return None
     bins = [values.tolist() for values in reliability(one.scores.scores, one.scores.right)]

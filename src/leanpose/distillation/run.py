@@ -1,4 +1,4 @@
-"""Run a plan: check, train plainly and taught, measure on unseen people, and write the report."""
+"""Run a plan: check, train the baseline and the distilled student, measure on unseen people, and write the report."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseDataset
 from leanpose.distillation.leaks import check_leaks
-from leanpose.distillation.plan import DEFAULT_BUDGET, TAUGHT, DistillationPlan, epochs_for
+from leanpose.distillation.plan import DEFAULT_BUDGET, DISTILLED, DistillationPlan, epochs_for
 from leanpose.distillation.report import DistillationResult, report_distillation, run_name
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, load_json, load_yaml
 from leanpose.locks import LOCK_SUFFIX, lock_folder
 from leanpose.models.base import PoseModel
-from leanpose.report.measure import measure
+from leanpose.report.evaluation import evaluate_models
 from leanpose.training.build import build_model, load_teacher, read_training_people
 from leanpose.training.loop import finished_run
 from leanpose.training.recipe import saved_recipe
@@ -30,12 +30,12 @@ FEW = 20  # people to measure on
 
 
 def explain(plan: DistillationPlan, folder: Path) -> list[str]:
-    """The terms of the taught student's loss, with weights and reasons.
+    """The terms of the distilled student's loss, with weights and reasons.
 
     Raises:
-        LeanposeError: the student cannot be taught so by this teacher.
+        LeanposeError: the student cannot learn so from this teacher.
     """
-    recipe = plan.recipe(TAUGHT, plan.seeds[0], folder)
+    recipe = plan.recipe(DISTILLED, plan.seeds[0], folder)
     task = build_task(recipe, build_model(recipe).train(), load_teacher(recipe))
     return task.distillation.explain()
 
@@ -68,7 +68,7 @@ def run_distillation(
 def _run_locked(
     plan: DistillationPlan, folder: Path, *, force: bool, device: str, say: Callable[[str], None]
 ) -> DistillationResult:
-    first = plan.recipe(TAUGHT, plan.seeds[0], folder)
+    first = plan.recipe(DISTILLED, plan.seeds[0], folder)
     people, val = read_training_people(first)
     if val is None:
         raise LeanposeError("There is nobody to measure on: the recipe needs data.val.")
@@ -76,7 +76,7 @@ def _run_locked(
     for sentence in account_sentences((*people.accounts, *val.accounts)):
         say(sentence)
     teacher = load_teacher(first)
-    assert teacher is not None, "the row of the taught student has a teacher"
+    assert teacher is not None, "the row of the distilled student has a teacher"
     for sentence in (*plan.sentences, *warnings, *explain(plan, folder)):
         say(sentence)
     _compare_before(teacher.model, build_model(first), val, force, say)
@@ -135,7 +135,7 @@ def _compare_before(
     """
     if len(val.people) < FEW:
         say(f"Only {len(val.people)} people to measure on: expect wide intervals.")
-    found = measure({"teacher": teacher, "student": student}, val, student.skeleton).models
+    found = evaluate_models({"teacher": teacher, "student": student}, val, student.skeleton).models
     ap = {name: one.ap for name, one in found.items()}
     say(f"On {len(val.people)} unseen people the teacher reaches {ap['teacher']} AP, the student {ap['student']}.")
     if ap["teacher"].value <= ap["student"].value and not force:

@@ -1,4 +1,4 @@
-"""Pictures without labels: the teacher finds the people and their poses, and the taught student learns from these too."""
+"""Images without labels: the teacher finds the people and their poses, and the distilled student learns from these too."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from leanpose.data.coco_file import parse_coco
 from leanpose.data.inputs import Clip, find_inputs
-from leanpose.distillation.plan import TAUGHT, DistillationPlan
-from leanpose.drawing.files import write_picture
+from leanpose.distillation.plan import DISTILLED, DistillationPlan
+from leanpose.drawing.files import write_image
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json, staging_folder
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.inference.folders import predict_pictures
+from leanpose.inference.folders import predict_images
 from leanpose.locks import lock_file, lock_folder
 from leanpose.video.animation import open_reader
 from leanpose.video.reader import looks_like_video
@@ -35,16 +35,16 @@ class TeacherLabels:
 
     Attributes:
         file: COCO annotations with a score for each keypoint.
-        images: the folder that their names start at.
-        people, pictures, empty: how many people, pictures, and pictures without anybody.
-        skipped: pictures that could not be read.
-        stopped: whether the user stopped it, so that pictures behind these have no labels.
+        root: the folder that their names start at.
+        people, images, empty: how many people, images, and images without anybody.
+        skipped: images that could not be read.
+        stopped: whether the user stopped it, so that images behind these have no labels.
     """
 
     file: Path
-    images: Path
+    root: Path
     people: int
-    pictures: int
+    images: int
     empty: int
     skipped: int = 0
     stopped: bool = False
@@ -52,53 +52,53 @@ class TeacherLabels:
     def __str__(self) -> str:
         skipped = f", {self.skipped} that could not be read" if self.skipped else ""
         end = "; stopped before its end" if self.stopped else ""
-        return f"{self.people} people in {self.pictures} pictures ({self.empty} without anybody{skipped}): {self.file}{end}"
+        return f"{self.people} people in {self.images} images ({self.empty} without anybody{skipped}): {self.file}{end}"
 
 
-def label_pictures(
+def label_images(
     source: Path,
     teacher: str,
     file: Path,
     *,
     detector: str = "auto",
-    threshold: float = CONFIDENT,
+    keypoint_threshold: float = CONFIDENT,
     skeleton: str | None = None,
 ) -> TeacherLabels:
-    """Label the people of pictures.
+    """Label the people of images.
 
     Args:
-        source: a folder of pictures, one picture, or a video, of which a frame every half second is written to a folder
+        source: a folder of images, one image, or a video, of which a frame every half second is written to a folder
             beside `file`, with its name.
         teacher: what `PoseEstimator` takes as a model.
         file: to write; a video's frames must not be there yet.
         detector: finds the people.
-        threshold: keypoints below this score are not labelled.
+        keypoint_threshold: keypoints below this score are not labelled.
         skeleton: names the keypoints of an exported teacher that does not name them.
 
     Raises:
-        LeanposeError: there is no picture, none can be read, nobody is found in them, or another process writes the file. What
+        LeanposeError: there is no image, none can be read, nobody is found in them, or another process writes the file. What
             was there before stays then.
     """
     found = find_inputs([str(source)], is_video=looks_like_video)
-    pictures, root = found.pictures, found.root or source
-    of_videos = bool(found.clips) and not pictures
+    images, root = found.images, found.root or source
+    of_videos = bool(found.clips) and not images
     if of_videos:
         root = file.with_suffix("")
     elif found.clips:
-        LOG.warning(f"{source}: {len(found.clips)} videos beside the pictures are not labelled; name them one by one.")
+        LOG.warning(f"{source}: {len(found.clips)} videos beside the images are not labelled; name them one by one.")
     if found.unreadable:
         LOG.warning(f"{source}: {len(found.unreadable)} folders may not be read: {', '.join(found.unreadable[:3])}.")
     with lock_file(file), lock_folder(root) if of_videos else nullcontext(), staging_folder(file) as staging:
         if of_videos:
             for clip in found.clips:
                 _write_frames(clip, root)
-            pictures = find_inputs([str(root)]).pictures
-        if not pictures:
-            raise LeanposeError(f"There is no picture in {source}.")
+            images = find_inputs([str(root)]).images
+        if not images:
+            raise LeanposeError(f"There is no image in {source}.")
         estimator, labels = PoseEstimator(teacher, detector, skeleton=skeleton), staging / file.name
-        outcome = predict_pictures(estimator, pictures, labels=labels, label_threshold=threshold)
+        outcome = predict_images(estimator, images, labels=labels, keypoint_threshold=keypoint_threshold)
         if not outcome.people:
-            raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} pictures of {source}.")
+            raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} images of {source}.")
         os.replace(labels, file)
     skipped = len(outcome.skipped)
     found_in = outcome.people, outcome.done, outcome.empty, skipped, outcome.stopped
@@ -112,15 +112,15 @@ def _write_frames(clip: Clip, folder: Path) -> None:
     with open_reader(clip.source) as frames:
         for number, frame in enumerate(frames):
             if frame.seconds >= due:
-                write_picture(frame.pixels, folder / f"{stem}-{number:06d}.jpg")
+                write_image(frame.pixels, folder / f"{stem}-{number:06d}.jpg")
                 due = frame.seconds + FRAME_SECONDS
 
 
 def read_labels(file: Path, source: Path) -> TeacherLabels:
-    """What `label_pictures` has written before.
+    """What `label_images` has written before.
 
     Raises:
-        LeanposeError: the file is damaged, or none that `label_pictures` has written.
+        LeanposeError: the file is damaged, or none that `label_images` has written.
     """
     content = parse_coco(load_json(file, "annotation file"), file)
     frames = file.with_suffix("")
@@ -131,13 +131,13 @@ def read_labels(file: Path, source: Path) -> TeacherLabels:
 
 
 def with_unlabelled(plan: DistillationPlan, labels: TeacherLabels) -> DistillationPlan:
-    """The plan whose taught student learns from these people too, in as many steps as the plain one."""
+    """The plan whose distilled student learns from these people too, in as many steps as the baseline."""
     values = plan.values
-    data = values["rows"][TAUGHT].get("data") or values["data"]
+    data = values["rows"][DISTILLED].get("data") or values["data"]
     source = {
         "format": "coco",
-        "name": labels.images.name,
-        "images": str(labels.images),
+        "name": labels.root.name,
+        "images": str(labels.root),
         "annotations": str(labels.file.resolve()),
     }
-    return plan.with_taught_data([*data["train"], source], f"The teacher labelled {labels}.")
+    return plan.with_distillation_data([*data["train"], source], f"The teacher labelled {labels}.")

@@ -57,7 +57,7 @@ def draw_poses(
     skeleton: Skeleton,
     *,
     boxes: Shaped[np.ndarray, "P 4"] | None = None,
-    threshold: float = 0.3,
+    keypoint_threshold: float = 0.3,
     line_scale: float = 1.0,
     labels: Sequence[str] | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -71,7 +71,7 @@ def draw_poses(
         scores: 0..1 for each keypoint. Points that are not finite are left out.
         skeleton: names the K keypoints (their sides) and the limbs.
         boxes: xyxy, drawn as thin frames where given.
-        threshold: keypoints from this score on are drawn in full colour, those from half of it on faintly, lower ones not
+        keypoint_threshold: keypoints from this score on are drawn in full colour, those from half of it on faintly, lower ones not
             at all.
         line_scale: multiplies line width and dot size.
         labels: a short text for each person, written above them; people without a drawn keypoint get none.
@@ -82,8 +82,8 @@ def draw_poses(
     keypoints, scores = np.asarray(keypoints, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     _check(image, keypoints, scores, skeleton, boxes)
     canvas = np.ascontiguousarray(image).copy()
-    drawable = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= threshold / 2)
-    confident = drawable & (scores >= threshold)
+    drawable = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= keypoint_threshold / 2)
+    confident = drawable & (scores >= keypoint_threshold)
     # Large people first, so that a small one in front of or beside them stays readable.
     sizes = [_person_size(points[seen], None if boxes is None else boxes[p])
              for p, (points, seen) in enumerate(zip(keypoints, drawable, strict=True))]  # fmt: skip
@@ -157,7 +157,7 @@ def draw_person(
     skeleton: Skeleton,
     size: tuple[int, int],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """One person from near: the part of an image around `region` (xyxy), in a picture of `size` (height, width)."""
+    """One person from near: the part of an image around `region` (xyxy), in an image of `size` (height, width)."""
     (center,), (scale,) = bbox_to_center_scale(region[None], size, padding=1.0)
     matrix = warp_matrix(center, scale, size)
     points = apply_affine(matrix, keypoints)

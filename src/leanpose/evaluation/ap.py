@@ -10,22 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from typing_extensions import Unpack
 
+from leanpose.choices import BoxMetric, Scoring, Suppression
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.predictions import PosePredictions, Scoring
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.nms import oks_between, oks_nms, soft_oks_nms
 from leanpose.skeleton import Skeleton
 
 if TYPE_CHECKING:
     from faster_coco_eval import COCO
-
-BoxMetric = Literal["coco", "crowdpose"]
-Suppression = Literal["oks", "soft"]
 
 MAX_DETECTIONS = 20
 """How many people of an image count, the best ones."""
@@ -50,13 +48,13 @@ class Ranking(TypedDict, total=False):
         nms: drop people too much like better ones (`oks`, the default), keep the 20 that the soft form takes first (`soft`),
             or keep all (None).
         nms_threshold: of the suppression [0.9].
-        keypoint_threshold: keypoints above it count in `bbox_keypoint` scoring [None: 0.2, of calibrated scores 0.4].
+        keypoint_score_threshold: keypoints above it count in `bbox_keypoint` scoring [None: 0.2, of calibrated scores 0.4].
     """
 
     scoring: Scoring
     nms: Suppression | None
     nms_threshold: float
-    keypoint_threshold: float | None
+    keypoint_score_threshold: float | None
 
 
 def average_precision(
@@ -92,7 +90,7 @@ def average_precision(
     sigmas = np.asarray(sigmas, np.float64)
     truth, pred, scores = rank_people(ground_truth, results, sigmas, metric=metric, **ranking)
     matching = Matching(truth, pred, scores, sigmas, keypoint_areas(pred))
-    figures = matching.figures()
+    figures = matching.metrics()
     if metric == "crowdpose":
         figures = {name: value for name, value in figures.items() if "(" not in name}
         levels = np.digitize(truth.crowd_index, CROWD_LEVELS)
@@ -119,7 +117,7 @@ def rank_people(
     scoring: Scoring = "bbox_keypoint",
     nms: Suppression | None = "oks",
     nms_threshold: float = 0.9,
-    keypoint_threshold: float | None = None,
+    keypoint_score_threshold: float | None = None,
 ) -> tuple[GroundTruth, PosePredictions, Float[np.ndarray, " N"]]:
     """The labelled people, the predicted people that suppression leaves, by image, and the scores that rank these.
 
@@ -134,7 +132,7 @@ def rank_people(
             f"The results have {results.keypoints.shape[1]} keypoints, but there are {len(sigmas)} sigmas."
         )
     truth = read_ground_truth(ground_truth, len(sigmas), metric)
-    scores = results.person_scores(scoring, keypoint_threshold)
+    scores = results.person_scores(scoring, keypoint_score_threshold)
     order, first = group_by_image(truth, results)
     if nms is not None and len(order):
         kept = []
@@ -202,7 +200,7 @@ class Matching:
         images = [{"id": image_id} for image_id in self.truth.image_ids.tolist()]
         return COCO({"images": images, "annotations": people, "categories": [{"id": 1, "name": "person"}]})
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """COCO's ten figures over all images."""
         precision, recall = self.evaluate(np.ones(len(self.truth.image_ids), bool))
         figures = {}
@@ -433,7 +431,7 @@ def wholebody_ap(
         part_truth = replace(truth, keypoints=truth.keypoints[:, indices], labelled=labelled, ignored=ignored)
         if indices:
             pred_part = pred.with_keypoints(indices)
-            figures[name] = Matching(part_truth, pred_part, scores, sigmas[indices], areas).figures()
+            figures[name] = Matching(part_truth, pred_part, scores, sigmas[indices], areas).metrics()
     return {name: figures.get(name) or dict.fromkeys(figures[WHOLE], -1.0) for name in (WHOLE, *parts)}
 
 

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 RIGHT_OKS = 0.5
 BINS = 15  # of equal width, as Guo et al. (ICML 2017) measure
 FOLDS = 5
-LEAST_KEYPOINTS = 100
+MIN_KEYPOINTS = 100
 PRIOR_DEVIATION = (
     1.0  # of the slope around 1 and of the offsets around their mean: a joint with few labels stays near it
 )
-LEAST_SLOPE = 0.05
+MIN_SLOPE = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LabelledScores:
         scores: raw, in 0..1.
         right: whether it lies within OKS 0.5 of the label.
         joints: its index in the skeleton.
-        image_ids: of the picture that it is in.
+        image_ids: of the image that it is in.
     """
 
     scores: Float[np.ndarray, " N"]
@@ -132,7 +132,7 @@ def calibration_report(
     flip_test: bool = False,
     folds: int = FOLDS,
     batch_size: int = 32,
-    workers: int = 0,
+    num_workers: int = 0,
     advance: Callable[[int, int], None] = lambda count, total: None,
 ) -> CalibrationReport:
     """Fit a calibration to a model's raw scores on a set with labelled boxes; the model is not changed.
@@ -153,7 +153,7 @@ def calibration_report(
     backend = TorchBackend(model, model.device)
     backend.spec = replace(backend.spec, codec=backend.spec.codec.with_calibration(None))
     results, broken = predict_people(
-        backend, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test,
+        backend, people.people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test,
         advance=lambda count: advance(count, len(people.people)),
     )  # fmt: skip
     readable = [person for person in people.people if str(person.image) not in broken]
@@ -212,10 +212,8 @@ def fit_calibration(labelled: LabelledScores, skeleton: Skeleton) -> ScoreCalibr
         LeanposeError: there are too few labels, all are right or all wrong, or right ones do not score higher.
     """
     count, right = len(labelled.scores), int(labelled.right.sum())
-    if count < LEAST_KEYPOINTS:
-        raise LeanposeError(
-            f"A calibration needs at least {LEAST_KEYPOINTS} labelled keypoints, and there are {count}."
-        )
+    if count < MIN_KEYPOINTS:
+        raise LeanposeError(f"A calibration needs at least {MIN_KEYPOINTS} labelled keypoints, and there are {count}.")
     if right in (0, count):
         raise LeanposeError(f"All {count} keypoints are {'right' if right else 'wrong'}, so nothing can be fitted.")
     group_of = np.minimum(np.arange(len(skeleton)), skeleton.flip_indices)
@@ -236,9 +234,9 @@ def fit_calibration(labelled: LabelledScores, skeleton: Skeleton) -> ScoreCalibr
 
     start = np.zeros(2 + len(skeleton))
     start[0] = 1.0
-    bounds = [(LEAST_SLOPE, None), *[(None, None)] * (1 + len(skeleton))]
+    bounds = [(MIN_SLOPE, None), *[(None, None)] * (1 + len(skeleton))]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000}).x
-    if found[0] <= LEAST_SLOPE and np.ptp(logits) > 0:
+    if found[0] <= MIN_SLOPE and np.ptp(logits) > 0:
         raise LeanposeError(
             "Keypoints that are right do not score higher than those that are wrong, so these scores cannot be made "
             "probabilities."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,12 +15,12 @@ from torch.utils.data import DataLoader
 from typing_extensions import Unpack
 
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend
+from leanpose.choices import Cycle, Metric, OksMetric
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset, start_worker
 from leanpose.data.margin import require_whole_views
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import (
-    BoxMetric,
     Ranking,
     average_precision,
     labelled_parts,
@@ -33,12 +33,6 @@ from leanpose.evaluation.predictions import PosePredictions
 from leanpose.geometry import apply_affine, bbox_to_center_scale, invert_affine
 from leanpose.models.base import PoseModel
 from leanpose.skeleton import FLIP_TEST, Skeleton
-
-OksMetric = Literal[BoxMetric, "wholebody"]
-"""What is measured: COCO's ten figures, CrowdPose's nine, or COCO's and AP and AR of each part (`part_metrics`)."""
-
-Metric = Literal[OksMetric, "mpii"]
-"""The same, or MPII's PCKh (`pckh`)."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ def predict_people(
     people: Sequence[PoseAnnotation],
     *,
     batch_size: int = 64,
-    workers: int = 0,
+    num_workers: int = 0,
     flip_test: bool = True,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[PosePredictions, dict[str, str]]:
@@ -86,7 +80,7 @@ def predict_people(
     loader = DataLoader(
         dataset,
         batch_size=batch_size,
-        num_workers=workers,
+        num_workers=num_workers,
         collate_fn=dataset.collate,
         worker_init_fn=start_worker,
         pin_memory=backend.device.type == "cuda",
@@ -113,10 +107,10 @@ def predict_people(
 
 
 def crops_of(people: Sequence[PoseAnnotation], spec: ModelSpec) -> Crops:
-    """These people's crops, as evaluation sees them; those whose picture is broken are left out.
+    """These people's crops, as evaluation sees them; those whose image is broken are left out.
 
     Raises:
-        LeanposeError: none of the pictures can be read.
+        LeanposeError: none of the images can be read.
     """
     dataset = TopDownDataset(
         people, spec.skeleton, spec.input_size, warp=spec.codec.warp, padding=spec.codec.padding, augmentation=None
@@ -151,9 +145,9 @@ def evaluate(
     people: PoseDataset,
     *,
     batch_size: int = 64,
-    workers: int = 0,
+    num_workers: int = 0,
     flip_test: bool = True,
-    cycle: Literal["first", "last"] = "first",
+    cycle: Cycle = "first",
     precision: Precision = "fp32",
     metric: Metric = "coco",
     advance: Callable[[int], None] = lambda _: None,
@@ -174,7 +168,7 @@ def evaluate(
         require_mpii(model.skeleton)
     backend = TorchBackend(model, model.device, precision, cycle=cycle)
     results, broken = predict_people(
-        backend, people.people, batch_size=batch_size, workers=workers, flip_test=flip_test, advance=advance
+        backend, people.people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test, advance=advance
     )
     if metric == "mpii":
         readable = [person for person in people.people if str(person.image) not in broken]

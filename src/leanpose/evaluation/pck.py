@@ -62,7 +62,7 @@ class KeypointAccuracy:
         return float((self.per_keypoint * self.counts).sum() / total) if total else 0.0
 
 
-def normalised_distances(
+def normalized_distances(
     predicted: Points, labelled: Points, visible: Visible, sizes: Sizes
 ) -> Float[np.ndarray, "N K"]:
     """Distance of every keypoint from its label, in sizes of its person; NaN where it does not count.
@@ -108,7 +108,7 @@ def pck(
     Raises:
         LeanposeError: the shapes do not fit together.
     """
-    return _accuracy(normalised_distances(predicted, labelled, visible, sizes), threshold)
+    return _accuracy(normalized_distances(predicted, labelled, visible, sizes), threshold)
 
 
 def pckh(
@@ -120,7 +120,7 @@ def pckh(
 
 def auc(predicted: Points, labelled: Points, visible: Visible, sizes: Sizes = 30.0, steps: int = 20) -> float:
     """Area under the PCK curve: the mean PCK at the thresholds 0, 1/steps … (steps - 1)/steps. Arguments as `pck`."""
-    distances = normalised_distances(predicted, labelled, visible, sizes)
+    distances = normalized_distances(predicted, labelled, visible, sizes)
     return float(np.mean([_accuracy(distances, step / steps).mean for step in range(steps)]))
 
 
@@ -130,8 +130,8 @@ def epe(predicted: Points, labelled: Points, visible: Visible) -> float:
 
 
 def nme(predicted: Points, labelled: Points, visible: Visible, sizes: Sizes) -> float:
-    """Normalised mean error: the mean distance from the labels in sizes; NaN where nothing is labelled."""
-    distances = normalised_distances(predicted, labelled, visible, sizes)
+    """Normalized mean error: the mean distance from the labels in sizes; NaN where nothing is labelled."""
+    distances = normalized_distances(predicted, labelled, visible, sizes)
     counted = distances[~np.isnan(distances)]
     return float(counted.mean()) if counted.size else float("nan")
 
@@ -165,7 +165,7 @@ def mpii_accuracy(
         raise LeanposeError(f"MPII's table needs the keypoint '{missing[0]}', which these people do not have.")
     counted = np.asarray(visible).astype(bool) & ~np.isin(np.asarray(names), MPII_UNCOUNTED)
     shift = 1.0 if one_based_labels else 0.0
-    distances = normalised_distances(np.asarray(predicted) + shift, labelled, counted, head_sizes)
+    distances = normalized_distances(np.asarray(predicted) + shift, labelled, counted, head_sizes)
     accuracy = _accuracy(distances, 0.5)
     table = {}
     for group, sides in MPII_GROUPS.items():

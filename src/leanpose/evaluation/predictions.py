@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from leanpose.choices import Scoring
 from leanpose.codecs.calibration import mean_keypoint_score
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import xyxy_to_xywh
-
-Scoring = Literal["bbox_keypoint", "bbox_rle", "keypoint", "bbox"]
-"""How one score of a person is made of the box's and the keypoints' (`PosePredictions.person_scores`)."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +82,15 @@ class PosePredictions:
         return replace(self, keypoints=self.keypoints[:, indices], keypoint_scores=self.keypoint_scores[:, indices])
 
     def person_scores(
-        self, scoring: Scoring = "bbox_keypoint", keypoint_threshold: float | None = None
+        self, scoring: Scoring = "bbox_keypoint", keypoint_score_threshold: float | None = None
     ) -> Float[np.ndarray, " N"]:
         """One score a person, by which AP ranks people.
 
         Args:
-            scoring: `bbox_keypoint`: the box's score × the mean score of the keypoints above `keypoint_threshold`
+            scoring: `bbox_keypoint`: the box's score × the mean score of the keypoints above `keypoint_score_threshold`
                 (0 if none is; of calibrated scores the mean square, see `mean_keypoint_score`); `bbox_rle`: the box's score + the mean + the largest keypoint score, as regression
                 with RLE is scored; `keypoint`: the mean keypoint score; `bbox`: the box's score.
-            keypoint_threshold: only for `bbox_keypoint`; None: 0.2, or 0.4 of calibrated scores.
+            keypoint_score_threshold: only for `bbox_keypoint`; None: 0.2, or 0.4 of calibrated scores.
 
         Raises:
             LeanposeError: an unknown `scoring`.
@@ -107,7 +105,7 @@ class PosePredictions:
             return points.mean(axis=1)
         if scoring == "bbox_rle":
             return boxes + points.mean(axis=1) + points.max(axis=1)
-        return boxes * mean_keypoint_score(points, calibrated=self.calibrated, threshold=keypoint_threshold)
+        return boxes * mean_keypoint_score(points, calibrated=self.calibrated, threshold=keypoint_score_threshold)
 
     def to_coco(self, *, scoring: Scoring = "bbox_keypoint", boxes: bool = False) -> list[dict[str, Any]]:
         """A COCO keypoint results list, ready for JSON.

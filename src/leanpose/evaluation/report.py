@@ -6,29 +6,28 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 from typing_extensions import Unpack
 
+from leanpose.choices import BoxMetric, Cycle, Metric, Scoring, Suppression
 from leanpose.console import make_console
 from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.evaluation.ap import (
-    BoxMetric,
     Ranking,
-    Suppression,
     best_of_images,
     has_parts,
     keypoint_similarity,
     part_rows,
     rank_people,
 )
-from leanpose.evaluation.evaluate import Metric, evaluate, ground_truth_of, labelled_only
+from leanpose.evaluation.evaluate import evaluate, ground_truth_of, labelled_only
 from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, head_sizes, missing_mpii, pck, pckh, torso_sizes
-from leanpose.evaluation.predictions import PosePredictions, Scoring
+from leanpose.evaluation.predictions import PosePredictions
 from leanpose.files import atomic_write
 from leanpose.locks import lock_together
 from leanpose.models.base import PoseModel
@@ -43,7 +42,7 @@ MIN_OKS = 0.5
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 PCK_TOLERANCE = 0.1
 
-MOST_ROWS = 40
+MAX_ROWS = 40
 """A terminal shows the table by keypoint up to this many; a whole body's is for programs."""
 
 
@@ -83,9 +82,9 @@ def evaluation_report(
     scoring: Scoring = "bbox_keypoint",
     nms: Suppression | None = "oks",
     flip_test: bool = True,
-    cycle: Literal["first", "last"] = "first",
+    cycle: Cycle = "first",
     batch_size: int = 32,
-    workers: int = 0,
+    num_workers: int = 0,
     advance: Callable[[int, int], None] = lambda count, total: None,
 ) -> EvaluationReport:
     """Run a model over a data set and evaluate it.
@@ -105,7 +104,7 @@ def evaluation_report(
     ground_truth, labelled = labelled_only(ground_truth_of(people))
     metric = metric_of(source, model.skeleton, labelled)
     evaluation = evaluate(
-        model, people, batch_size=batch_size, workers=workers, flip_test=flip_test, cycle=cycle, scoring=scoring, nms=nms,
+        model, people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test, cycle=cycle, scoring=scoring, nms=nms,
         metric=metric, advance=lambda count: advance(count, len(people.people)),
     )  # fmt: skip
     results, broken = evaluation.results, evaluation.broken
@@ -216,7 +215,7 @@ def print_report(report: EvaluationReport) -> None:
     if report.by_part:
         parts = ((p["part"].replace("_", " "), percent(p["AP"]), percent(p["AR"])) for p in report.by_part)
         show(["part", "AP", "AR"], parts)
-    if len(report.by_keypoint) > MOST_ROWS:
+    if len(report.by_keypoint) > MAX_ROWS:
         console.print(f"The table of {len(report.by_keypoint)} keypoints goes to --out FILE.json.")
     else:
         columns = {"labelled": "labels", "matched": "found", "oks": "OKS", "recall": "recall", "error": "error/√area",
@@ -253,7 +252,7 @@ def write_report(report: EvaluationReport, out: Path | None, results: Path | Non
         if results is not None:
             with atomic_write(results) as path:
                 poses = report.results.to_coco(boxes=True)
-                # With the names, the list can be used beside the pictures alone (`leanpose predict --boxes`).
+                # With the names, the list can be used beside the images alone (`leanpose predict --bbox-file`).
                 named = [pose | {"file_name": report.image_names[pose["image_id"]]} for pose in poses]
                 path.write_text(json.dumps(named if report.image_names else poses))
 

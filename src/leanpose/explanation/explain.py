@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
-from leanpose.drawing.files import write_picture
+from leanpose.drawing.files import write_image
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.explanation import figures
 from leanpose.explanation.person import PersonView, look_at
@@ -97,7 +97,7 @@ def explain(
     return [*drawings, _draw("weights.png", title, figures.draw_weights, compared)]
 
 
-def _draw(name: str, title: str, draw: Callable[..., figures.Picture], *arguments: Any, **options: Any) -> Drawing:
+def _draw(name: str, title: str, draw: Callable[..., figures.Image], *arguments: Any, **options: Any) -> Drawing:
     return Drawing(name, title, draw(*arguments, title=title, **options))
 
 
@@ -282,4 +282,4 @@ def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
         with atomic_write(marker) as path:
             path.write_text("".join(f"{drawing.name}\n" for drawing in drawings))
         for drawing in drawings:
-            write_picture(drawing.image, folder / drawing.name)
+            write_image(drawing.image, folder / drawing.name)

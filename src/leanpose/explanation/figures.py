@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Crop = UInt8[np.ndarray, "h w 3"]
-Picture = UInt8[np.ndarray, "H W 3"]
+Image = UInt8[np.ndarray, "H W 3"]
 Extent = tuple[float, float, float, float]
 """Where a map lies on the crop: left, right, bottom and top edge in the crop's pixels, whose centres are at integers."""
 
@@ -34,7 +34,7 @@ MAX_LINKS = 15  # that are drawn
 SMALL_TILE, TILE = 1.45, 2.6  # inches across
 MARK = "#20d0ff"  # stands out from grey and from the colours of heat
 LEVEL_COLOURS = ("#ffd23f", "#ff5d8f", "#3fc1ff")  # fine to coarse; apart for colour-blind eyes and on grey
-LARGEST_DOT, SMALLEST_DOT = 130.0, 1.5  # square points
+MAX_DOT, MIN_DOT = 130.0, 1.5  # square points
 WEIGHTS_SHOWN = 99.8  # per cent of the weights lie in the histogram
 NEAR_ZERO = 0.01  # weights so small are counted; SDPose says "near zero" and gives no number
 
@@ -52,7 +52,7 @@ def tile_grid(count: int, columns: int, width: float, aspect: float) -> tuple[Fi
     return figure, axes[:count]
 
 
-def as_image(figure: Figure, title: str, note: str) -> Picture:
+def as_image(figure: Figure, title: str, note: str) -> Image:
     """The figure in pixels, with a title above and a note below in as many lines as the width needs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -120,7 +120,7 @@ def map_extent(shape: tuple[int, int], size: tuple[int, int], *, udp: bool) -> E
 
 def draw_attention(
     crop: Crop, attention: Float[np.ndarray, "cycles layers rows columns"], title: str, *, rest: str = "keypoint tokens"
-) -> Picture:
+) -> Image:
     """The attention of one token to the patches: a row of tiles a cycle, a tile a layer, one scale for all.
 
     Args:
@@ -147,7 +147,7 @@ def draw_attention(
 
 def draw_matrices(
     matrices: Mapping[str, Float[np.ndarray, "K K"]], columns: int, names: tuple[str, ...], title: str
-) -> Picture:
+) -> Image:
     """How much each keypoint's token or query (row) attends to each (column), in one scale of colours.
 
     Args:
@@ -175,7 +175,7 @@ def draw_links(
     title: str,
     *,
     part: Literal["cycle", "layer"] = "cycle",
-) -> Picture:
+) -> Image:
     """The strongest attention between different keypoints as arrows on the person, a tile a cycle or layer.
 
     Args:
@@ -214,7 +214,7 @@ def draw_maps(
     points: Float[np.ndarray, "K 2"],
     title: str,
     note: str,
-) -> Picture:
+) -> Image:
     """A tile for each keypoint, or a pair of tiles where there are two kinds of maps to compare.
 
     Args:
@@ -235,7 +235,7 @@ def draw_maps(
     return as_image(figure, title, note)
 
 
-def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title: str) -> Picture:
+def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title: str) -> Image:
     """Histograms: all layers together, and, where there are several, the last layer of each model.
 
     Args:
@@ -265,7 +265,7 @@ def draw_sampling(
     found: Float[np.ndarray, "layers 2"],
     strides: Sequence[int],
     title: str,
-) -> Picture:
+) -> Image:
     """Where one query reads the features: a tile a layer, each sampling point as a dot, the larger the more it counts.
 
     Points outside of the crop are left out; the tile says how much they count together.
@@ -312,10 +312,10 @@ def lies_inside(points: Float[np.ndarray, "... 2"], crop: Crop) -> Bool[np.ndarr
 
 def dot_area(shares: Float[np.ndarray, " N"], largest: float) -> Float[np.ndarray, " N"]:
     """Square points of a dot, in proportion to what it stands for; the faintest stay visible."""
-    return np.maximum(LARGEST_DOT * shares / largest, SMALLEST_DOT)
+    return np.maximum(MAX_DOT * shares / largest, MIN_DOT)
 
 
-def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str) -> Picture:
+def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str) -> Image:
     """How a decoder moves its points: the way of each on the person, then the skeleton before and after each layer.
 
     Args:

@@ -22,7 +22,7 @@ class PersonView:
     """One person's crop.
 
     Attributes:
-        images: as the model takes it: one normalised crop.
+        images: as the model takes it: one normalized crop.
         shown: the same region in more pixels, to be drawn upon; a whole multiple of the model's input size.
         step: how many of these pixels one pixel of the model's crop is, along x and y.
     """
@@ -81,7 +81,7 @@ def look_at(image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"], mod
 
     device = model.device
     with torch.inference_mode():
-        images = model.normalise(torch.from_numpy(crop(1)[None]).to(device))
+        images = model.normalize(torch.from_numpy(crop(1)[None]).to(device))
     shown = crop(-(-SHOWN_HEIGHT // model.input_size[0]))
     less = 1 if model.codec.warp == "udp" else 0  # UDP measures between the centres of the first and the last pixel
     step_y, step_x = (

@@ -107,7 +107,7 @@ def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Atte
 
     Args:
         model: is left in the mode in which it was, without hooks.
-        images: one normalised crop.
+        images: one normalized crop.
     """
     keypoints, training = len(model.skeleton), model.training
     watches = [_LayerWatch(layer, keypoints) for layer in model.layers if isinstance(layer, TransformerLayer)]
@@ -153,7 +153,7 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
 
     Args:
         model: is left in the mode in which it was.
-        images: one normalised crop.
+        images: one normalized crop.
     """
     training, traces = model.training, list[DecoderTrace]()
     try:
@@ -197,7 +197,7 @@ def record_dependencies(model: TransPose, images: Float[Tensor, "1 3 H W"]) -> D
 
     Args:
         model: is left in the mode in which it was.
-        images: one normalised crop.
+        images: one normalized crop.
     """
     training = model.training
     try:

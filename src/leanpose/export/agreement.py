@@ -232,7 +232,7 @@ def check_crops(spec: ModelSpec, paths: Sequence[str] = ()) -> Crops:
         portrait = np.asarray(data.astronaut())
         crops, _ = spec.crop([portrait] * len(PORTRAIT_BOXES), np.array(PORTRAIT_BOXES, np.float64))
         return np.concatenate([crops, crops[:, :, ::-1]])
-    files = find_inputs(paths).pictures
+    files = find_inputs(paths).images
     images, reason = [], "there are none"
     for file in files[:: max(1, len(files) // CHECKED_CROPS)][:CHECKED_CROPS]:
         try:

@@ -74,7 +74,7 @@ def export_model(
         model: a released name, a weights file or a model; a model's weights are not changed.
         path: where to write, ending as the format's files end.
         format: `onnx`, `openvino` (`.xml` and `.bin`) or `torch-export` (`.pt2`).
-        include_preprocessing: the file takes uint8 RGB (B, H, W, 3), else float32 (B, 3, H, W), normalised.
+        include_preprocessing: the file takes uint8 RGB (B, H, W, 3), else float32 (B, 3, H, W), normalized.
         include_decoding: the outputs are keypoints (B, K, 2) in crop pixels and scores (B, K), else the prediction.
         precision: `fp32`; `fp16` (the network's weights and arithmetic in ONNX and torch; weights alone in OpenVINO files,
             whose arithmetic the CPU decides); `bf16` (OpenVINO and torch).

@@ -34,12 +34,12 @@ TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class CropProgram(nn.Module):
-    """From a batch of crops to named tensors, with or without normalisation and decoding.
+    """From a batch of crops to named tensors, with or without normalization and decoding.
 
     Args:
         model: in eval mode, its weights in `dtype`.
-        dtype: in which the network computes; normalisation and decoding stay in float32.
-        include_preprocessing: take uint8 RGB (B, H, W, 3), else normalised float32 (B, 3, H, W).
+        dtype: in which the network computes; normalization and decoding stay in float32.
+        include_preprocessing: take uint8 RGB (B, H, W, 3), else normalized float32 (B, 3, H, W).
         include_decoding: give keypoints in crop pixels and scores, else the network's prediction in float32.
     """
 
@@ -53,7 +53,7 @@ class CropProgram(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The outputs in the order of `outputs`."""
         if self.include_preprocessing:
-            images = self.model.normalise(images)
+            images = self.model.normalize(images)
         prediction = self.model(images.to(self.dtype)).prediction
         if not self.include_decoding:
             return tuple(part.float() for part in named_outputs(prediction).values())
@@ -123,7 +123,7 @@ def _exact_products() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the talk and progress bars of exporters and quantisers, which are for their authors."""
+    """Without the talk and progress bars of exporters and quantizers, which are for their authors."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

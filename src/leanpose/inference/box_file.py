@@ -1,4 +1,4 @@
-"""Boxes of people from a COCO file, found by a picture's name or number."""
+"""Boxes of people from a COCO file, found by an image's name or number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from leanpose.data.coco import person_category
 from leanpose.data.coco_file import as_flag, as_id, record_errors
 from leanpose.data.inputs import ImageFile
-from leanpose.data.readers import FARTHEST
+from leanpose.data.readers import MAX_COORDINATE
 from leanpose.data.sets import format_of
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, load_json
@@ -32,7 +32,7 @@ def _image_names(content: Any, path: Path) -> list[tuple[str, int]]:
 class BoxFile:
     """A COCO annotation file, or a list of detections (COCO results); only people that are no crowd are read.
 
-    A picture is found by its name below its folder, its file name, or, where it is called by a number, its image id.
+    An image is found by its name below its folder, its file name, or, where it is called by a number, its image id.
 
     Args:
         path: the JSON file. A list of detections may name images by `image_id` or by `file_name`.
@@ -93,7 +93,7 @@ class BoxFile:
                 score = float(record.get("score", 1.0))
             category = as_id(record.get("category_id", next(iter(people))))
             row = [x, y, x + width, y + height, score]
-            possible = (np.abs(row) < FARTHEST).all() and width > 0 and height > 0
+            possible = (np.abs(row) < MAX_COORDINATE).all() and width > 0 and height > 0
             self.other_categories += category not in people
             self.impossible += category in people and not possible
             if category in people and possible and not as_flag(record.get("iscrowd")) and score >= threshold:
@@ -109,64 +109,64 @@ class BoxFile:
         text = str(image)
         return int(text) if text.isdigit() and int(text) in self._names.values() else text
 
-    def image_id(self, picture: ImageFile) -> int:
-        """The file's own number for a picture, or the picture's where it has none."""
-        keys = [key for key in self._keys(picture) if isinstance(key, int)]
-        return keys[0] if keys else picture.image_id
+    def image_id(self, image: ImageFile) -> int:
+        """The file's own number for an image, or the image's where it has none."""
+        keys = [key for key in self._keys(image) if isinstance(key, int)]
+        return keys[0] if keys else image.image_id
 
-    def boxes(self, picture: ImageFile) -> Detections:
-        """Boxes xyxy and scores of the people in a picture; none where the file does not know it."""
-        rows = next((self._boxes[key] for key in self._keys(picture) if key in self._boxes), np.zeros((0, 5)))
+    def boxes(self, image: ImageFile) -> Detections:
+        """Boxes xyxy and scores of the people in an image; none where the file does not know it."""
+        rows = next((self._boxes[key] for key in self._keys(image) if key in self._boxes), np.zeros((0, 5)))
         return rows[:, :4], rows[:, 4]
 
-    def knows(self, picture: ImageFile) -> bool:
-        """Whether the file has boxes or a record of this picture."""
-        return any(key in self._boxes or key in self._names.values() for key in self._keys(picture))
+    def knows(self, image: ImageFile) -> bool:
+        """Whether the file has boxes or a record of this image."""
+        return any(key in self._boxes or key in self._names.values() for key in self._keys(image))
 
-    def doubts(self, pictures: Sequence[ImageFile]) -> list[str]:
-        """What to say before these pictures are looked at in the file's boxes."""
-        said, known = [], sum(self.knows(picture) for picture in pictures)
+    def doubts(self, images: Sequence[ImageFile]) -> list[str]:
+        """What to say before these images are looked at in the file's boxes."""
+        said, known = [], sum(self.knows(image) for image in images)
         if self.other_categories:
             said.append(
                 f"{self.other_categories} boxes of {self.path} are of other categories than people and left out."
             )
         if self.impossible:
-            said.append(f"{self.impossible} boxes of {self.path} are none that a picture can have, and left out.")
+            said.append(f"{self.impossible} boxes of {self.path} are none that an image can have, and left out.")
         if not known:
-            said.append(f"{self.path} knows none of these pictures, neither by name nor by number.")
+            said.append(f"{self.path} knows none of these images, neither by name nor by number.")
         elif not self.named:
             said.append(
-                f"{self.path} names no pictures: its image ids are taken for the numbers in the pictures' names, of which it has "
-                f"{known} of {len(pictures)}; if the ids are those of an annotation file, name it (--box-images)."
+                f"{self.path} names no images: its image ids are taken for the numbers in the images' names, of which it has "
+                f"{known} of {len(images)}; if the ids are those of an annotation file, name it (--bbox-file-images)."
             )
         return said
 
-    def require_numbers(self, pictures: Sequence[ImageFile]) -> None:
-        """See that ids which stand for pictures' numbers are not counted otherwise than these.
+    def require_numbers(self, images: Sequence[ImageFile]) -> None:
+        """See that ids which stand for images' numbers are not counted otherwise than these.
 
         Raises:
             LeanposeError: the ids would fit the numbers better if they were one more or less.
         """
         if self.named:
             return
-        numbers = {int(p.path.stem) for p in pictures if p.path.stem.isascii() and p.path.stem.isdigit()}
+        numbers = {int(p.path.stem) for p in images if p.path.stem.isascii() and p.path.stem.isdigit()}
         known = len(numbers & self._boxes.keys())
         if any(len({number + step for number in numbers} & self._boxes.keys()) > known for step in (-1, 1)):
             ids = sorted(key for key in self._boxes if isinstance(key, int))
             raise LeanposeError(
-                f"{self.path} names no pictures, and its image ids {ids[0]} … {ids[-1]} are counted otherwise than the pictures "
-                f"{min(numbers)} … {max(numbers)}: name the annotation file that they come from (--box-images FILE.json), or put "
+                f"{self.path} names no images, and its image ids {ids[0]} … {ids[-1]} are counted otherwise than the images "
+                f"{min(numbers)} … {max(numbers)}: name the annotation file that they come from (--bbox-file-images FILE.json), or put "
                 "`file_name` into the list."
             )
 
-    def _keys(self, picture: ImageFile) -> Iterator[int | str]:
-        parts = PurePosixPath(picture.name).parts
+    def _keys(self, image: ImageFile) -> Iterator[int | str]:
+        parts = PurePosixPath(image.name).parts
         # The file may count from a folder further down.
-        names = ["/".join(parts[start:]) for start in range(len(parts))] + [picture.path.name]
+        names = ["/".join(parts[start:]) for start in range(len(parts))] + [image.path.name]
         for name in names:
             if name in self._names:
                 yield self._names[name]
                 return
-        yield from (*names, picture.path.stem)
-        if picture.path.stem.isascii() and picture.path.stem.isdigit():
-            yield int(picture.path.stem)
+        yield from (*names, image.path.stem)
+        if image.path.stem.isascii() and image.path.stem.isdigit():
+            yield int(image.path.stem)

@@ -38,17 +38,17 @@ from leanpose.weights.storage import card_of
 BackendName = Literal["torch", "onnxruntime", "openvino"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 BATCHES = (1, 8)
-USUAL = "the usual one on a CPU; `leanpose bench` finds the fastest"
+DEFAULT_REASON = "the usual one on a CPU; `leanpose bench` finds the fastest"
 UNMEASURED = "no backend has been measured for this model"
 NOT_EXPORTED = "since this model cannot be exported"
 PRECISIONS = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
-ENOUGH = 1.05  # torch stays unless another is faster than this
+MIN_SPEEDUP = 1.05  # torch stays unless another is faster than this
 LOG = logging.getLogger(__name__)
 _SAID: set[str] = set()  # why a model could not be exported, by this process
 
 
 @dataclass(frozen=True)
-class Candidate:
+class BackendSetup:
     """A backend and the precision to compute in."""
 
     backend: BackendName
@@ -58,12 +58,12 @@ class Candidate:
         return f"{self.backend} {self.precision}"
 
 
-TORCH = Candidate("torch", "fp32")
+TORCH = BackendSetup("torch", "fp32")
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """What was found out about a candidate.
+class BackendBenchmark:
+    """What was found out about a setup.
 
     Attributes:
         milliseconds: for a batch of each size; empty where it cannot be used.
@@ -71,28 +71,28 @@ class Measurement:
         reason: why it cannot be used; None where it can.
     """
 
-    candidate: Candidate
+    setup: BackendSetup
     milliseconds: Mapping[int, float] = field(default_factory=dict)
     agreement: Agreement | None = None
     reason: str | None = None
 
 
-def candidates(device: torch.device, precision: str = "auto") -> list[Candidate]:
+def backend_setups(device: torch.device, precision: str = "auto") -> list[BackendSetup]:
     """The backends to try on a device; torch in float32 is the first.
 
     Args:
         precision: `auto`, or the one to compute in.
     """
-    others: list[Candidate] = []
+    others: list[BackendSetup] = []
     if device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        others.append(Candidate("torch", "bf16"))
+        others.append(BackendSetup("torch", "bf16"))
     if device.type in ("cpu", "cuda"):
-        others.append(Candidate("onnxruntime", "fp32"))
+        others.append(BackendSetup("onnxruntime", "fp32"))
     if device.type == "cpu":
         try:
-            others += [Candidate("openvino", kind) for kind in cpu_precisions()]
+            others += [BackendSetup("openvino", kind) for kind in cpu_precisions()]
         except LeanposeError:
-            others.append(Candidate("openvino", "fp32"))  # so that a table says what is missing
+            others.append(BackendSetup("openvino", "fp32"))  # so that a table says what is missing
     return [TORCH, *(c for c in others if precision in ("auto", c.precision))]
 
 
@@ -104,10 +104,10 @@ def model_key(model: PoseModel) -> str:
     return hashlib.sha256(json.dumps([card, kind, digest(tensors)]).encode()).hexdigest()[:24]
 
 
-def open_candidate(
-    model: PoseModel, device: torch.device, candidate: Candidate, advance: Callable[[str], None] = lambda _: None
+def open_setup(
+    model: PoseModel, device: torch.device, setup: BackendSetup, advance: Callable[[str], None] = lambda _: None
 ) -> Backend:
-    """Make a candidate ready to run.
+    """Make a setup ready to run.
 
     For the other backends an ONNX file of the model, with preprocessing and without decoding, is kept in the cache folder; it
     is made, and compared with the model, where there is none or none that can be opened.
@@ -116,20 +116,20 @@ def open_candidate(
         advance: told what is under way.
 
     Raises:
-        LeanposeError: the candidate or a package for exporting is not installed, or the model cannot be exported.
+        LeanposeError: the setup or a package for exporting is not installed, or the model cannot be exported.
     """
-    if candidate.backend == "torch":
-        return TorchBackend(model, device, candidate.precision)
-    if candidate.backend == "openvino":
+    if setup.backend == "torch":
+        return TorchBackend(model, device, setup.precision)
+    if setup.backend == "openvino":
         import_openvino()  # before the export, which takes long
     path = _export_path(model)
-    settings: dict[str, Any] = {**asdict(candidate), "cuda": device.type == "cuda"}
-    opened = _open_kept(model, device, candidate, path, settings)
+    settings: dict[str, Any] = {**asdict(setup), "cuda": device.type == "cuda"}
+    opened = _open_kept(model, device, setup, path, settings)
     if opened is not None:
         return opened
-    advance(f"exporting {model.name} for {candidate.backend}, once; this takes a few seconds")
+    advance(f"exporting {model.name} for {setup.backend}, once; this takes a few seconds")
     with lock_file(path.with_suffix(""), wait=True):
-        opened = _open_kept(model, device, candidate, path, settings)  # another process may have made it meanwhile
+        opened = _open_kept(model, device, setup, path, settings)  # another process may have made it meanwhile
         if opened is not None:
             return opened
         try:
@@ -140,13 +140,13 @@ def open_candidate(
 
 
 def _open_kept(
-    model: PoseModel, device: torch.device, candidate: Candidate, path: Path, settings: dict[str, Any]
+    model: PoseModel, device: torch.device, setup: BackendSetup, path: Path, settings: dict[str, Any]
 ) -> Backend | None:
     """An earlier export; None where there is none, or one that is damaged or of other code."""
     if path.is_file():
         with suppress(LeanposeError):
             opened = open_exported(path, **settings)
-            if candidate.precision != "fp32" or device.type != "cpu" or _still_agrees(model, opened):
+            if setup.precision != "fp32" or device.type != "cpu" or _still_agrees(model, opened):
                 return opened
     return None
 
@@ -167,11 +167,11 @@ def benchmark_backends(
     device: torch.device,
     *,
     batches: Sequence[int] = BATCHES,
-    seconds: float = 6.0,
+    time_budget: float = 6.0,
     precision: str = "auto",
     advance: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
-) -> list[Measurement]:
+) -> list[BackendBenchmark]:
     """Try every backend that is installed: does it agree with torch, and how long does a batch take?
 
     All take turns, so that a machine that is busy for a while slows all of them.
@@ -180,37 +180,37 @@ def benchmark_backends(
         model: in eval mode.
         device: where to run.
         batches: sizes of the batches.
-        seconds: for the timing of all together. Exporting, once for a model, and opening come on top.
+        time_budget: seconds for the timing of all together. Exporting, once for a model, and opening come on top.
         precision: `auto`, or the one to compute in.
         advance: told what is under way.
         clock: see `interleaved_benchmark`.
     """
     spec = ModelSpec.of(model)
     crops = check_crops(spec)
-    results: dict[Candidate, Measurement] = {}
-    ready: dict[Candidate, Backend] = {}
-    for candidate in candidates(device, precision):
-        advance(f"opening {candidate}")
+    results: dict[BackendSetup, BackendBenchmark] = {}
+    ready: dict[BackendSetup, Backend] = {}
+    for setup in backend_setups(device, precision):
+        advance(f"opening {setup}")
         agreement = reason = None
         try:
-            backend = open_candidate(copy.deepcopy(model), device, candidate)
+            backend = open_setup(copy.deepcopy(model), device, setup)
             if ready:
                 agreement = compare(next(iter(ready.values())), backend, crops, (1, len(crops)))
-                excess = agreement.exceeds(BOUNDS[candidate.precision])
+                excess = agreement.exceeds(BOUNDS[setup.precision])
                 if excess is not None:
                     raise LeanposeError(f"differs from torch: {excess}")
-            ready[candidate] = backend
+            ready[setup] = backend
         except Exception as error:  # ours, or a backend's own, of which each has several
             agreement, reason = None, str(error) if isinstance(error, LeanposeError) else first_line(error)
-        results[candidate] = Measurement(candidate, agreement=agreement, reason=reason)
+        results[setup] = BackendBenchmark(setup, agreement=agreement, reason=reason)
     advance("timing")
-    times = interleaved_benchmark(list(ready.values()), crops, batches, seconds, clock)
+    times = interleaved_benchmark(list(ready.values()), crops, batches, time_budget, clock)
     timed = {c: replace(results[c], milliseconds=taken) for c, taken in zip(ready, times, strict=True)}
     return list((results | timed).values())
 
 
 def interleaved_benchmark(
-    backends: Sequence[Backend], crops: Crops, batches: Sequence[int], seconds: float, clock: Callable[[], float]
+    backends: Sequence[Backend], crops: Crops, batches: Sequence[int], time_budget: float, clock: Callable[[], float]
 ) -> list[dict[int, float]]:
     """For each backend the median milliseconds of a batch of each size.
 
@@ -218,7 +218,7 @@ def interleaved_benchmark(
         backends: they take turns.
         crops: RGB, of the models' size; they are repeated where a batch is larger.
         batches: sizes of the batches.
-        seconds: for all together; three rounds are run in any case.
+        time_budget: seconds for all together; three rounds are run in any case.
         clock: what to time by, in seconds; with one thread `time.process_time` is disturbed less by other programs.
     """
     inputs = {size: np.ascontiguousarray(crops[np.arange(size) % len(crops)]) for size in batches}
@@ -226,7 +226,7 @@ def interleaved_benchmark(
     for backend in backends:
         for batch in inputs.values():
             backend.predict_keypoints(batch)  # the first run of a size prepares it
-    end, rounds = time.perf_counter() + seconds, 0
+    end, rounds = time.perf_counter() + time_budget, 0
     while rounds < 3 or (time.perf_counter() < end and rounds < 100):
         for backend, record in zip(backends, times, strict=True):
             for size, batch in inputs.items():
@@ -237,16 +237,16 @@ def interleaved_benchmark(
     return [{size: statistics.median(values) for size, values in record.items()} for record in times]
 
 
-def fastest(results: Sequence[Measurement]) -> Candidate:
+def fastest(results: Sequence[BackendBenchmark]) -> BackendSetup:
     """The quickest of those that agree, as the mean ratio over the sizes of batches; torch where it is nearly as quick."""
-    times = {result.candidate: result.milliseconds for result in results if result.reason is None}
+    times = {result.setup: result.milliseconds for result in results if result.reason is None}
     base = times[TORCH]
     ratios = {c: statistics.geometric_mean(base[b] / taken[b] for b in base) for c, taken in times.items()}
-    best = max(ratios, key=lambda candidate: ratios[candidate])
-    return best if ratios[best] > ENOUGH else TORCH
+    best = max(ratios, key=lambda setup: ratios[setup])
+    return best if ratios[best] > MIN_SPEEDUP else TORCH
 
 
-def remembered(model: PoseModel, device: torch.device, precision: str = "auto") -> Candidate | None:
+def remembered(model: PoseModel, device: torch.device, precision: str = "auto") -> BackendSetup | None:
     """What `remember` was told for this model on this machine, if anything."""
     folder = cache_folder() / "backends"
     if not folder.is_dir():
@@ -256,17 +256,17 @@ def remembered(model: PoseModel, device: torch.device, precision: str = "auto") 
         choice = content["choice"]
         if content["crc32"] != _mark(choice):
             return None
-        candidate = Candidate(choice["backend"], choice["precision"])
+        setup = BackendSetup(choice["backend"], choice["precision"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if candidate.backend == "openvino" and candidate not in candidates(device, precision):
+    if setup.backend == "openvino" and setup not in backend_setups(device, precision):
         return None  # asked of OpenVINO alone: to import it takes a second
-    return candidate if candidate.precision in PRECISIONS.get(candidate.backend, ()) else None
+    return setup if setup.precision in PRECISIONS.get(setup.backend, ()) else None
 
 
 def remember(
-    model: PoseModel, device: torch.device, results: Sequence[Measurement], precision: str = "auto"
-) -> Candidate:
+    model: PoseModel, device: torch.device, results: Sequence[BackendBenchmark], precision: str = "auto"
+) -> BackendSetup:
     """Keep the fastest backend of a measurement for later."""
     choice = fastest(results)
     content = {
@@ -315,14 +315,14 @@ def open_backend(
     chosen: Precision = "fp32" if precision == "auto" else precision  # pyright: ignore[reportAssignmentType]
     if backend != "auto":
         _require_precision(backend, chosen)
-        candidate = Candidate(backend, chosen)  # pyright: ignore[reportArgumentType]
-        return open_candidate(model, device, candidate, advance), "as asked"
+        setup = BackendSetup(backend, chosen)  # pyright: ignore[reportArgumentType]
+        return open_setup(model, device, setup, advance), "as asked"
     choice = remembered(model, device, precision)
     if choice is not None:
-        return open_candidate(model, device, choice, advance), "the fastest measured here"
+        return open_setup(model, device, choice, advance), "the fastest measured here"
     if device.type == "cpu" and chosen == "fp32":
         opened = _open_usual(model, device, advance)
-        return (opened, USUAL) if opened is not None else (TorchBackend(model, device), NOT_EXPORTED)
+        return (opened, DEFAULT_REASON) if opened is not None else (TorchBackend(model, device), NOT_EXPORTED)
     _require_precision("torch", chosen)
     return TorchBackend(model, device, chosen), UNMEASURED
 
@@ -340,7 +340,7 @@ def _open_usual(model: PoseModel, device: torch.device, advance: Callable[[str],
         reason = refusal.read_text(encoding="utf-8")
     else:
         try:
-            return open_candidate(model, device, Candidate("onnxruntime", "fp32"), advance)
+            return open_setup(model, device, BackendSetup("onnxruntime", "fp32"), advance)
         except LeanposeError as error:
             reason = str(error)
             # A package that is missing and a folder that cannot be written say nothing about the model.

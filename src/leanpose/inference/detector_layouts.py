@@ -16,7 +16,15 @@ from jaxtyping import Float
 
 from leanpose.errors import LeanposeError
 from leanpose.inference import detector_outputs as decoding
-from leanpose.inference.detector_outputs import STRIDES, Candidates, Detections, Size, cell_strides, is_label, is_score
+from leanpose.inference.detector_outputs import (
+    STRIDES,
+    Detections,
+    RawDetections,
+    Size,
+    cell_strides,
+    is_label,
+    is_score,
+)
 from leanpose.inference.detector_pixels import (
     DETR_PIXELS,
     RTDETR_PIXELS,
@@ -35,11 +43,11 @@ PERSON_NAMES = ("person", "people", "pedestrian", "human")
 COCO_CLASSES = 80
 COCO_IDS = (91, 92)  # classes of DETRs that count as COCO does, where 0 is empty and a person is 1; 92 with "no object"
 DETR_WITH_REST = (92, 81)  # classes of DETRs of which the last is "no object"
-MOST_SELECTED = 1000  # rows of selected boxes with something behind them
+MAX_SELECTED = 1000  # rows of selected boxes with something behind them
 WITH_KEYPOINTS_OR_MASKS = (57, 38)  # columns of selected boxes with COCO's 17 keypoints, or with 32 mask coefficients
 CERTAIN = 0.3  # a score at which something is found that should not be there
 SURE = 0.05  # a score that an output of zeros and one person, or one with real content, exceeds
-YOLOX_CLASS_SCORES = 0.02  # the middle of YOLOX's best class scores lies above it on any picture, YOLOv8's far below
+YOLOX_CLASS_SCORES = 0.02  # the middle of YOLOX's best class scores lies above it on any image, YOLOv8's far below
 # Outputs beside boxes, scores and labels, which are left aside.
 OTHER_OUTPUTS = re.compile(r"mask|proto|kpt|keypoint|hidden|state|attention|feat|enc_|aux", re.IGNORECASE)
 YOLO_NAME = re.compile(r"yolo[-_]?(v?\d+|nas)|(?<![a-z])v(5|8|10)[nsmlx](?![a-z])", re.IGNORECASE)
@@ -63,7 +71,7 @@ class Layout:
         name: of the kind.
         content: what the outputs hold.
         pixels: how an image goes in.
-        read: (outputs for one image, (height, width) of the input) → candidates.
+        read: (outputs for one image, (height, width) of the input) → raw detections.
         person: the class that is a person.
         overlap: IoU threshold of the suppression; None where boxes are selected already.
         class_0_score: where classes begin with 1: from this score on an object of class 0 shows that they do not.
@@ -72,7 +80,7 @@ class Layout:
     name: str
     content: str
     pixels: PixelFormat
-    read: Callable[[Outputs, Size], Candidates]
+    read: Callable[[Outputs, Size], RawDetections]
     person: int
     overlap: float | None = None
     class_0_score: float | None = None
@@ -83,11 +91,11 @@ class Layout:
         Raises:
             LeanposeError: the outputs hold values that this kind never has.
         """
-        candidates = self.read(outputs, input_size)
-        _, scores, labels = candidates
+        raw = self.read(outputs, input_size)
+        _, scores, labels = raw
         if self.class_0_score is not None and scores[labels == 0].max(initial=0) >= max(threshold, self.class_0_score):
             raise LeanposeError("A detector whose classes seemed to begin with 1 (a person) finds objects of class 0.")
-        return decoding.select_people(candidates, threshold, self.person, self.overlap)
+        return decoding.select_people(raw, threshold, self.person, self.overlap)
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,7 @@ class DetectorFile:
         return RTMDET_PIXELS if "rtmdet" in self.stem.lower() else usual
 
     def layout(
-        self, content: str, read: Callable[[Outputs, Size], Candidates], *, usual: PixelFormat = YOLO_PIXELS,
+        self, content: str, read: Callable[[Outputs, Size], RawDetections], *, usual: PixelFormat = YOLO_PIXELS,
         overlap: float | None = None,
     ) -> Layout:  # fmt: skip
         """A layout that several kinds have: the file's name, or else the `usual` pixels, says which it is."""
@@ -200,10 +208,10 @@ def _levels(file: DetectorFile, outputs: Outputs) -> Layout | None:
     channels = grids[0][1].shape[2] + 4
     if len(outputs) == len(grids) and (channels == 85 or "yolox" in file.stem.lower()):
 
-        def read(given: Outputs, size: Size) -> Candidates:
+        def read(given: Outputs, size: Size) -> RawDetections:
             levels = split_levels(given, size)
             raw = [np.concatenate(level[1:], axis=2).reshape(-1, channels) for level in levels]
-            return decoding.read_yolox(np.concatenate(raw), size)
+            return decoding.decode_yolox(np.concatenate(raw), size)
 
         content = f"{len(grids)} levels of boxes, objectness and classes"
         return Layout("YOLOX", content, YOLOX_PIXELS, read, file.person, YOLOX_OVERLAP)
@@ -211,7 +219,7 @@ def _levels(file: DetectorFile, outputs: Outputs) -> Layout | None:
         return None  # distances to the sides of a box never are
     return Layout(
         "RTMDet", f"{len(grids)} levels of class scores and distances", RTMDET_PIXELS,
-        lambda given, size: decoding.read_levels(split_levels(given, size)), file.person, RTMDET_OVERLAP,
+        lambda given, size: decoding.decode_levels(split_levels(given, size)), file.person, RTMDET_OVERLAP,
     )  # fmt: skip
 
 
@@ -249,16 +257,16 @@ def _rows(file: DetectorFile, name: str, rows: np.ndarray, masks: int, batched: 
     columns, last = rows.shape[1], _is_label_last(rows)
     behind = columns > 6 and columns in (*WITH_KEYPOINTS_OR_MASKS, 6 + file.keypoint_values)
     plain = columns == 6 and (last or (is_label(rows[:, 4]) and is_score(rows[:, 5])))
-    if plain and cell_strides(len(rows), file.input_size) and (rows[:, 2:4] <= decoding.LARGEST_LOG_SIZE).all():
+    if plain and cell_strides(len(rows), file.input_size) and (rows[:, 2:4] <= decoding.MAX_LOG_SIZE).all():
         yolox = is_score(rows[:, 4:]) and (rows[:, 4] * rows[:, 5] > SURE).any()
         plain = not yolox  # one class, with scores that happen to be whole
-    if (plain or (behind and last and len(rows) < MOST_SELECTED)) and (rows[:, 2:4] >= rows[:, :2]).all():
+    if (plain or (behind and last and len(rows) < MAX_SELECTED)) and (rows[:, 2:4] >= rows[:, :2]).all():
 
-        def read(outputs: Outputs, size: Size) -> Candidates:
+        def read(outputs: Outputs, size: Size) -> RawDetections:
             rows = outputs[name]
             # Where all scores are whole (nobody, or nothing but padding) both readings give the same.
             score, label = (4, 5) if _is_label_last(rows) else (5, 4)
-            return decoding.read_selected(rows[:, :4], rows[:, score], rows[:, label], size)
+            return decoding.decode_selected(rows[:, :4], rows[:, score], rows[:, label], size)
 
         return file.layout("corners, score and label of selected boxes", read)
     if not batched and columns == 7 and is_label(rows[:, 5]) and is_score(rows[:, 6]):
@@ -279,18 +287,18 @@ def _named_columns(file: DetectorFile, name: str, names: list[str], columns: int
     if columns != len(at) + 3:
         return None
 
-    def read(outputs: Outputs, size: Size) -> Candidates:
+    def read(outputs: Outputs, size: Size) -> RawDetections:
         rows = outputs[name]
         if "batchno" in at:
             rows = rows[rows[:, at["batchno"]] == 0]
         boxes = rows[:, at["x1y1x2y2"] : at["x1y1x2y2"] + 4]
-        return decoding.read_selected(boxes, rows[:, at["score"]], rows[:, at["classid"]], size)
+        return decoding.decode_selected(boxes, rows[:, at["score"]], rows[:, at["classid"]], size)
 
     return file.layout(f"selected boxes as {', '.join(at)}", read)
 
 
 def _candidate_rows(file: DetectorFile, name: str, rows: np.ndarray, masks: int) -> Layout | None:
-    """Candidates before suppression, in rows or in columns."""
+    """Raw detections, before suppression, in rows or in columns."""
     size, (count, columns) = file.input_size, rows.shape
     in_cells = bool(cell_strides(count, size))
     anchors = not in_cells and count % 3 == 0 and bool(cell_strides(count // 3, size))  # YOLOv5 has three boxes a cell
@@ -316,7 +324,7 @@ def _candidate_rows(file: DetectorFile, name: str, rows: np.ndarray, masks: int)
     kind = "YOLOv5" if anchors else "YOLOv6" if (rows[:, 4] == 1).all() else "YOLOX"
     return Layout(
         kind, "boxes, objectness and class scores, before suppression", YOLOX_PIXELS if kind == "YOLOX" else YOLO_PIXELS,
-        lambda given, size: decoding.read_yolox(given[name], size), file.person, YOLOX_OVERLAP,
+        lambda given, size: decoding.decode_yolox(given[name], size), file.person, YOLOX_OVERLAP,
     )  # fmt: skip
 
 
@@ -332,7 +340,7 @@ def _has_boxes(rows: Float[np.ndarray, "N C"], *, pixels: bool = False) -> bool:
         pixels: some box must be given in pixels.
     """
     scored = rows[(rows[:, 4:] > 0).any(axis=1)]
-    large = not pixels or bool((scored[:, 2:4] > decoding.LARGEST_NORMALISED).any())
+    large = not pixels or bool((scored[:, 2:4] > decoding.MAX_NORMALIZED).any())
     return len(scored) > 0 and bool((scored[:, 2:4] > 0).all()) and large
 
 
@@ -359,8 +367,8 @@ def _yolo(file: DetectorFile, name: str, rows: np.ndarray, masks: int, *, in_col
     if names is None and not is_score(rows[:, 5 : 4 + classes]):
         classes = 1  # what lies outside 0..1 behind the first class are keypoints or coefficients
 
-    def read(outputs: Outputs, size: Size) -> Candidates:
-        return decoding.read_yolo(outputs[name].T if in_columns else outputs[name], classes, size)
+    def read(outputs: Outputs, size: Size) -> RawDetections:
+        return decoding.decode_yolo(outputs[name].T if in_columns else outputs[name], classes, size)
 
     counted = "1 class" if classes == 1 else f"{classes} classes"
     content = f"boxes and scores of {counted} in {'columns' if in_columns else 'rows'}, before suppression"
@@ -385,8 +393,8 @@ def _selected(file: DetectorFile, outputs: Outputs, batched: bool) -> Layout | N
         return None
     one_based = not batched and score_name is not None and file.classes is None and not (labels[scores > 0] == 0).any()
 
-    def read(given: Outputs, size: Size) -> Candidates:
-        return decoding.read_selected(*columns(given), size)
+    def read(given: Outputs, size: Size) -> RawDetections:
+        return decoding.decode_selected(*columns(given), size)
 
     content = "boxes, scores and labels of selected boxes, a person is {}"
     if any(SIZES_NAME.search(name) for name in file.inputs):
@@ -431,7 +439,7 @@ def _table(file: DetectorFile, outputs: Outputs) -> Layout | None:
             if (boxes[:, 2:] < boxes[:, :2]).any():
                 return None
 
-            def read(given: Outputs, size: Size, names: tuple[str, str] = (box_name, score_name)) -> Candidates:
+            def read(given: Outputs, size: Size, names: tuple[str, str] = (box_name, score_name)) -> RawDetections:
                 boxes, scores = (given[name] for name in names)
                 return decoding.best_classes(decoding.in_pixels(boxes, size), _class_table(boxes, scores))
 
@@ -464,7 +472,7 @@ def _detr(file: DetectorFile, box_name: str, score_name: str, table: np.ndarray)
     newer = classes == COCO_CLASSES or re.search(r"rt[-_]?detr|d[-_]?fine|deim", file.stem, re.IGNORECASE) is not None
     kind, pixels = ("RT-DETR", RTDETR_PIXELS) if newer else ("DETR", DETR_PIXELS)
 
-    def read(outputs: Outputs, size: Size) -> Candidates:
+    def read(outputs: Outputs, size: Size) -> RawDetections:
         boxes = decoding.corners_of(outputs[box_name]) * np.tile(np.array(size[::-1], np.float64), 2)
         return decoding.best_classes(boxes, _class_table(boxes, outputs[score_name]), softmax=softmax)
 

@@ -1,6 +1,6 @@
 """How the outputs of ONNX detectors become boxes, decoded in NumPy; `leanpose.inference.detector_layouts` recognises them.
 
-All functions work on one image, without a batch axis. The `read_…` functions bring each kind into one form, `Candidates`;
+All functions work on one image, without a batch axis. The `decode_…` functions bring each kind into one form, `RawDetections`;
 `select_people` chooses among these. Boxes are corners (xyxy) in pixels of the detector's input.
 """
 
@@ -16,22 +16,24 @@ from leanpose.geometry import xyxy_to_xywh
 
 Detections = tuple[Float[np.ndarray, "P 4"], Float[np.ndarray, " P"]]
 Size = tuple[int, int]
-Candidates = tuple[Float[np.ndarray, "N 4"], Float[np.ndarray, " N"], Int[np.ndarray, " N"] | Float[np.ndarray, " N"]]
+RawDetections = tuple[
+    Float[np.ndarray, "N 4"], Float[np.ndarray, " N"], Int[np.ndarray, " N"] | Float[np.ndarray, " N"]
+]
 """Boxes, and of each the score of its best class, and that class."""
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))  # three levels, P6, P2
 # On the coarsest grid half a person is 20 to 200 pixels, and 1 to 6 cells: the middle of all distances tells which is meant.
-LARGEST_IN_CELLS = 16.0
-LARGEST_NORMALISED = 2.0  # boxes that all stay below it are shares of the image: in pixels nobody would be visible
-LARGEST_LOG_SIZE = 12.0  # a larger value is a side in pixels: as the logarithm of one it would be a million pixels
-LARGEST_LABEL = 100_000
+MAX_IN_CELLS = 16.0
+MAX_NORMALIZED = 2.0  # boxes that all stay below it are shares of the image: in pixels nobody would be visible
+MAX_LOG_SIZE = 12.0  # a larger value is a side in pixels: as the logarithm of one it would be a million pixels
+MAX_LABEL = 100_000
 
 
-def select_people(candidates: Candidates, threshold: float, person: int, overlap: float | None) -> Detections:
-    """The candidates whose best class is a person.
+def select_people(raw: RawDetections, threshold: float, person: int, overlap: float | None) -> Detections:
+    """The raw detections whose best class is a person.
 
     Args:
-        candidates: as a `read_…` function gives them.
+        raw: as a `decode_…` function gives them.
         threshold: lowest score of a person.
         person: the class that is a person.
         overlap: of two boxes that overlap by more than this IoU, the better one stays; None where that is done already.
@@ -41,7 +43,7 @@ def select_people(candidates: Candidates, threshold: float, person: int, overlap
     """
     import cv2
 
-    boxes, scores, labels = candidates[0], candidates[1].astype(np.float64), candidates[2]
+    boxes, scores, labels = raw[0], raw[1].astype(np.float64), raw[2]
     rows = np.flatnonzero((labels == person) & (scores >= threshold) & (scores > 0))
     boxes, scores = boxes[rows].astype(np.float64), scores[rows]
     if (boxes[:, 2:] < boxes[:, :2]).any():
@@ -55,21 +57,21 @@ def select_people(candidates: Candidates, threshold: float, person: int, overlap
 
 def best_classes(
     boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, "N C"], *, softmax: bool = False
-) -> Candidates:
+) -> RawDetections:
     """Boxes with their best class; scores are logits where one lies outside 0..1, see `probabilities`."""
     table = probabilities(scores, softmax=softmax)
     labels = table.argmax(axis=1)
     return boxes, table[np.arange(len(table)), labels], labels
 
 
-def read_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> Candidates:
+def decode_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> RawDetections:
     """The rows of YOLOX, YOLOv5 or YOLOv6: centre, size, objectness and class scores of all cells, finest grid first.
 
     A cell's box has its centre at (cell + offset) × stride and the size exp(value) × stride; its score is objectness
     times the score of the class. Exports that have decoded the boxes already hold pixels in place of offsets.
     """
     boxes = raw[:, :4].astype(np.float64)
-    if not (boxes[:, 2:] > LARGEST_LOG_SIZE).any():
+    if not (boxes[:, 2:] > MAX_LOG_SIZE).any():
         strides = cell_strides(len(raw), input_size)
         grids = [_cells(input_size[0] // stride, input_size[1] // stride) for stride in strides]
         steps = np.repeat(strides, [len(grid) for grid in grids])[:, None]
@@ -78,7 +80,7 @@ def read_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> Candidates:
     return best_classes(corners_of(boxes), raw[:, 4:5].astype(np.float64) * raw[:, 5:])
 
 
-def read_yolo(raw: Float[np.ndarray, "N C"], classes: int, input_size: Size) -> Candidates:
+def decode_yolo(raw: Float[np.ndarray, "N C"], classes: int, input_size: Size) -> RawDetections:
     """The rows of YOLOv8 and its successors: centre, size (pixels, or shares of the input) and class scores.
 
     Args:
@@ -93,9 +95,9 @@ def read_yolo(raw: Float[np.ndarray, "N C"], classes: int, input_size: Size) -> 
     return best_classes(in_pixels(corners_of(raw[:, :4]), input_size), scores)
 
 
-def read_selected(
+def decode_selected(
     boxes: Float[np.ndarray, "N 4"], scores: Float[np.ndarray, " N"], labels: Shaped[np.ndarray, " N"], input_size: Size
-) -> Candidates:
+) -> RawDetections:
     """Boxes that are selected already: corners (pixels, or shares of the input), a score and a label each.
 
     Raises:
@@ -109,15 +111,15 @@ def read_selected(
     return in_pixels(boxes, input_size), scores, labels
 
 
-def read_levels(
+def decode_levels(
     grids: Sequence[tuple[int, Float[np.ndarray, "_ _ C"], Float[np.ndarray, "_ _ 4"]]],
-) -> Candidates:
+) -> RawDetections:
     """RTMDet's grids (arXiv 2212.07784): the stride, class scores (logits or 0..1) and distances of each level.
 
     A cell stands at (column, row) × stride; its box reaches from there by four distances to the left, top, right and
     bottom. MMDetection's head gives these in pixels, MMYOLO's in cells; their size on the coarsest grid tells.
     """
-    in_cells = np.median(np.abs(grids[-1][2])) < LARGEST_IN_CELLS
+    in_cells = np.median(np.abs(grids[-1][2])) < MAX_IN_CELLS
     boxes, scores = [], []
     for stride, classes, distances in grids:
         corner = _cells(*classes.shape[:2]) * stride
@@ -150,7 +152,7 @@ def corners_of(boxes: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 4"]:
 
 def in_pixels(boxes: Float[np.ndarray, "N 4"], input_size: Size) -> Float[np.ndarray, "N 4"]:
     """Boxes in pixels of the input, also where they are given as shares of it."""
-    shares = np.abs(boxes[np.isfinite(boxes)]).max(initial=0) <= LARGEST_NORMALISED
+    shares = np.abs(boxes[np.isfinite(boxes)]).max(initial=0) <= MAX_NORMALIZED
     return boxes * np.tile(np.array(input_size[::-1], np.float64), 2) if shares else boxes
 
 
@@ -162,7 +164,7 @@ def is_score(values: np.ndarray) -> bool:
 def is_label(values: np.ndarray) -> bool:
     """Whether all values can be numbers of classes: whole, from -1 (padding) on."""
     values = values.astype(np.float64)
-    return bool(((values == np.rint(values)) & (values >= -1) & (values < LARGEST_LABEL)).all())
+    return bool(((values == np.rint(values)) & (values >= -1) & (values < MAX_LABEL)).all())
 
 
 def cell_strides(cells: int, input_size: Size) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ class PixelFormat:
 
     def __str__(self) -> str:
         if self.mean != (0, 0, 0):
-            values = "normalised by ImageNet's mean and deviation"
+            values = "normalized by ImageNet's mean and deviation"
         else:
             values = "0..1" if self.std == (255, 255, 255) else "0..255"
         places = {"corner": "padded at the right and the bottom", "centre": "padded on both sides"}

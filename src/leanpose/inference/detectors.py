@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
 from leanpose.backends.base import first_line
-from leanpose.backends.exported import LONGEST_SIDE, Shaped, describe_values
+from leanpose.backends.exported import MAX_SIDE, TensorInfo, describe_values
 from leanpose.backends.onnx import open_session, values_of
 from leanpose.checksums import file_checksum
 from leanpose.device import choose_device
@@ -47,8 +47,8 @@ DEFAULT, WHOLE_IMAGE = "rtmdet-nano", "whole-image"
 TORCHVISION = "torchvision:"
 TORCHVISION_CLASSES = (91, 2)  # COCO's numbers with the background, or people alone with it
 THRESHOLD = 0.3  # lowest score of a detection, by default
-USUAL_SIZE = (640, 640)  # of files that do not say theirs
-_LARGEST_BATCH = 16  # images that a file may take, whether there are so many or not
+DEFAULT_SIZE = (640, 640)  # of files that do not say theirs
+_MAX_BATCH = 16  # images that a file may take, whether there are so many or not
 ATTEMPTS = 4  # to find the range and size with which a file's outputs stay of one kind
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 SETTINGS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_, **FLOATS}
@@ -139,7 +139,7 @@ class WholeImage(Detector):
 class OnnxDetector(Detector):
     """A detector that runs through onnxruntime; `Detector.load` opens it.
 
-    What kind it is follows from its outputs on a grey picture (`leanpose.inference.detector_layouts`), and is logged once.
+    What kind it is follows from its outputs on a grey image (`leanpose.inference.detector_layouts`), and is logged once.
     Images go through one by one: on a CPU a batch of 2 to 8 was no faster (0.99 to 1.03 times), and the usual files
     with the selection of boxes inside fail on more than one.
 
@@ -198,11 +198,11 @@ class OnnxDetector(Detector):
         metadata = self._session.get_modelmeta().custom_metadata_map
         exported = [int(number) for number in re.findall(r"\d+", metadata.get("imgsz", ""))]  # by Ultralytics
         size = size or ((exported[0], exported[1]) if len(exported) == 2 else None)
-        if size is not None and not all(8 <= side <= LONGEST_SIDE for side in size):
+        if size is not None and not all(8 <= side <= MAX_SIDE for side in size):
             raise LeanposeError(
                 f"The detector {path} takes images of {size[0]}×{size[1]} pixels, which no detector does."
             )
-        if not 1 <= self._batch <= _LARGEST_BATCH:
+        if not 1 <= self._batch <= _MAX_BATCH:
             raise LeanposeError(f"The detector {path} takes {self._batch} images at once, which no detector does.")
         pixels = RTMDET_PIXELS if len(outputs) > 1 else YOLO_PIXELS
         for _ in range(ATTEMPTS):
@@ -216,11 +216,11 @@ class OnnxDetector(Detector):
                         f"The detector {path} gets too little memory for an image of {self.input_size[0]}×{self.input_size[1]} pixels: "
                         "it takes more than a network of its size should, or there is too little left."
                     ) from error
-                if size is not None or self.input_size == USUAL_SIZE:
+                if size is not None or self.input_size == DEFAULT_SIZE:
                     raise LeanposeError(
                         f"The detector {path} cannot be run on an image of {self.input_size[0]}×{self.input_size[1]} pixels: {first_line(error)}"
                     ) from error
-                size = USUAL_SIZE  # a size that looks open in the file may be fixed inside
+                size = DEFAULT_SIZE  # a size that looks open in the file may be fixed inside
                 continue
             outputs = [(name, list(value.shape)) for name, value in answer.items()]
             one, batched = first_image(answer, self._batch)
@@ -275,7 +275,7 @@ class OnnxDetector(Detector):
         return np.ones((self._batch, height, width), kind)
 
 
-def _unknown(path: Path, inputs: Sequence[Shaped], outputs: Sequence[Shaped]) -> LeanposeError:
+def _unknown(path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> LeanposeError:
     return LeanposeError(
         f"The file {path} is no person detector that is known here: it has the inputs {describe_values(inputs)} and the "
         f"outputs {describe_values(outputs)}; {EXPECTED}"

@@ -1,4 +1,4 @@
-"""From pictures to poses: detector, crops, model, codec, in batches across people and images."""
+"""From images to poses: detector, crops, model, codec, in batches across people and images."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ Pixels = UInt8[np.ndarray, "_ _ 3"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
 DEFAULT_MODEL = "leanpose-body-s"
-CPU_BATCH, GPU_BATCH = 8, 64  # on a CPU larger batches gain nothing and only hold more pictures in memory
-HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of pictures (300 MB)
+CPU_BATCH, GPU_BATCH = 8, 64  # on a CPU larger batches gain nothing and only hold more images in memory
+HELD_PIXELS = 100_000_000  # a batch is not waited for beyond so many pixels of images (300 MB)
 PERSON_THRESHOLD = 0.1
 DUPLICATE_OKS, DUPLICATE_SCORE = 0.5, 0.2  # poses more alike are one person; keypoints from this score on are compared
 BODY_SHARE = 0.53  # of a box is the person, as in COCO's labels
 SECOND_PASS_SCORE, SECOND_PASS_POINTS, SECOND_PASS_MARGIN = 0.3, 4, 0.1
-OUTSIDE_MARGIN = 0.05  # of a box's longer side: so far outside the picture a keypoint's score has fallen to 0
+OUTSIDE_MARGIN = 0.05  # of a box's longer side: so far outside the image a keypoint's score has fallen to 0
 BOX_FORM = "Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels."
-BLOCK = 4  # pictures that one thread looks at before the next ones
+BLOCK = 4  # images that one thread looks at before the next ones
 LOG = logging.getLogger(__name__)
 
 
@@ -74,13 +74,13 @@ _Opened = tuple[ImageInput, Pixels, "Boxes | None"]
 
 
 class PoseEstimator:
-    """Finds the poses of all people in pictures. It may be called from many threads at once.
+    """Finds the poses of all people in images. It may be called from many threads at once.
 
     Args:
         model: a model, a released name, a weights file, or an exported file (`.onnx`, or OpenVINO's `.xml`): one of
             `leanpose export`, or an RTMPose as MMDeploy and rtmlib have it.
         detector: `"auto"` (RTMDet-nano of the package, `"rtmdet-nano"`), an ONNX file, `"torchvision:NAME"`, a `Detector`,
-            or `"whole-image"` (each picture is one person).
+            or `"whole-image"` (each image is one person).
         device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
         backend: `"torch"`, `"onnxruntime"`, `"openvino"`, or `"auto"`: the fastest that agrees with torch, where `tune` or
             `leanpose bench` has measured it for this model on this machine; until then onnxruntime on a CPU, for which
@@ -336,7 +336,7 @@ class PoseEstimator:
             return poses
         certain = poses[np.flatnonzero(poses.person_scores >= self.person_threshold)]
         areas = BODY_SHARE * box_area(certain.boxes)
-        visible, sigmas = certain.scores >= DUPLICATE_SCORE, np.array(self.skeleton.sigmas)
+        visible, sigmas = certain.keypoint_scores >= DUPLICATE_SCORE, np.array(self.skeleton.sigmas)
         similarity = oks_between(
             certain.keypoints, areas, certain.keypoints, areas, sigmas,
             visible=(visible, visible),
@@ -354,7 +354,7 @@ class PoseEstimator:
             found, boxes = self._look_again(images, found, boxes)
         for (request, person), keypoints, scores, box in zip(people, *found, boxes, strict=True):
             poses = request.poses
-            poses.keypoints[person], poses.scores[person], poses.boxes[person] = keypoints, scores, box
+            poses.keypoints[person], poses.keypoint_scores[person], poses.boxes[person] = keypoints, scores, box
             request.left -= 1
 
     def _look(self, images: Sequence[Pixels], boxes: Float[np.ndarray, "B 4"]) -> KeypointArrays:
@@ -428,9 +428,9 @@ def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
 def _inside_factor(
     keypoints: Float[np.ndarray, "B K 2"], images: Sequence[Pixels], boxes: Float[np.ndarray, "B 4"]
 ) -> Float[np.ndarray, "B K"]:
-    """What the score of each keypoint is multiplied by: 1 inside its picture, falling to 0 at a margin outside of it.
+    """What the score of each keypoint is multiplied by: 1 inside its image, falling to 0 at a margin outside of it.
 
-    Nobody can see a joint that is not in the picture: its place is a guess that must not look like a finding.
+    Nobody can see a joint that is not in the image: its place is a guess that must not look like a finding.
     """
     ends = np.array([image.shape[1::-1] for image in images], np.float64)[:, None] - 0.5
     beyond = np.maximum(-0.5 - keypoints, keypoints - ends).max(axis=2)

@@ -1,4 +1,4 @@
-"""Pose estimation over many files: pictures in, annotated pictures and tables of poses out."""
+"""Pose estimation over many files: images in, annotated images and tables of poses out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from leanpose.console import one_line
 from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import ImageFile, read_ahead
 from leanpose.device import available_cores
-from leanpose.drawing.files import UndrawableError, write_picture
+from leanpose.drawing.files import UndrawableError, write_image
 from leanpose.errors import LeanposeError
 from leanpose.files import open_whole, remove_partials, to_cell
 from leanpose.inference.box_file import BoxFile
@@ -30,10 +30,10 @@ from leanpose.locks import lock_file, lock_folder
 from leanpose.signals import delay_signals
 from leanpose.skeleton import Skeleton
 
-DRAWN_AHEAD = 4  # pictures that may wait for each thread that draws and writes
+DRAWN_AHEAD = 4  # images that may wait for each thread that draws and writes
 
 Painter = Callable[[PoseResult, UInt8[np.ndarray, "H W 3"], Path], None]
-"""Writes what is drawn of a picture and its poses to a path."""
+"""Writes what is drawn of an image and its poses to a path."""
 
 
 @dataclass
@@ -41,13 +41,13 @@ class Outcome:
     """What came of a run over files.
 
     Attributes:
-        done: pictures looked at.
+        done: images looked at.
         people: found in them.
-        empty: pictures without people.
+        empty: images without people.
         uncertain, duplicates: people left out because of their low scores, and second detections of one person.
-        skipped: pictures that could not be read, with the reason.
-        undrawn: pictures that were looked at, but whose annotated copy no format can hold, with the reason.
-        notices: what was guessed of pictures or left out: a sentence, and the names of the pictures it holds for.
+        skipped: images that could not be read, with the reason.
+        undrawn: images that were looked at, but whose annotated copy no format can hold, with the reason.
+        notices: what was guessed of images or left out: a sentence, and the names of the images it holds for.
         stopped: whether the user stopped the run before its end.
     """
 
@@ -63,88 +63,88 @@ class Outcome:
 
     @property
     def looked_at(self) -> int:
-        """Pictures that are dealt with, one way or the other."""
+        """Images that are dealt with, one way or the other."""
         return self.done + len(self.skipped)
 
 
 class NothingReadError(LeanposeError):
-    """Not one picture could be read; `outcome` says why for each."""
+    """Not one image could be read; `outcome` says why for each."""
 
     def __init__(self, outcome: Outcome) -> None:
-        super().__init__("No picture could be read, so nothing was written.")
+        super().__init__("No image could be read, so nothing was written.")
         self.outcome = outcome
 
 
-def require_readable(pictures: Sequence[ImageFile]) -> None:
+def require_readable(images: Sequence[ImageFile]) -> None:
     """See that there is an image that can be read, before long work begins.
 
     Raises:
         NothingReadError: there is none.
     """
     outcome = Outcome()
-    for picture in pictures:
+    for image in images:
         try:
-            picture.read()
+            image.read()
         except BrokenImageError as error:
-            outcome.skipped.append((picture, str(error)))
+            outcome.skipped.append((image, str(error)))
         else:
             return
     raise NothingReadError(outcome)
 
 
-def predict_pictures(
+def predict_images(
     estimator: PoseEstimator,
-    pictures: list[ImageFile],
+    images: list[ImageFile],
     *,
     boxes: BoxFile | None = None,
     drawings: Path | None = None,
     coco: Path | None = None,
     table: Path | None = None,
     labels: Path | None = None,
-    label_threshold: float = 0.3,
+    keypoint_threshold: float = 0.3,
     paint: Painter | None = None,
     ending: str | None = None,
     advance: Callable[[Outcome], None] = lambda _: None,
 ) -> Outcome:
-    """Estimate the poses in pictures and write them as they come.
+    """Estimate the poses in images and write them as they come.
 
-    A picture that cannot be read is skipped. An interrupt (Ctrl-C) ends the run behind a picture, with what has been found so
+    An image that cannot be read is skipped. An interrupt (Ctrl-C) ends the run behind an image, with what has been found so
     far.
 
     Args:
         estimator: finds the people (where `boxes` is None) and their poses; people below its `person_threshold` are left
             out, those of `boxes` too.
-        pictures: what to look at.
-        boxes: boxes by picture, in place of the estimator's detector.
-        drawings: folder for annotated pictures.
+        images: what to look at.
+        boxes: boxes by image, in place of the estimator's detector.
+        drawings: folder for annotated images.
         coco, table: files for COCO results (JSON) and for one row a person (CSV).
         labels: file for the poses as COCO annotations, from which a model can be trained.
-        label_threshold: in these, keypoints below this score are not labelled.
-        paint: writes what is drawn of a picture; by default the picture with the skeletons on it.
-        ending: of the drawings' names, in place of the pictures' own suffix.
-        advance: called after each picture, done or skipped.
+        keypoint_threshold: in these, keypoints below this score are not labelled.
+        paint: writes what is drawn of an image; by default the image with the skeletons on it.
+        ending: of the drawings' names, in place of the images' own suffix.
+        advance: called after each image, done or skipped.
 
     Raises:
-        NothingReadError: not one picture can be read.
+        NothingReadError: not one image can be read.
         LeanposeError: something cannot be written, or another process writes there. After either, the files of results are as
             they were.
     """
-    names = [] if drawings is None else target_names(pictures, drawings, ending=ending)
-    targets = {picture.path: name for picture, name in zip(pictures, names, strict=False)}
+    names = [] if drawings is None else target_names(images, drawings, ending=ending)
+    targets = {image.path: name for image, name in zip(images, names, strict=False)}
     outcome, before = Outcome(), (estimator.uncertain, estimator.duplicates)
     read: deque[tuple[ImageFile, np.ndarray, np.ndarray | None]] = deque()  # and their boxes' scores, where given
 
-    def notice(picture: ImageFile, sentence: str) -> None:
-        outcome.notices.setdefault(sentence, []).append(picture.name)
+    def notice(image: ImageFile, sentence: str) -> None:
+        outcome.notices.setdefault(sentence, []).append(image.name)
 
     def feed() -> Iterator[tuple[UInt8[np.ndarray, "H W 3"], Float[np.ndarray, "P 4"] | None]]:
-        for picture, pixels in read_ahead(pictures, notice):
+        for image, pixels in read_ahead(images, notice):
             if isinstance(pixels, BrokenImageError):
-                outcome.skipped.append((picture, str(pixels)))
+                outcome.skipped.append((image, str(pixels)))
                 advance(outcome)
                 continue
-            given, scores = (None, None) if boxes is None else boxes.boxes(picture)
-            read.append((picture, pixels, scores))
+            given, scores = (None, None) if boxes is None else boxes.boxes(image)
+            read.append((image, pixels, scores))
             yield pixels, given
 
     painters = (available_cores() + 1) // 2
@@ -157,29 +157,29 @@ def predict_pictures(
             if path is not None:
                 end.enter_context(lock_file(path))
         write = stack.enter_context(open_results(coco, table, estimator.skeleton))
-        label = stack.enter_context(open_labels(labels, estimator.skeleton, threshold=label_threshold))
+        label = stack.enter_context(open_labels(labels, estimator.skeleton, keypoint_threshold=keypoint_threshold))
         painter = stack.enter_context(ThreadPoolExecutor(painters))
         painted: deque[Future[None]] = deque()
 
-        def draw(picture: ImageFile, pixels: UInt8[np.ndarray, "H W 3"], poses: PoseResult) -> None:
+        def draw(image: ImageFile, pixels: UInt8[np.ndarray, "H W 3"], poses: PoseResult) -> None:
             try:
-                (paint or paint_overlay)(poses, pixels, targets[picture.path])
+                (paint or paint_overlay)(poses, pixels, targets[image.path])
             except UndrawableError as error:
-                outcome.undrawn.append((picture, str(error)))
+                outcome.undrawn.append((image, str(error)))
 
         try:
             for poses in estimator.stream(feed()):
-                picture, pixels, scores = read.popleft()
+                image, pixels, scores = read.popleft()
                 with delay_signals():
                     if scores is not None:
                         poses = replace(poses, box_scores=scores.astype(np.float32))
                         certain = poses.person_scores >= estimator.person_threshold
                         outcome.uncertain += int((~certain).sum())
                         poses = poses[np.flatnonzero(certain)]
-                    write(picture, picture.image_id if boxes is None else boxes.image_id(picture), poses)
-                    label(picture, (pixels.shape[0], pixels.shape[1]), poses)
+                    write(image, image.image_id if boxes is None else boxes.image_id(image), poses)
+                    label(image, (pixels.shape[0], pixels.shape[1]), poses)
                     if targets:
-                        painted.append(painter.submit(draw, picture, pixels, poses))
+                        painted.append(painter.submit(draw, image, pixels, poses))
                     if len(painted) > DRAWN_AHEAD * painters:
                         painted.popleft().result()
                     outcome.done += 1
@@ -205,23 +205,23 @@ def open_results(
     """Open the files of results; they appear, whole, at the end of the `with`, and not at all after an error.
 
     Yields:
-        What appends the people of one picture (with its image id): COCO's records, with its `file_name` too, and rows.
+        What appends the people of one image (with its image id): COCO's records, with its `file_name` too, and rows.
     """
     with (
         nullcontext() if coco is None else open_whole(coco) as records,
         nullcontext() if table is None else open_whole(table) as rows,
     ):
-        writer = None if rows is None else csv.DictWriter(rows, PoseResult.row_names(skeleton), lineterminator="\n")
+        writer = None if rows is None else csv.DictWriter(rows, PoseResult.column_names(skeleton), lineterminator="\n")
         if writer is not None:
             writer.writerow({name: to_cell(one_line(name)) for name in writer.fieldnames})
         separators = chain(["[\n"], repeat(",\n"))
 
-        def write(picture: ImageFile, image_id: int, poses: PoseResult) -> None:
+        def write(image: ImageFile, image_id: int, poses: PoseResult) -> None:
             if records is not None:
                 for record in poses.to_coco(image_id):
-                    records.write(next(separators) + json.dumps({**record, "file_name": picture.name}))
+                    records.write(next(separators) + json.dumps({**record, "file_name": image.name}))
             if writer is not None:
-                writer.writerows(poses.to_rows(to_cell(one_line(picture.name))))
+                writer.writerows(poses.to_rows(to_cell(one_line(image.name))))
 
         yield write
         if records is not None:
@@ -229,36 +229,36 @@ def open_results(
 
 
 def paint_overlay(
-    poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], target: Path, *, threshold: float = 0.3
+    poses: PoseResult, pixels: UInt8[np.ndarray, "H W 3"], target: Path, *, keypoint_threshold: float = 0.3
 ) -> None:
-    """Write the picture with the skeletons on it.
+    """Write the image with the skeletons on it.
 
     Raises:
         UndrawableError: it is too large for its format.
     """
-    write_picture(poses.draw(pixels, threshold=threshold), target)
+    write_image(poses.draw(pixels, keypoint_threshold=keypoint_threshold), target)
 
 
-def target_names(pictures: Sequence[ImageFile], folder: Path, *, ending: str | None = None) -> list[Path]:
-    """Where each picture's annotated copy goes in `folder`: the same name, or a JPEG for rarer formats.
+def target_names(images: Sequence[ImageFile], folder: Path, *, ending: str | None = None) -> list[Path]:
+    """Where each image's annotated copy goes in `folder`: the same name, or a JPEG for rarer formats.
 
     Args:
-        pictures: what is drawn.
-        folder: for the copies; folders below it are those of the pictures' names.
-        ending: takes the place of the pictures' own suffix, such as `_openpose.png`.
+        images: what is drawn.
+        folder: for the copies; folders below it are those of the images' names.
+        ending: takes the place of the images' own suffix, such as `_openpose.png`.
 
     Raises:
-        LeanposeError: a copy would replace one of the pictures themselves.
+        LeanposeError: a copy would replace one of the images themselves.
     """
     targets = []
-    for picture in pictures:
-        target = folder / picture.name
+    for image in images:
+        target = folder / image.name
         if ending is not None:
             target = target.with_name(target.stem + ending)
         elif target.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp"):
             target = target.with_suffix(".jpg")
         targets.append(target)
-    return distinct_paths(targets, {picture.path for picture in pictures})
+    return distinct_paths(targets, {image.path for image in images})
 
 
 def distinct_paths(targets: Sequence[Path], originals: Collection[object]) -> list[Path]:

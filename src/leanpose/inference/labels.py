@@ -25,29 +25,29 @@ _IN_MEMORY = 16_000_000  # bytes of the records of images; more wait in a tempor
 
 
 def label_records(
-    picture: ImageFile, image_size: tuple[int, int], poses: PoseResult, threshold: float
+    file: ImageFile, image_size: tuple[int, int], poses: PoseResult, keypoint_threshold: float
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The COCO records of an image and of its people, whose ids are still 0.
 
     Each person is an annotation: the box inside the image, the area as a share of it (a box says nothing of the
     outline), the keypoints as x, y, 2, the score, and each
-    keypoint's in `keypoint_scores`. Keypoints below `threshold` and those outside of the image are
+    keypoint's in `keypoint_scores`. Keypoints below `keypoint_threshold` and those outside of the image are
     not labelled (0, 0, 0).
 
     Args:
         image_size: (height, width) in pixels.
     """
     height, width = image_size
-    image = {"id": picture.image_id, "file_name": picture.name, "height": height, "width": width}
+    image = {"id": file.image_id, "file_name": file.name, "height": height, "width": width}
     corners = np.clip(poses.boxes.reshape(-1, 2, 2).astype(np.float64), 0, (width, height))
     seen = (poses.keypoints >= -0.5).all(-1) & (poses.keypoints <= np.array([width, height]) - 0.5).all(-1)
-    seen = (seen & (poses.scores >= threshold))[..., None]
+    seen = (seen & (poses.keypoint_scores >= keypoint_threshold))[..., None]
     points = np.where(seen, np.concatenate([poses.keypoints, np.full(seen.shape, 2.0)], axis=2), 0.0)
     people = []
-    rows = zip(points, corners, poses.person_scores, poses.scores, strict=True)
+    rows = zip(points, corners, poses.person_scores, poses.keypoint_scores, strict=True)
     for keypoints, (start, end), score, scores in rows:
         xywh = [round(float(value), 2) for value in (*start, *(end - start))]
-        record = coco_annotation(0, picture.image_id, xywh, BODY_SHARE * xywh[2] * xywh[3], keypoints)
+        record = coco_annotation(0, file.image_id, xywh, BODY_SHARE * xywh[2] * xywh[3], keypoints)
         record |= {"score": round(float(score), 5), "keypoint_scores": scores.astype(float).round(4).tolist()}
         people.append(record)
     return image, people
@@ -55,7 +55,7 @@ def label_records(
 
 @contextmanager
 def open_labels(
-    path: Path | None, skeleton: Skeleton, *, threshold: float
+    path: Path | None, skeleton: Skeleton, *, keypoint_threshold: float
 ) -> Iterator[Callable[[ImageFile, tuple[int, int], PoseResult], None]]:
     """Open a file of COCO annotations; it appears, whole, at the end of the `with`, and not at all after an error.
 
@@ -65,15 +65,15 @@ def open_labels(
         What appends the people of one image, with its size (height, width).
     """
     if path is None:
-        yield lambda picture, image_size, poses: None
+        yield lambda image, image_size, poses: None
         return
-    with open_label_records(path, coco_category(skeleton), threshold=threshold) as write:
-        yield lambda picture, image_size, poses: write(*label_records(picture, image_size, poses, threshold))
+    with open_label_records(path, coco_category(skeleton), keypoint_threshold=keypoint_threshold) as write:
+        yield lambda image, image_size, poses: write(*label_records(image, image_size, poses, keypoint_threshold))
 
 
 @contextmanager
 def open_label_records(
-    path: Path, category: dict[str, Any], *, threshold: float
+    path: Path, category: dict[str, Any], *, keypoint_threshold: float
 ) -> Iterator[Callable[[dict[str, Any], list[dict[str, Any]]], None]]:
     """As `open_labels`, for records that are made already.
 
@@ -99,6 +99,6 @@ def open_label_records(
         file.write((start if start != ",\n" else "") + '\n],\n"images": [')
         images.seek(0)
         shutil.copyfileobj(images, file)
-        description = f"poses found by leanpose {__version__}, keypoints from a score of {threshold:g} on"
+        description = f"poses found by leanpose {__version__}, keypoints from a score of {keypoint_threshold:g} on"
         rest = {"categories": [category], "info": {"description": description}}
         file.write("], " + json.dumps(rest)[1:] + "\n")

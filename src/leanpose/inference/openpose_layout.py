@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
 
-# Right side first; the picture's colours and limbs count in this order.
+# Right side first; the image's colours and limbs count in this order.
 OPENPOSE_18 = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
     "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "right_eye", "left_eye",
@@ -59,16 +59,16 @@ def openpose_people(
     scores: Float[np.ndarray, "P K"],
     skeleton: Skeleton,
     *,
-    threshold: float = 0.3,
+    keypoint_threshold: float = 0.3,
     own_neck: bool = False,
 ) -> OpenPosePeople:
     """Arrange a skeleton's points as OpenPose does; what it has no place for (the top of the head) is left out.
 
     Args:
         keypoints: (x, y) in pixels.
-        scores: 0..1 for each keypoint. Points below `threshold`, or not finite, are missing.
+        scores: 0..1 for each keypoint. Points below `keypoint_threshold`, or not finite, are missing.
         skeleton: names the K keypoints and the parts `face`, `left_hand` and `right_hand`.
-        threshold: keypoints from this score on are there; the annotators use 0.3.
+        keypoint_threshold: keypoints from this score on are there; the annotators use 0.3.
         own_neck: use the skeleton's `neck` where it has one. The neck that ControlNet knows is the middle of the
             shoulders, missing where one of them is; other data sets label it higher up.
 
@@ -84,7 +84,7 @@ def openpose_people(
             f"People of '{skeleton.name}' need keypoints of shape (P, {len(skeleton)}, 2) and scores of shape "
             f"(P, {len(skeleton)}), not {keypoints.shape} and {scores.shape}."
         )
-    found = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= threshold)
+    found = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= keypoint_threshold)
     triples = np.where(found[..., None], np.concatenate([keypoints, scores[..., None]], axis=2), 0.0)
     body, feet = (np.zeros((len(keypoints), len(names), 3)) for names in (OPENPOSE_18, FEET))
     for points, names in ((body, OPENPOSE_18), (feet, FEET)):

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 
 from leanpose.codecs.calibration import mean_keypoint_score
 from leanpose.data.inputs import ImageInput, as_rgb
-from leanpose.drawing.files import encode_picture, write_picture
+from leanpose.drawing.files import encode_image, write_image
 from leanpose.drawing.skeleton import draw_poses
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.inference.openpose_layout import comfyui_frame, openpose_json, openpose_people
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 NOTEBOOK_SIDE = 800  # pixels: the longer side of what a notebook shows at most
 
 
-class KeypointOfAll(NamedTuple):
+class KeypointArray(NamedTuple):
     """One keypoint of P people.
 
     Attributes:
-        points: (x, y) in image pixels.
+        xy: (x, y) in image pixels.
         scores: 0..1.
     """
 
-    points: Float[np.ndarray, "P 2"]
+    xy: Float[np.ndarray, "P 2"]
     scores: Float[np.ndarray, " P"]
 
 
@@ -49,11 +49,11 @@ class PoseResult:
 
     Attributes:
         keypoints: (x, y) in image pixels, pixel centres at whole numbers.
-        scores: 0..1 for each keypoint: raw, or if `calibrated` the probability that it lies within OKS 0.5 of the truth.
+        keypoint_scores: 0..1 for each keypoint: raw, or if `calibrated` the probability that it lies within OKS 0.5 of the truth.
         boxes: xyxy in pixels: where the model looked for each person (before padding).
         box_scores: 0..1: of the detections; 1 for boxes that were given.
         skeleton: names the K keypoints.
-        ids: one number for each person that stays theirs from frame to frame, where somebody tracked them.
+        track_ids: one number for each person that stays theirs from frame to frame, where somebody tracked them.
         calibrated: whether the model's scores were made probabilities (`leanpose calibrate`).
         image: what the poses were found in, as it was handed in: of a file the path alone, which is read again where
             it is drawn; bytes, arrays, tensors and Pillow images stay in memory (not copied) as long as the result.
@@ -65,23 +65,29 @@ class PoseResult:
         >>> poses = PoseResult.empty(COCO17)
         >>> poses
         PoseResult(0 people, 17 keypoints (coco17))
-        >>> len(poses), poses.skeleton.keypoint_names[0], poses["left_wrist"].points.shape
+        >>> len(poses), poses.skeleton.keypoint_names[0], poses["left_wrist"].xy.shape
         (0, 'nose', (0, 2))
     """
 
     keypoints: Float[np.ndarray, "P K 2"]
-    scores: Float[np.ndarray, "P K"]
+    keypoint_scores: Float[np.ndarray, "P K"]
     boxes: Float[np.ndarray, "P 4"]
     box_scores: Float[np.ndarray, " P"]
     skeleton: Skeleton
-    ids: Int[np.ndarray, " P"] | None = None
+    track_ids: Int[np.ndarray, " P"] | None = None
     calibrated: bool = False
     image: ImageInput | None = field(default=None, compare=False)
     image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         people, points = len(self.keypoints), len(self.skeleton)
-        shapes = {"keypoints": (points, 2), "scores": (points,), "boxes": (4,), "box_scores": (), "ids": ()}
+        shapes = {
+            "keypoints": (points, 2),
+            "keypoint_scores": (points,),
+            "boxes": (4,),
+            "box_scores": (),
+            "track_ids": (),
+        }
         for name, rest in shapes.items():
             given, shape = np.shape(getattr(self, name)), (people, *rest)
             if given != shape and getattr(self, name) is not None:
@@ -101,14 +107,14 @@ class PoseResult:
         return (self[person] for person in range(len(self)))
 
     @overload
-    def __getitem__(self, people: str) -> KeypointOfAll: ...
+    def __getitem__(self, people: str) -> KeypointArray: ...
 
     @overload
     def __getitem__(self, people: int | slice | Sequence[int] | np.ndarray) -> PoseResult: ...
 
-    def __getitem__(self, people: str | int | slice | Sequence[int] | np.ndarray) -> PoseResult | KeypointOfAll:
+    def __getitem__(self, people: str | int | slice | Sequence[int] | np.ndarray) -> PoseResult | KeypointArray:
         """Some of the people (`poses[0]`, `poses[:3]`, `poses[poses.box_scores > 0.5]`), or one keypoint of all of them
-        (`poses["left_wrist"].points`).
+        (`poses["left_wrist"].xy`).
 
         Raises:
             LeanposeError: there is no keypoint of that name.
@@ -118,13 +124,13 @@ class PoseResult:
             if people not in names:
                 raise LeanposeError(f"'{self.skeleton.name}' has no keypoint '{people}'; {did_you_mean(people, names)}")
             index = names.index(people)
-            return KeypointOfAll(self.keypoints[:, index], self.scores[:, index])
+            return KeypointArray(self.keypoints[:, index], self.keypoint_scores[:, index])
         if isinstance(people, (int, np.integer)):
             people = [int(people)]
         rows = np.arange(len(self))[people]
         return replace(
-            self, keypoints=self.keypoints[rows], scores=self.scores[rows], boxes=self.boxes[rows],
-            box_scores=self.box_scores[rows], ids=None if self.ids is None else self.ids[rows],
+            self, keypoints=self.keypoints[rows], keypoint_scores=self.keypoint_scores[rows], boxes=self.boxes[rows],
+            box_scores=self.box_scores[rows], track_ids=None if self.track_ids is None else self.track_ids[rows],
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -146,11 +152,11 @@ class PoseResult:
 
         Of calibrated scores it is the mean square of those above 0.4 (`leanpose.codecs.calibration.mean_keypoint_score`).
         """
-        return mean_keypoint_score(self.scores, calibrated=self.calibrated) * self.box_scores
+        return mean_keypoint_score(self.keypoint_scores, calibrated=self.calibrated) * self.box_scores
 
     def _triples(self) -> Float[np.ndarray, "P values"]:
         """x, y and score of every keypoint, one row a person."""
-        triples = np.concatenate([self.keypoints, self.scores[..., None]], axis=2)
+        triples = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2)
         return triples.reshape(len(self), 3 * len(self.skeleton))
 
     def resized(self, image_size: tuple[int, int], new_size: tuple[int, int]) -> PoseResult:
@@ -161,24 +167,24 @@ class PoseResult:
         return replace(self, keypoints=keypoints, boxes=boxes, image=None, image_size=new_size)
 
     def draw(
-        self, image: ImageInput | None = None, *, threshold: float = 0.3, boxes: bool = False, **options: Any
+        self, image: ImageInput | None = None, *, keypoint_threshold: float = 0.3, boxes: bool = False, **options: Any
     ) -> UInt8[np.ndarray, "H W 3"]:
         """The image with the skeletons on it, and the ids of people who were tracked, as a new RGB array.
 
         Args:
             image: another one than the poses were found in.
-            threshold: keypoints from this score on are drawn in full, those above half of it faintly.
+            keypoint_threshold: keypoints from this score on are drawn in full, those above half of it faintly.
             boxes: frame each person too.
             options: for `leanpose.drawing.draw_poses`.
 
         Raises:
             LeanposeError: the result does not know its image, or its file is gone or has another size now.
         """
-        if self.ids is not None:
-            options = {"labels": [str(i) for i in self.ids], **options}
+        if self.track_ids is not None:
+            options = {"labels": [str(i) for i in self.track_ids], **options}
         return draw_poses(
-            self._pixels() if image is None else as_rgb(image), self.keypoints, self.scores, self.skeleton,
-            boxes=self.boxes if boxes else None, threshold=threshold, **options,
+            self._pixels() if image is None else as_rgb(image), self.keypoints, self.keypoint_scores, self.skeleton,
+            boxes=self.boxes if boxes else None, keypoint_threshold=keypoint_threshold, **options,
         )  # fmt: skip
 
     def _pixels(self) -> UInt8[np.ndarray, "H W 3"]:
@@ -203,7 +209,7 @@ class PoseResult:
         Raises:
             LeanposeError: as for `draw`, or the file cannot be written.
         """
-        write_picture(self.draw(**options), Path(path))
+        write_image(self.draw(**options), Path(path))
         return Path(path)
 
     def show(self, **options: Any) -> None:
@@ -241,22 +247,22 @@ class PoseResult:
     def _repr_png_(self) -> bytes | None:
         """The drawn image, for notebooks."""
         drawn = self._notebook_image()
-        return None if drawn is None else encode_picture(drawn, ".png")
+        return None if drawn is None else encode_image(drawn, ".png")
 
     def _repr_html_(self) -> str:
         """The drawn image, and a line for each person, for notebooks."""
         drawn = self._notebook_image()
-        content = None if drawn is None else encode_picture(drawn, ".jpg")
-        picture = ""
+        content = None if drawn is None else encode_image(drawn, ".jpg")
+        image = ""
         if content is not None:
-            picture = f'<img src="data:image/jpeg;base64,{base64.b64encode(content).decode()}">'
+            image = f'<img src="data:image/jpeg;base64,{base64.b64encode(content).decode()}">'
         rows = "".join(
-            f"<tr><td>{p if self.ids is None else int(self.ids[p])}</td><td>{score:.2f}</td>"
+            f"<tr><td>{p if self.track_ids is None else int(self.track_ids[p])}</td><td>{score:.2f}</td>"
             f"<td>{', '.join(f'{value:.0f}' for value in self.boxes[p])}</td></tr>"
             for p, score in enumerate(self.person_scores)
         )
         people = f"<table><tr><th>person</th><th>score</th><th>box (xyxy)</th></tr>{rows}</table>" if rows else ""
-        return f"<div>{html.escape(repr(self))}</div>{picture}{people}"
+        return f"<div>{html.escape(repr(self))}</div>{image}{people}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and strings: the image, the names of the keypoints, and for each person `id` (None where nobody
@@ -270,13 +276,13 @@ class PoseResult:
             "keypoint_names": list(self.skeleton.keypoint_names),
             "people": [
                 {
-                    "id": None if self.ids is None else int(self.ids[p]),
+                    "id": None if self.track_ids is None else int(self.track_ids[p]),
                     "score": _number(score, 4),
                     "box": [_number(value, 2) for value in self.boxes[p]],
                     "box_score": _number(self.box_scores[p], 4),
                     "keypoints": [
                         [_number(x, 2), _number(y, 2), _number(confidence, 4)]
-                        for (x, y), confidence in zip(self.keypoints[p], self.scores[p], strict=True)
+                        for (x, y), confidence in zip(self.keypoints[p], self.keypoint_scores[p], strict=True)
                     ],
                 }
                 for p, score in enumerate(self.person_scores)
@@ -292,27 +298,27 @@ class PoseResult:
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def to_df(self) -> pandas.DataFrame:
-        """A pandas table with a row a person and the columns of `row_names`.
+        """A pandas table with a row a person and the columns of `column_names`.
 
         Raises:
             LeanposeError: pandas is not installed.
         """
-        names = self.row_names(self.skeleton, tracked=self.ids is not None)
+        names = self.column_names(self.skeleton, tracked=self.track_ids is not None)
         return _optional("pandas", "to_df").DataFrame(self.to_rows(), columns=names)
 
     def to_openpose(
-        self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3, controlnet: bool = False
+        self, *, image_size: tuple[int, int] | None = None, keypoint_threshold: float = 0.3, controlnet: bool = False
     ) -> dict[str, Any]:
         """OpenPose's JSON (version 1.3) as a dictionary, with the 18 points of its COCO model.
 
         The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and hands
         are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`); iBUG's 68 face points
-        become OpenPose's 70 with the eyes as pupils. `person_id` is that of `ids`, or -1, as OpenPose writes it.
+        become OpenPose's 70 with the eyes as pupils. `person_id` is that of `track_ids`, or -1, as OpenPose writes it.
 
         Args:
             image_size: (height, width), where the result does not know it; with it there are `canvas_height` and
                 `canvas_width`, which ControlNet's editors read.
-            threshold: keypoints below this score count as missing.
+            keypoint_threshold: keypoints below this score count as missing.
             controlnet: write what ControlNet's nodes and editors take. They drop every point whose confidence is below
                 1, so it is 1 for all that are there; hands and faces without a point are left empty; the neck is the
                 middle of the shoulders for every skeleton, as in `leanpose.openpose.conditioning_image`.
@@ -322,14 +328,20 @@ class PoseResult:
         """
         image_size = image_size or self.image_size
         if controlnet and image_size is None:
-            raise LeanposeError("ControlNet's readers need the size of the picture; give image_size=(height, width).")
+            raise LeanposeError("ControlNet's readers need the size of the image; give image_size=(height, width).")
         people = openpose_people(
-            self.keypoints, self.scores, self.skeleton, threshold=threshold, own_neck=not controlnet
+            self.keypoints,
+            self.keypoint_scores,
+            self.skeleton,
+            keypoint_threshold=keypoint_threshold,
+            own_neck=not controlnet,
         )
-        return openpose_json(people, ids=self.ids, image_size=image_size, controlnet=controlnet)
+        return openpose_json(people, ids=self.track_ids, image_size=image_size, controlnet=controlnet)
 
-    def to_comfyui(self, *, image_size: tuple[int, int] | None = None, threshold: float = 0.3) -> dict[str, Any]:
-        """One frame of `POSE_KEYPOINT`, which ComfyUI's nodes exchange as a list with a frame for each picture.
+    def to_comfyui(
+        self, *, image_size: tuple[int, int] | None = None, keypoint_threshold: float = 0.3
+    ) -> dict[str, Any]:
+        """One frame of `POSE_KEYPOINT`, which ComfyUI's nodes exchange as a list with a frame for each image.
 
         `people` have `pose_keypoints_2d` (18 points), `foot_keypoints_2d` (6), `face_keypoints_2d` (70) and
         `hand_left_keypoints_2d` and `hand_right_keypoints_2d` (21 each): x, y, 1 in pixels of `canvas_width` times
@@ -337,7 +349,7 @@ class PoseResult:
 
         Args:
             image_size: (height, width), where the result does not know it.
-            threshold: keypoints below this score count as missing.
+            keypoint_threshold: keypoints below this score count as missing.
 
         Raises:
             LeanposeError: no size is known, the skeleton has none of the 18 points, or another number of points in the face or
@@ -345,8 +357,10 @@ class PoseResult:
         """
         image_size = image_size or self.image_size
         if image_size is None:
-            raise LeanposeError("ComfyUI's nodes need the size of the picture; give image_size=(height, width).")
-        people = openpose_people(self.keypoints, self.scores, self.skeleton, threshold=threshold)
+            raise LeanposeError("ComfyUI's nodes need the size of the image; give image_size=(height, width).")
+        people = openpose_people(
+            self.keypoints, self.keypoint_scores, self.skeleton, keypoint_threshold=keypoint_threshold
+        )
         return comfyui_frame(people, image_size)
 
     def to_coco(self, image_id: int = 0, *, category_id: int = 1) -> list[dict[str, Any]]:
@@ -365,7 +379,7 @@ class PoseResult:
                 "keypoints": _rounded(points[p]),
                 "score": round(float(score), 5),
                 "bbox": _rounded(boxes[p]),
-                **({} if self.ids is None else {"track_id": int(self.ids[p])}),
+                **({} if self.track_ids is None else {"track_id": int(self.track_ids[p])}),
             }
             for p, score in enumerate(self.person_scores)
         ]
@@ -377,23 +391,23 @@ class PoseResult:
             LeanposeError: supervision is not installed.
         """
         data: dict[str, Any] = {"class_name": np.array(["person"] * len(self))}
-        if self.ids is not None:
-            data["tracker_id"] = np.asarray(self.ids, dtype=int)
+        if self.track_ids is not None:
+            data["tracker_id"] = np.asarray(self.track_ids, dtype=int)
         return _optional("supervision", "to_supervision").KeyPoints(
             xy=self.keypoints.astype(np.float32),
             class_id=np.zeros(len(self), dtype=int),
-            keypoint_confidence=self.scores.astype(np.float32),
+            keypoint_confidence=self.keypoint_scores.astype(np.float32),
             detection_confidence=self.box_scores.astype(np.float32),
             data=data,
         )
 
     @staticmethod
-    def row_names(skeleton: Skeleton, *, tracked: bool = False) -> list[str]:
+    def column_names(skeleton: Skeleton, *, tracked: bool = False) -> list[str]:
         """The columns of `to_rows`: image, person, box, and for each keypoint its x, y and score.
 
         Args:
             skeleton: of the poses.
-            tracked: whether the poses have `ids`, which make the column `track_id`.
+            tracked: whether the poses have `track_ids`, which make the column `track_id`.
         """
         columns = ["image", "person", *(["track_id"] if tracked else []), "score"]
         columns += ["box_x1", "box_y1", "box_x2", "box_y2", "box_score"]
@@ -402,9 +416,9 @@ class PoseResult:
     def to_rows(self, image: str | None = None) -> list[dict[str, str | int | float]]:
         """One flat row for each person, for a CSV file or a data frame; `image` names it otherwise than by its path."""
         image = self.image_name or "" if image is None else image
-        columns, rows = self.row_names(self.skeleton, tracked=self.ids is not None), []
+        columns, rows = self.column_names(self.skeleton, tracked=self.track_ids is not None), []
         for p, (score, points) in enumerate(zip(self.person_scores, self._triples(), strict=True)):
-            track = [] if self.ids is None else [int(self.ids[p])]
+            track = [] if self.track_ids is None else [int(self.track_ids[p])]
             box = [*_rounded(self.boxes[p]), round(float(self.box_scores[p]), 5)]
             values = [image, p, *track, round(float(score), 5), *box, *_rounded(points)]
             rows.append(dict(zip(columns, values, strict=True)))

@@ -1,5 +1,6 @@
 """Losses: one file per method, with its equations, its section of the recipe and its check of student and teacher."""
 
+from collections.abc import Callable
 from typing import Any
 
 from leanpose.losses.auto import AutoLoss
@@ -8,7 +9,9 @@ from leanpose.losses.distilpose import DistilPoseLoss
 from leanpose.losses.dwpose import DWPoseStage1, DWPoseStage2
 from leanpose.losses.fpd import FPDLoss
 from leanpose.losses.okdhp import OKDHPLoss
+from leanpose.losses.rle import RLELoss
 from leanpose.losses.sdpose import SDPoseLoss
+from leanpose.models.base import PoseModel
 
 METHODS: dict[str, type[Distillation[Any]]] = {
     "none": Supervised,
@@ -22,7 +25,14 @@ METHODS: dict[str, type[Distillation[Any]]] = {
 }
 """Every method by the name that a recipe's `distillation.method` gives it. A method of one's own is an entry more."""
 
+CRITERIA: dict[str, Callable[[PoseModel], Criterion]] = {
+    "codec": lambda student: student.codec,
+    "rle": RLELoss.for_student,
+}
+"""What compares a student's prediction with the labels, by the name that a recipe's `loss` gives it."""
+
 __all__ = [
+    "CRITERIA",
     "METHODS",
     "AutoLoss",
     "Criterion",

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from leanpose.codecs import Codec, HeatmapCodec, SimCCCodec
@@ -32,11 +32,12 @@ from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.codecs.heatmap import HeatmapTarget
 from leanpose.codecs.simcc import SimCCTarget
 from leanpose.device import device_constant
-from leanpose.losses.auxiliary import LinearHeatmaps
+from leanpose.errors import did_you_mean
+from leanpose.losses.auxiliary import LinearHeatmapHead
 from leanpose.losses.base import Criterion, Distillation, common_keypoints, sum_of, supervised_loss
-from leanpose.losses.distilpose import read_heatmaps, simulate_heatmaps
+from leanpose.losses.crop_alignment import CropAlignment
+from leanpose.losses.distilpose import sample_heatmaps, simulate_heatmaps
 from leanpose.losses.features import FEATURE_LOSSES, FeatureLoss, feature_channels, on_one_grid
-from leanpose.losses.fit import CropFit
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import TeacherSection
 
@@ -50,7 +51,7 @@ class AutoSection(TeacherSection):
     """How much labels and teacher count. A weight of 0 leaves a term out; a term that does not fit the two models is not there."""
 
     method: Literal["auto"] = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]
-    label_weight: float = Field(default=1.0, ge=0)
+    gt_weight: float = Field(default=1.0, ge=0)
     """Of the loss against the labels; 0 for a teacher alone."""
     teacher_weight: float = Field(default=1.0, ge=0)
     """Of the same loss against what the teacher finds."""
@@ -62,11 +63,11 @@ class AutoSection(TeacherSection):
     """Of the simulated heatmaps, where the student has a deviation for them."""
     confidence_weight: float = Field(default=0.01, ge=0)
     """Of the student's score, where it has one, against the teacher's heatmap at the predicted point."""
-    auxiliary_heatmap_weight: float = Field(default=1.0, ge=0)
+    teacher_auxiliary_weight: float = Field(default=1.0, ge=0)
     """Of the teacher's heatmaps drawn from the student's features and visual tokens, as a share of their mean square; times
     `POOLED_SHARE` where the head pools its features."""
-    feature_loss: Literal["none", "l2", "cwd", "mgd", "relation"] = "none"
-    """What compares the features of both, where both have them (`leanpose.losses.features`)."""
+    feature_loss: str = "none"
+    """What compares the features of both, where both have them: a name of `leanpose.losses.features.FEATURE_LOSSES`."""
     feature_weight: float = Field(default=1.0, gt=0)
     """Of `feature_loss`."""
     token_weight: float = Field(default=0.0, ge=0)
@@ -74,11 +75,26 @@ class AutoSection(TeacherSection):
     cycle_weight: float = Field(default=0.1, ge=0)
     """Of the tokens of each cycle against those of the next, where the student has several, scaled alike."""
 
+    @field_validator("feature_loss")
+    @classmethod
+    def _known_loss(cls, name: str) -> str:
+        known = ("none", *FEATURE_LOSSES)
+        if name not in known:
+            raise ValueError(f"unknown feature loss; {did_you_mean(name, known).rstrip('.')}")
+        return name
+
     @model_validator(mode="after")
     def _something_to_learn(self) -> AutoSection:
-        if not (self.label_weight or self.teacher_weight):
-            raise ValueError("label_weight and teacher_weight are both 0, so the head has nothing to learn")
+        if not (self.gt_weight or self.teacher_weight):
+            raise ValueError("gt_weight and teacher_weight are both 0, so the head has nothing to learn")
         return self
+
+    def label_loss_scale(self, cycles: int) -> float:
+        return self.gt_weight * cycles
+
+    @property
+    def prediction_only(self) -> bool:
+        return self.feature_loss == "none" and not self.token_weight
 
 
 class AutoLoss(Distillation[AutoSection]):
@@ -88,12 +104,12 @@ class AutoLoss(Distillation[AutoSection]):
         criterion: compares the student's prediction with targets.
         section: the settings.
         student, teacher: their codecs.
-        fit: how their crops lie.
+        alignment: how their crops lie.
         common: the keypoints that both find, in the student's order and in the teacher's.
         keypoints: how many the student finds.
         simulate: whether the student's coordinates have a deviation that a heatmap could have.
         score: whether they have a learnt score.
-        drawn: draw the teacher's heatmaps from the student's features, and from its visual tokens; None for what it lacks.
+        auxiliary_heads: draw the teacher's heatmaps from the student's features, and from its visual tokens; None for what it lacks.
         features: compares the features of both.
         tokens: carries the student's keypoint tokens to the teacher's width.
         cycles: how many the student has.
@@ -109,26 +125,26 @@ class AutoLoss(Distillation[AutoSection]):
         section: AutoSection,
         student: Codec[Any, Any],
         teacher: Codec[Any, Any],
-        fit: CropFit,
+        alignment: CropAlignment,
         common: tuple[list[int], list[int]],
         *,
         keypoints: int,
         simulate: bool = False,
         score: bool = False,
-        drawn: tuple[LinearHeatmaps | None, LinearHeatmaps | None] = (None, None),
+        auxiliary_heads: tuple[LinearHeatmapHead | None, LinearHeatmapHead | None] = (None, None),
         pooled: bool = False,
         features: FeatureLoss | None = None,
         tokens: nn.Module | None = None,
         cycles: int = 1,
     ) -> None:
         super().__init__(criterion, section)
-        self.student_codec, self.teacher_codec, self.fit = student, teacher, fit
+        self.student_codec, self.teacher_codec, self.alignment = student, teacher, alignment
         self.keypoints, self.simulate, self.score, self.cycles = keypoints, simulate, score, cycles
-        self.draw_features, self.draw_tokens = drawn
-        self.auxiliary_weight = section.auxiliary_heatmap_weight * (POOLED_SHARE if pooled else 1)
+        self.feature_head, self.token_head = auxiliary_heads
+        self.auxiliary_weight = section.teacher_auxiliary_weight * (POOLED_SHARE if pooled else 1)
         self.features, self.tokens = features, tokens
-        size = (max(fit.student[0] // 4, 2), max(fit.student[1] // 4, 2))
-        self.map_codec = HeatmapCodec(fit.student, size, encoding="udp" if student.warp == "udp" else "unbiased")
+        size = (max(alignment.student[0] // 4, 2), max(alignment.student[1] // 4, 2))
+        self.map_codec = HeatmapCodec(alignment.student, size, encoding="udp" if student.warp == "udp" else "unbiased")
         self.register_buffer("student_keypoints", torch.tensor(common[0]), persistent=False)
         self.register_buffer("teacher_keypoints", torch.tensor(common[1]), persistent=False)
 
@@ -144,37 +160,39 @@ class AutoLoss(Distillation[AutoSection]):
         assert teacher is not None, "a method with a TeacherSection always gets its teacher"
         keypoints, warp = len(student.skeleton), student.codec.warp
         predicts_maps = isinstance(student.codec, HeatmapCodec)
-        drawn: list[LinearHeatmaps | None] = [None, None]
-        if section.auxiliary_heatmap_weight:
+        heads: list[LinearHeatmapHead | None] = [None, None]
+        if section.teacher_auxiliary_weight:
             if "features" in student.provides and not predicts_maps:
                 backbone: Any = student.backbone
                 unit = math.lcm(backbone.stride, backbone.size_divisor)
                 height, width = (math.ceil(side / unit) * unit for side in student.input_size)  # TFPose pads at the end
                 grid = (backbone.channels, height // backbone.stride, width // backbone.stride)
-                drawn[0] = LinearHeatmaps(grid, keypoints, (height, width), warp)
+                heads[0] = LinearHeatmapHead(grid, keypoints, (height, width), warp)
             if student.feature_map_shape is not None:
-                drawn[1] = LinearHeatmaps(student.feature_map_shape, keypoints, student.feature_map_area, warp)
+                heads[1] = LinearHeatmapHead(student.feature_map_shape, keypoints, student.feature_map_area, warp)
         features = tokens = None
         if section.feature_loss != "none":
             channels = (feature_channels(student), feature_channels(teacher))
             features = FEATURE_LOSSES[section.feature_loss](channels)
         if section.token_weight and "tokens" in student.provides & teacher.provides:
-            tokens = nn.Linear(student.config.embed_dim, teacher.config.embed_dim)
+            assert student.token_dim is not None
+            assert teacher.token_dim is not None
+            tokens = nn.Linear(student.token_dim, teacher.token_dim)
         return cls(
             criterion,
             section,
             student.codec,
             teacher.codec,
-            CropFit(student.input_size, teacher.input_size, student.codec.warp),
+            CropAlignment(student.input_size, teacher.input_size, student.codec.warp),
             common_keypoints(student, teacher),
             keypoints=keypoints,
             simulate=section.simulated_heatmap_weight > 0 and "heatmap_sigma" in student.provides,
             score=section.confidence_weight > 0 and "score" in student.provides,
-            drawn=(drawn[0], drawn[1]),
+            auxiliary_heads=(heads[0], heads[1]),
             pooled=student.pools_features,
             features=features,
             tokens=tokens,
-            cycles=student.config.cycles if "cycles" in student.provides else 1,
+            cycles=student.num_cycles,
         )
 
     def explain(self) -> list[str]:
@@ -182,8 +200,8 @@ class AutoLoss(Distillation[AutoSection]):
         section, count = self.section, len(self.student_keypoints)
         each = f", in each of its {self.cycles} cycles" if self.cycles > 1 else ""
         terms = []
-        if section.label_weight:
-            terms.append(f"pose: weight {section.label_weight:g}, the student's loss against the labels{each}")
+        if section.gt_weight:
+            terms.append(f"pose: weight {section.gt_weight:g}, the student's loss against the labels{each}")
         match self.student_codec, self.teacher_codec:
             case HeatmapCodec(), HeatmapCodec():
                 how = "the teacher's heatmaps, resampled to the student's, since both predict heatmaps"
@@ -212,13 +230,13 @@ class AutoLoss(Distillation[AutoSection]):
             )
         places = [
             name
-            for name, draw in (("features", self.draw_features), ("visual tokens", self.draw_tokens))
-            if draw is not None
+            for name, head in (("features", self.feature_head), ("visual tokens", self.token_head))
+            if head is not None
         ]
         if places:
             maps = "heatmaps" if isinstance(self.teacher_codec, HeatmapCodec) else "keypoints, as heatmaps,"
             terms.append(
-                f"auxiliary: weight {self.auxiliary_weight:g}, the teacher's {maps} drawn by one linear map from "
+                f"teacher_auxiliary: weight {self.auxiliary_weight:g}, the teacher's {maps} drawn by one linear map from "
                 f"the student's {' and '.join(places)}, which the loss of its head reaches from afar"
             )
         if self.features is not None:
@@ -228,7 +246,7 @@ class AutoLoss(Distillation[AutoSection]):
             )
         if self.tokens is not None:
             terms.append(
-                f"tokens: weight {section.token_weight:g}, the keypoint tokens against the teacher's, since both have them"
+                f"keypoint_tokens: weight {section.token_weight:g}, the keypoint tokens against the teacher's, since both have them"
             )
         if self.cycles > 1 and section.cycle_weight:
             terms.append(
@@ -241,9 +259,9 @@ class AutoLoss(Distillation[AutoSection]):
         assert teacher is not None
         section, losses = self.section, {}
         cycles = student.cycles or (student,)
-        if section.label_weight:
+        if section.gt_weight:
             loss = sum_of(supervised_loss(self.criterion, cycle, target) for cycle in cycles)
-            losses["pose"] = section.label_weight * loss
+            losses["pose"] = section.gt_weight * loss
         if section.teacher_weight:
             wanted = self.teacher_target(teacher.prediction)
             if section.only_unlabelled:
@@ -252,19 +270,19 @@ class AutoLoss(Distillation[AutoSection]):
             losses["teacher"] = section.teacher_weight * loss
         if self.simulate or self.score:
             losses |= self._simulated(student.prediction, teacher.prediction)
-        if self.draw_features is not None or self.draw_tokens is not None:
-            losses["auxiliary"] = self.auxiliary_weight * self._auxiliary(student, teacher.prediction)
+        if self.feature_head is not None or self.token_head is not None:
+            losses["teacher_auxiliary"] = self.auxiliary_weight * self._auxiliary(student, teacher.prediction)
         if self.features is not None:
             assert student.features is not None
             assert teacher.features is not None
-            pair = on_one_grid(student.features, self.fit.region(teacher.features))
+            pair = on_one_grid(student.features, self.alignment.region(teacher.features))
             losses["features"] = section.feature_weight * self.features(*pair)
         if self.tokens is not None:
             assert student.keypoint_tokens is not None
             assert teacher.keypoint_tokens is not None
             own = self.tokens(student.keypoint_tokens[:, self.student_keypoints])
             loss = _scaled_distance(own, teacher.keypoint_tokens[:, self.teacher_keypoints])
-            losses["tokens"] = section.token_weight * loss
+            losses["keypoint_tokens"] = section.token_weight * loss
         if len(cycles) > 1 and section.cycle_weight:
             losses["cycles"] = section.cycle_weight * sum_of(
                 _scaled_distance(one, deeper)
@@ -285,7 +303,7 @@ class AutoLoss(Distillation[AutoSection]):
             losses["simulated_heatmaps"] = self.section.simulated_heatmap_weight * (simulated - maps).square().mean()
         if self.score:
             assert pred.score is not None
-            error = (pred.score[:, own].float() - read_heatmaps(maps, pred.xy[:, own])).abs()
+            error = (pred.score[:, own].float() - sample_heatmaps(maps, pred.xy[:, own])).abs()
             losses["confidence"] = self.section.confidence_weight * error.mean()
         return losses
 
@@ -300,23 +318,23 @@ class AutoLoss(Distillation[AutoSection]):
         size = (maps.shape[2], maps.shape[3])
         # A place of these maps is a fraction of the student's crop, as `simulate_heatmaps` has it.
         less = 1 if self.student_codec.warp == "udp" else 0
-        ratios = [(s - less) / m for s, m in zip(self.fit.student[::-1], size[::-1], strict=True)]
+        ratios = [(s - less) / m for s, m in zip(self.alignment.student[::-1], size[::-1], strict=True)]
         stride = device_constant(ratios, maps.device, maps.dtype)
-        return self.fit.sample(maps, self.teacher_codec.stride(maps.device), size, stride)
+        return self.alignment.sample(maps, self.teacher_codec.stride(maps.device), size, stride)
 
     def _auxiliary(self, student: PoseOutput, found: Prediction) -> Float[Tensor, ""]:
         """The teacher's heatmaps drawn from what the student knows of each place, the mean over its layers."""
         terms = []
-        for draw, maps in (
-            (self.draw_features, () if student.features is None else (student.features,)),
-            (self.draw_tokens, [layer for cycle in student.cycles or (student,) for layer in cycle.feature_maps]),
+        for head, maps in (
+            (self.feature_head, () if student.features is None else (student.features,)),
+            (self.token_head, [layer for cycle in student.cycles or (student,) for layer in cycle.feature_maps]),
         ):
-            if draw is None:
+            if head is None:
                 continue
-            target = self.teacher_target(found, draw.codec)
+            target = self.teacher_target(found, head.codec)
             weights = target.weights[..., None, None]
             scale = (weights * target.heatmaps.square()).mean().clamp(min=1e-8)
-            errors = [(weights * (draw(each) - target.heatmaps).square()).mean() / scale for each in maps]
+            errors = [(weights * (head(each) - target.heatmaps).square()).mean() / scale for each in maps]
             terms.append(sum_of(errors) / len(errors))
         return sum_of(terms)
 
@@ -333,7 +351,7 @@ class AutoLoss(Distillation[AutoSection]):
             self.teacher_keypoints,
         )
         points, confidence = teacher.decode(prediction)
-        points, confidence = self.fit.student_points(points[:, other]), confidence[:, other].float()
+        points, confidence = self.alignment.student_points(points[:, other]), confidence[:, other].float()
         confidence = confidence * (confidence >= self.section.min_confidence)
         weights = confidence.new_zeros(len(confidence), self.keypoints)
         keypoints = points.new_zeros(len(points), self.keypoints, 2)
@@ -344,7 +362,7 @@ class AutoLoss(Distillation[AutoSection]):
             maps = target.heatmaps.new_zeros(target.heatmaps.shape)
             strides = teacher.stride(maps.device), student.stride(maps.device)
             found = prediction.heatmaps.float()[:, other]
-            maps[:, own] = self.fit.sample(found, strides[0], student.heatmap_size, strides[1])
+            maps[:, own] = self.alignment.sample(found, strides[0], student.heatmap_size, strides[1])
             weights = torch.zeros_like(weights).index_fill_(1, own, 1.0)
             return HeatmapTarget(maps, weights)
         if isinstance(student, SimCCCodec) and isinstance(prediction, SimCC):
@@ -359,7 +377,7 @@ class AutoLoss(Distillation[AutoSection]):
         rows = []
         for axis, (row, empty) in enumerate(((prediction.x, target.x), (prediction.y, target.y))):
             bins = torch.arange(empty.shape[-1], device=row.device) / student.simcc_split_ratio
-            at = (bins * float(self.fit.scale()[axis]) + self.fit.offset[axis]) * teacher.simcc_split_ratio
+            at = (bins * float(self.alignment.scale()[axis]) + self.alignment.offset[axis]) * teacher.simcc_split_ratio
             found = _interpolate(row.float()[:, self.teacher_keypoints], at)
             if not student.label_softmax:
                 found = (found * teacher.beta).softmax(dim=-1)

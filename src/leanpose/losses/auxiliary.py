@@ -17,12 +17,12 @@ from leanpose.codecs import CoordinateCodec, HeatmapCodec, Heatmaps, HeatmapTarg
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
 from leanpose.losses.base import sum_of
-from leanpose.losses.features.base import standardised
+from leanpose.losses.features.base import standardized
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.models.layers import deconv_layers
 
 
-class AuxiliaryHeatmaps(nn.Module):
+class AuxiliaryHeatmapLoss(nn.Module):
     """Heatmaps of every layer and cycle that has a map of what it knows of each place, by one small network for all.
 
     A model that predicts heatmaps gets one linear map, from each place's features to its part of every heatmap; heatmaps
@@ -60,16 +60,16 @@ class AuxiliaryHeatmaps(nn.Module):
                     f"'{model.name}' cannot be trained with auxiliary_heatmap_weight: {rows}x{columns} visual tokens do not divide "
                     f"heatmaps of {height}x{width}."
                 )
-            self.enlarge = nn.Identity()
+            self.upsample = nn.Identity()
             self.part = (keypoints, height // rows, width // columns)
         else:
             encoding = "udp" if model.codec.warp == "udp" else "unbiased"
             self.codec = HeatmapCodec(model.feature_map_area, (2 * rows, 2 * columns), encoding=encoding)
-            self.enlarge = deconv_layers(channels, (channels,))
+            self.upsample = deconv_layers(channels, (channels,))
             self.part = (keypoints, 1, 1)
-        self.draw = nn.Conv2d(channels, math.prod(self.part), kernel_size=1)
-        nn.init.normal_(self.draw.weight, std=0.01 if isinstance(self.enlarge, nn.Identity) else 0.001)
-        nn.init.zeros_(self.draw.bias)  # pyright: ignore[reportArgumentType]
+        self.head = nn.Conv2d(channels, math.prod(self.part), kernel_size=1)
+        nn.init.normal_(self.head.weight, std=0.01 if isinstance(self.upsample, nn.Identity) else 0.001)
+        nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, student: PoseOutput, target: HeatmapTarget) -> Float[Tensor, ""]:
         """The weighted sum of the losses of all layers of all cycles.
@@ -83,11 +83,11 @@ class AuxiliaryHeatmaps(nn.Module):
 
     def heatmaps(self, dense: Float[Tensor, "B D rows columns"]) -> Heatmaps:
         """What the places draw after one layer."""
-        return Heatmaps(_joined(self.draw(self.enlarge(dense)).unflatten(1, self.part)))
+        return Heatmaps(_joined(self.head(self.upsample(dense)).unflatten(1, self.part)))
 
 
-class LinearHeatmaps(nn.Module):
-    """Heatmaps by one linear map, from each place's standardised features to its part of every heatmap; black at first.
+class LinearHeatmapHead(nn.Module):
+    """Heatmaps by one linear map, from each place's standardized features to its part of every heatmap; black at first.
 
     Args:
         shape: channels, rows and columns of the features.
@@ -105,13 +105,13 @@ class LinearHeatmaps(nn.Module):
         self.part = (keypoints, max(round(area[0] / 4 / rows), 1), max(round(area[1] / 4 / columns), 1))
         size = (rows * self.part[1], columns * self.part[2])
         self.codec = HeatmapCodec(area, size, encoding="udp" if warp == "udp" else "unbiased")
-        self.draw = nn.Conv2d(channels, math.prod(self.part), kernel_size=1)
-        nn.init.zeros_(self.draw.weight)
-        nn.init.zeros_(self.draw.bias)  # pyright: ignore[reportArgumentType]
+        self.head = nn.Conv2d(channels, math.prod(self.part), kernel_size=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, features: Float[Tensor, "B C rows columns"]) -> Float[Tensor, "B K H W"]:
         """The heatmaps that these features draw."""
-        return _joined(self.draw(standardised(features)).float().unflatten(1, self.part))
+        return _joined(self.head(standardized(features)).float().unflatten(1, self.part))
 
 
 def _joined(parts: Float[Tensor, "B K ph pw rows columns"]) -> Float[Tensor, "B K H W"]:

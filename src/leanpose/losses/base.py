@@ -70,7 +70,7 @@ class Distillation(nn.Module, ABC, Generic[SectionT]):
     def student_forward(
         self, student: PoseModel, images: Float[Tensor, "B 3 H W"], teacher: PoseOutput | None
     ) -> PoseOutput:
-        """The student's pass over normalised crops, with all that the losses compare."""
+        """The student's pass over normalized crops, with all that the losses compare."""
         return student.forward_train(images)
 
     @abstractmethod

@@ -31,6 +31,10 @@ class DistilPoseSection(TeacherSection):
     confidence_weight: float = Field(default=0.01, ge=0)
     """α4: the predicted score against the teacher's heatmap at the predicted point."""
 
+    @property
+    def prediction_only(self) -> bool:
+        return not (self.keypoint_token_weight or self.visual_token_weight)
+
 
 class DistilPoseLoss(Distillation[DistilPoseSection]):
     """`L = L_reg + α1 MSE(KT, KT_teacher) + α2 MSE(VT, VT_teacher) + α3 L_SH + α4 L_CS` (DistilPose, eq. 8)."""
@@ -44,9 +48,9 @@ class DistilPoseLoss(Distillation[DistilPoseSection]):
         teacher = require_same_crops(student, teacher)
         require_codec(teacher, "teacher", HeatmapCodec, section.method)
         require_codec(student, "student", CoordinateCodec, section.method)
-        if "cycles" in student.provides and student.config.cycles > 1:
+        if student.num_cycles > 1:
             raise LeanposeError(
-                f"distilpose compares one pass of the student; '{student.name}' makes {student.config.cycles}: set "
+                f"distilpose compares one pass of the student; '{student.name}' makes {student.num_cycles}: set "
                 "model_options.cycles=1."
             )
         for weight, needed, what in (
@@ -86,7 +90,7 @@ class DistilPoseLoss(Distillation[DistilPoseSection]):
             losses["simulated_heatmaps"] = section.simulated_heatmap_weight * (error * weights).mean()
         if section.confidence_weight:
             assert pred.score is not None, "build() has seen to it"
-            error = (pred.score.float() - read_heatmaps(heatmaps, pred.xy)).abs()
+            error = (pred.score.float() - sample_heatmaps(heatmaps, pred.xy)).abs()
             losses["confidence"] = section.confidence_weight * (error * weights).mean()
         return losses
 
@@ -122,7 +126,7 @@ def simulate_heatmaps(
     return torch.exp(exponent(1, height)[..., :, None] + exponent(0, width)[..., None, :])
 
 
-def read_heatmaps(heatmaps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
+def sample_heatmaps(heatmaps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
     """The value of each heatmap at the pixel next to a predicted point; 0 outside of the map (DistilPose §3.4)."""
     height, width = heatmaps.shape[2:]
     at = (xy.detach().float() * device_constant([width - 1, height - 1], xy.device, torch.float32)).round().long()

@@ -38,6 +38,13 @@ class FPDSection(TeacherSection):
     alpha: float = Field(default=0.5, gt=0, le=1)
     """α of eq. 5: the share of the teacher's term; the labels have the rest."""
 
+    def label_loss_scale(self, cycles: int) -> float:
+        return 1 - self.alpha
+
+    @property
+    def prediction_only(self) -> bool:
+        return True
+
 
 class FPDLoss(Distillation[FPDSection]):
     """`L = α MSE(student, teacher) + (1 - α) MSE(student, labels)` (eq. 5).
@@ -79,5 +86,5 @@ class FPDLoss(Distillation[FPDSection]):
         alpha = self.section.alpha
         return {
             "pose": (1 - alpha) * supervised_loss(self.criterion, student, target),
-            "teacher_heatmaps": alpha * mse_loss(pred, wanted),
+            "teacher": alpha * mse_loss(pred, wanted),
         }

@@ -44,6 +44,9 @@ class OKDHPSection(MethodSection):
     ramp_up: float = Field(default=60 / 140, ge=0, le=1)
     """The part of the training over which the distillation comes in; 0: it counts fully from the start."""
 
+    def label_loss_scale(self, cycles: int) -> float:
+        return float(self.branches)
+
 
 class FeatureAggregationUnit(nn.Module):
     """How much each branch counts in the ensemble, for each keypoint of each person (§3.2, Fig. 3).
@@ -92,16 +95,14 @@ class OKDHPLoss(Distillation[OKDHPSection]):
         cls, section: OKDHPSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion
     ) -> OKDHPLoss:
         require_codec(student, "student", HeatmapCodec, section.method)
-        family = type(student)
-        divisible = family.forward_head is not PoseModel.forward_head
-        if not divisible or not any(True for _ in student.backbone.parameters()):
+        if not student.separable_head or not any(True for _ in student.backbone.parameters()):
             raise LeanposeError(
                 f"distillation.method 'okdhp' cannot train '{student.name}': its branches would share nothing, since it has no "
                 "trunk with weights that the rest reads alone; choose a hourglass, simplebaseline or tokenpose model."
             )
-        if "cycles" in student.provides and student.config.cycles > 1:
+        if student.num_cycles > 1:
             raise LeanposeError(
-                f"distillation.method 'okdhp' trains the first cycle alone, and '{student.name}' has {student.config.cycles}; "
+                f"distillation.method 'okdhp' trains the first cycle alone, and '{student.name}' has {student.num_cycles}; "
                 "set model_options.cycles=1, or choose distillation.method sdpose."
             )
         others = [student.fresh_branch().train() for _ in range(section.branches - 1)]

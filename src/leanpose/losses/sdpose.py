@@ -35,6 +35,9 @@ class SDPoseSection(MethodSection):
     """Stop the gradient into the deeper cycle of each pair of tokens. The official code does not, although the paper calls the
     deeper cycle a teacher; off by default, as published."""
 
+    def label_loss_scale(self, cycles: int) -> float:
+        return float(cycles) if self.supervise == "all" else 1.0
+
 
 class SDPoseLoss(Distillation[SDPoseSection]):
     """`L = Σ_i L_pose(P_i, GT) + α1 Σ_i MSE(KT_i, KT_{i+1}) + α2 Σ_i MSE(VT_i, VT_{i+1})` (SDPose eq. 1–4).

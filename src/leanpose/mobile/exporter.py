@@ -15,10 +15,11 @@ import torch
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend
 from leanpose.backends.exported import INPUT, NO_PREDICTION, ExportCard
 from leanpose.checksums import file_checksum
+from leanpose.choices import Metric
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.evaluate import Metric, coco_ap, crops_of, ground_truth_of, labelled_only, predict_people
+from leanpose.evaluation.evaluate import coco_ap, crops_of, ground_truth_of, labelled_only, predict_people
 from leanpose.evaluation.report import metric_of
 from leanpose.export.agreement import BOUNDS, Agreement, Bounds, compare, crops_to_check
 from leanpose.export.program import CropProgram, write_onnx, write_torch
@@ -115,7 +116,7 @@ def export_mobile(
         path: where to write, ending as the format's files end.
         format: `ncnn`, `litert` or `mnn`.
         precision: `fp32`, or `fp16`: of the weights in the file. What a phone computes in, its program decides.
-        include_preprocessing: the file takes uint8 RGB (1, H, W, 3), else float32 (1, 3, H, W), normalised; not in ncnn.
+        include_preprocessing: the file takes uint8 RGB (1, H, W, 3), else float32 (1, 3, H, W), normalized; not in ncnn.
         include_decoding: the outputs are keypoints (1, K, 2) in crop pixels and scores (1, K), else the prediction.
         crops: to compare on: RGB crops of the model's size, or images' files; by default people of `source`, or a portrait.
         source: a set to measure AP on.
@@ -219,7 +220,7 @@ def _check_arguments(path: Path, format: str, precision: str, include_preprocess
         raise LeanposeError(f"The weights of a {known.title} file are fp32 or fp16, not {precision}.")
     if format == "ncnn" and include_preprocessing:
         raise LeanposeError(
-            "ncnn takes no uint8; leave --include-preprocessing out and normalise with `Mat::substract_mean_normalize`."
+            "ncnn takes no uint8; leave --include-preprocessing out and normalize with `Mat::substract_mean_normalize`."
         )
     return known
 

@@ -2,3 +2,6 @@
 
 Import what you need from the modules, or use `leanpose.create_model` and `leanpose.list_models`.
 """
+
+WEIGHTS = "leanpose.weights"
+"""The package that loads, saves and publishes models. It knows them, so it is named here and imported when one of them is."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,9 +20,9 @@ from typing_extensions import Self
 from leanpose.codecs import Codec, Coordinates, Heatmaps, Prediction, SimCC, build_codec
 from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
+from leanpose.models import WEIGHTS
 from leanpose.models.backbones import MEAN, STD, Backbone
 from leanpose.models.backbones.base import read_backbone
-from leanpose.models.registry import WEIGHTS
 from leanpose.skeleton import Skeleton
 
 Provision = Literal["tokens", "cycles", "features", "layers", "heatmap_sigma", "rle_sigma", "score"]
@@ -79,6 +80,16 @@ Rate = Annotated[float, Field(ge=0, lt=1)]
 """How often something is left out while training."""
 
 
+OfficialNames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+
+
+def renamed(key: str, rules: OfficialNames) -> str:
+    """The name that the rules make of an official one."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
 def require(condition: object, message: str) -> None:
     """Refuse a configuration.
 
@@ -127,11 +138,16 @@ class ImageModel(nn.Module):
         config: its configuration, a frozen dataclass.
         input_size: height and width of the images, in pixels.
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
+        num_cycles: how often it runs its layers while training (SDPose).
+        official_names: regular expressions of the original code's parameter names, and what takes their place here, one after
+            the other; where that is not enough, `official_name` is overridden.
         provenance: what the file says from which the weights were loaded; None where they are fresh.
     """
 
     provenance: Provenance | None = None
     task: Literal["pose", "classification"]
+    num_cycles: int = 1
+    official_names: ClassVar[OfficialNames] = ()
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
 
@@ -168,7 +184,18 @@ class ImageModel(nn.Module):
 
     def official_name(self, key: str) -> str | None:
         """What a parameter of the original code is called here; None: it has it, but computes nothing with it."""
-        raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
+        if not self.official_names:
+            raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
+        return renamed(key, self.official_names)
+
+    def adapt_official(self, weights: dict[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The official weights by their names here, changed where the original code computes with them otherwise.
+
+        Args:
+            weights: by their names here.
+            official: the same by their official names.
+        """
+        return weights
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Told before each epoch of a training, counted from 0, for networks that change on the way; most do not."""
@@ -186,8 +213,8 @@ class ImageModel(nn.Module):
                 "build it with another input_size to change that."
             )
 
-    def normalise(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
-        """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalised.
+    def normalize(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
+        """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalized.
 
         The result keeps the memory order of the input, channels last, which the convolutions like best.
         """
@@ -206,11 +233,15 @@ class PoseModel(ImageModel):
         feature_map_shape: channels, rows and columns of the maps in `PoseOutput.feature_maps`; None where the model has none.
         feature_map_area: height and width in pixels of what these maps cover, from the crop's upper left corner.
         pools_features: whether the head reads nothing but the mean of the features over the crop.
+        separable_head: whether `forward_head` predicts from the backbone's features alone.
+        token_dim: channels of its keypoint tokens; None where it has none.
     """
 
     backbone: Backbone
     codec: Codec
     pools_features: ClassVar[bool] = False
+    separable_head: ClassVar[bool] = False
+    token_dim: int | None = None
     feature_map_shape: tuple[int, int, int] | None = None
     task = "pose"
 
@@ -238,7 +269,7 @@ class PoseModel(ImageModel):
         """What `forward_train` offers to losses beside the prediction."""
         return frozenset({"features"})
 
-    def require_fit(self, vertical: int = 1, horizontal: int = 1) -> None:
+    def require_divisible_input(self, vertical: int = 1, horizontal: int = 1) -> None:
         """See that the backbone can work on the input size, and that each of its features covers `stride` pixels.
 
         Args:
@@ -256,7 +287,7 @@ class PoseModel(ImageModel):
         )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """The prediction for normalised RGB crops, by the cheapest way that the paper allows at inference.
+        """The prediction for normalized RGB crops, by the cheapest way that the paper allows at inference.
 
         Raises:
             LeanposeError: the images are not of this model's size.

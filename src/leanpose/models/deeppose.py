@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from leanpose.codecs.coordinates import CoordinateCodec
 from leanpose.models.backbones import create_backbone
 from leanpose.models.base import PoseModel, PoseOutput, Provision, require
-from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, Outputs, in_float32, read_coordinates
+from leanpose.models.heatmap_model import MMPOSE_NAMES
+from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, OutputKind, in_float32, unpack_coordinates
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -25,7 +26,7 @@ class DeepPoseConfig:
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels (height, width)
     backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
-    outputs: Outputs = "xy"
+    outputs: OutputKind = "xy"
 
 
 class DeepPose(PoseModel):
@@ -35,6 +36,8 @@ class DeepPose(PoseModel):
     """
 
     config: DeepPoseConfig
+    separable_head = True
+    official_names = MMPOSE_NAMES
     pools_features = True
 
     def __init__(self, name: str, config: DeepPoseConfig, skeleton: Skeleton) -> None:
@@ -54,7 +57,7 @@ class DeepPose(PoseModel):
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         values = in_float32(self.head, features.mean(dim=(2, 3))).unflatten(-1, (len(self.skeleton), -1))
-        return PoseOutput(read_coordinates(values, self.config.outputs, bounded=False), features=features)
+        return PoseOutput(unpack_coordinates(values, self.config.outputs, bounded=False), features=features)
 
 
 @register_model(DeepPose, 52.6, "DistilPose (CVPR 2023)")

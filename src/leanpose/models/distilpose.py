@@ -13,7 +13,7 @@ from torch import Tensor
 
 from leanpose.codecs import Codec, CoordinateCodec, Prediction
 from leanpose.models.base import Provision
-from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, Outputs, in_float32, read_coordinates
+from leanpose.models.layers import OUTPUTS_PROVIDE, VALUES_PER_KEYPOINT, OutputKind, in_float32, unpack_coordinates
 from leanpose.models.registry import register_model
 from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
@@ -23,7 +23,7 @@ class DistilPoseConfig(TokenPoseConfig):
     """TokenPose's sizes, and what is predicted of each keypoint."""
 
     head_hidden: PositiveInt | None = None
-    outputs: Outputs = "xy_sigma_score"
+    outputs: OutputKind = "xy_sigma_score"
 
 
 class DistilPose(TokenPose):
@@ -45,7 +45,7 @@ class DistilPose(TokenPose):
 
     def predict(self, tokens: Float[Tensor, "B K W"]) -> Prediction:
         """See `TokenPose.predict`."""
-        return read_coordinates(in_float32(self.head, tokens), self.config.outputs, bounded=True)
+        return unpack_coordinates(in_float32(self.head, tokens), self.config.outputs, bounded=True)
 
 
 DISTILPOSE = "DistilPose (CVPR 2023)"

@@ -20,7 +20,7 @@ from torch.nn.functional import pixel_shuffle
 
 from leanpose.codecs import HeatmapCodec, Heatmaps, SimCC, SimCCCodec
 from leanpose.models.backbones import create_backbone
-from leanpose.models.base import PoseModel, PoseOutput
+from leanpose.models.base import OfficialNames, PoseModel, PoseOutput
 from leanpose.models.layers import deconv_layers
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
@@ -36,6 +36,16 @@ class HeatmapModelConfig:
     head_upsample: PositiveInt = 1  # pixels of the heatmaps along each side of a feature, by pixel shuffle
 
 
+MMPOSE_NAMES: OfficialNames = [
+    (r"^(?:module\.)?(?:(?:backbone|head\.deconv_head|head|keypoint_head)\.)?", ""),
+    (r"^(?:final_layer|fc)\.", "head."),
+    (r"^deconv_layers\.", "deconvolutions."),
+    (r"^mlp_head_", "bins_"),
+    (r"^(?!(?:head|deconvolutions)\.|bins_)", "backbone."),
+]
+"""Of mmpose's networks of a backbone, deconvolutions and one last layer."""
+
+
 class HeatmapModel(PoseModel):
     """SimpleBaseline, HRNet, and a head for crops on MoveNet's features.
 
@@ -44,12 +54,14 @@ class HeatmapModel(PoseModel):
     """
 
     config: HeatmapModelConfig
+    separable_head = True
+    official_names = MMPOSE_NAMES
 
     def __init__(self, name: str, config: HeatmapModelConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = create_backbone(c.backbone)
-        self.require_fit()
+        self.require_divisible_input()
         self.deconvolutions = deconv_layers(self.backbone.channels, c.deconv_channels)
         self.head = nn.Conv2d([self.backbone.channels, *c.deconv_channels][-1], len(skeleton) * c.head_upsample**2, 1)
         (height, width), factor = c.input_size, 2 ** len(c.deconv_channels) * c.head_upsample

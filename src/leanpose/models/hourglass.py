@@ -21,7 +21,7 @@ from typing_extensions import Self
 from leanpose.codecs import HeatmapCodec, Heatmaps, Prediction
 from leanpose.models.backbones.base import Backbone, init_convolutions
 from leanpose.models.base import PoseModel, PoseOutput, Provision, require
-from leanpose.models.layers import conv_norm
+from leanpose.models.conv_module import ConvModule
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -87,7 +87,7 @@ class HourglassStem(Backbone):
     def __init__(self, channels: int) -> None:
         super().__init__("hourglass")
         self.channels = channels
-        self.stem = nn.Sequential(conv_norm(3, 128, 7, stride=2), nn.Sequential(_block(128, channels, stride=2)))
+        self.stem = nn.Sequential(ConvModule(3, 128, 7, stride=2), nn.Sequential(_block(128, channels, stride=2)))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
         return self.stem(images)
@@ -100,12 +100,12 @@ class HourglassStack(nn.Module):
         super().__init__()
         width = config.stage_channels[0]
         self.hourglass = HourglassModule(config.stage_channels, config.stage_blocks)
-        self.out_conv = conv_norm(width, width, 3)
+        self.out_conv = ConvModule(width, width, 3)
         self.head = nn.Conv2d(width, keypoints, 1)
         self.last = last
         if not last:
-            self.conv1x1 = conv_norm(width, width, 1, relu=False)
-            self.remap_conv = conv_norm(width, width, 1, relu=False)
+            self.conv1x1 = ConvModule(width, width, 1, activation=None)
+            self.remap_conv = ConvModule(width, width, 1, activation=None)
             self.inter = _block(width, width)
 
     def forward(
@@ -126,12 +126,13 @@ class Hourglass(PoseModel):
     """
 
     config: HourglassConfig
+    separable_head = True
 
     def __init__(self, name: str, config: HourglassConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = HourglassStem(c.stage_channels[0])
-        self.require_fit()
+        self.require_divisible_input()
         self.stacks = nn.ModuleList(
             HourglassStack(c, len(skeleton), last=i == c.num_stacks - 1) for i in range(c.num_stacks)
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -101,7 +100,7 @@ def sine_position(
 ) -> Float[Tensor, "{rows}*{columns} {embed_dim}"]:
     """The fixed 2-D sine embedding of a grid: the first half of the channels tells the row, the second the column.
 
-    Coordinates count from 1, normalised to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
+    Coordinates count from 1, normalized to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
 
     Args:
         offset: added to the coordinates; with -0.5 they are the centres of the grid's cells.
@@ -116,16 +115,6 @@ def sine_position(
     return torch.cat([y, x], dim=-1).reshape(rows * columns, embed_dim)
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """A convolution without bias, `conv`, its batch norm, `bn`, and mostly a ReLU: mmcv's ConvModule, with its names."""
-    layers = OrderedDict[str, nn.Module](
-        conv=nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), bn=nn.BatchNorm2d(outputs)
-    )
-    if relu:
-        layers["relu"] = nn.ReLU(inplace=True)
-    return nn.Sequential(layers)
-
-
 def deconv_layers(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
     """A transposed convolution for each width, which doubles the size; fresh weights normal with sigma 0.001."""
     layers = nn.Sequential()
@@ -137,15 +126,15 @@ def deconv_layers(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
     return layers
 
 
-Outputs = Literal["xy", "xy_sigma_score", "rle"]
+OutputKind = Literal["xy", "xy_sigma_score", "rle"]
 """`xy`: x and y. `xy_sigma_score`: also the deviations of the simulated heatmap (above 0, by a softplus, in
 pixels of the teacher's heatmap) and the confidence (DistilPose §3.3, §3.4). `rle`: x and y as they are, and their
 deviations as fractions of the crop, between 0 and 1 by a sigmoid (RLE §3.2)."""
 
-VALUES_PER_KEYPOINT: dict[Outputs, int] = {"xy": 2, "xy_sigma_score": 5, "rle": 4}
+VALUES_PER_KEYPOINT: dict[OutputKind, int] = {"xy": 2, "xy_sigma_score": 5, "rle": 4}
 """How many numbers each of them takes."""
 
-OUTPUTS_PROVIDE: dict[Outputs, frozenset[Provision]] = {
+OUTPUTS_PROVIDE: dict[OutputKind, frozenset[Provision]] = {
     "xy": frozenset(),
     "xy_sigma_score": frozenset({"heatmap_sigma", "score"}),
     "rle": frozenset({"rle_sigma"}),
@@ -161,7 +150,7 @@ def in_float32(head: nn.Module, features: Float[Tensor, "... D"]) -> Float[Tenso
         return head(features.float())
 
 
-def read_coordinates(values: Float[Tensor, "B K V"], outputs: Outputs, *, bounded: bool) -> Coordinates:
+def unpack_coordinates(values: Float[Tensor, "B K V"], outputs: OutputKind, *, bounded: bool) -> Coordinates:
     """The numbers of a head: x, y, then the deviations along x and y, or the confidence before them.
 
     Args:
@@ -213,10 +202,10 @@ class MultiScaleDeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(embed_dim, num_heads * num_levels * num_points)
         self.value_proj = nn.Linear(embed_dim, embed_dim)
         self.output_proj = nn.Linear(embed_dim, embed_dim)
-        self.initialise()
+        self.init_weights()
 
     @torch.no_grad()
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Draw fresh weights."""
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
@@ -245,9 +234,9 @@ class MultiScaleDeformableAttention(nn.Module):
             memory: the feature maps one after the other, each row by row.
             shapes: (rows, columns) of each map.
         """
-        return self.read(self.look(query, reference, shapes), memory, shapes)
+        return self.aggregate(self.sampling_points(query, reference, shapes), memory, shapes)
 
-    def look(
+    def sampling_points(
         self, query: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q L 2"], shapes: Sequence[tuple[int, int]]
     ) -> SamplingPoints:
         """Where each query looks and how much that counts; the arguments are those of `forward`."""
@@ -259,10 +248,10 @@ class MultiScaleDeformableAttention(nn.Module):
         weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
         return SamplingPoints(locations, weights.unflatten(-1, to_points[1:]))
 
-    def read(
+    def aggregate(
         self, samples: SamplingPoints, memory: Float[Tensor, "B N D"], shapes: Sequence[tuple[int, int]]
     ) -> Float[Tensor, "B Q D"]:
-        """What is seen there; the arguments are `look`'s result and those of `forward`."""
+        """What is seen there; the arguments are `sampling_points`'s result and those of `forward`."""
         read = sample_features(self.value_proj(memory).unflatten(-1, (self.num_heads, -1)), samples, shapes)
         return self.output_proj(read.to(memory.dtype))
 

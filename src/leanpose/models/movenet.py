@@ -68,7 +68,7 @@ class MoveNet(PoseModel):
     def __init__(self, name: str, config: MoveNetConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         self.backbone = MoveNetBackbone(config.backbone)  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.require_fit()
+        self.require_divisible_input()
         trunk, width, keypoints = self.backbone.trunk_channels, self.backbone.channels, len(skeleton)
         self.heatmaps = nn.Conv2d(width, keypoints, 1)
         self.center, self.regression, self.offsets = (

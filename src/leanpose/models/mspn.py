@@ -7,7 +7,6 @@ stage's four sizes predicts heatmaps, which are enlarged to the finest size.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 
 from leanpose.codecs import HeatmapCodec, Heatmaps
 from leanpose.models.backbones.base import Backbone, init_convolutions
-from leanpose.models.base import PoseModel, PoseOutput, Provision
-from leanpose.models.layers import conv_norm
+from leanpose.models.base import OfficialNames, PoseModel, PoseOutput, Provision
+from leanpose.models.conv_module import ConvModule
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -48,7 +47,7 @@ class MSPNStem(Backbone):
 
     def __init__(self) -> None:
         super().__init__("mspn")
-        self.stem = nn.Sequential(conv_norm(3, STEM, 7, stride=2), nn.MaxPool2d(3, 2, 1))
+        self.stem = nn.Sequential(ConvModule(3, STEM, 7, stride=2), nn.MaxPool2d(3, 2, 1))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:
         return self.stem(images)
@@ -67,11 +66,11 @@ class Unit(nn.Module):
     def __init__(self, channels: int, config: MSPNConfig, keypoints: int, *, coarsest: bool, skips: bool) -> None:
         super().__init__()
         width = config.unit_channels
-        self.in_skip = conv_norm(channels, width, relu=False)
-        self.up_conv = None if coarsest else conv_norm(width, width, relu=False)
-        self.out_skip1 = conv_norm(channels, channels) if skips else None
-        self.out_skip2 = conv_norm(width, channels) if skips else None
-        self.head = nn.Sequential(conv_norm(width, width), conv_norm(width, keypoints, 3, relu=False))
+        self.in_skip = ConvModule(channels, width, activation=None)
+        self.up_conv = None if coarsest else ConvModule(width, width, activation=None)
+        self.out_skip1 = ConvModule(channels, channels) if skips else None
+        self.out_skip2 = ConvModule(width, channels) if skips else None
+        self.head = nn.Sequential(ConvModule(width, width), ConvModule(width, keypoints, 3, activation=None))
 
     def forward(
         self, down: Float[Tensor, "B C h w"], coarser: Float[Tensor, "B U h2 w2"] | None
@@ -97,7 +96,7 @@ class MSPNStage(nn.Module):
         channels, self.layers = STEM, nn.ModuleList()
         for i, (width, count) in enumerate(zip(WIDTHS, config.num_blocks, strict=True)):
             stride, outputs = (1 if i == 0 else 2), bottleneck.expansion * width
-            shortcut = conv_norm(channels, outputs, stride=stride, relu=False)
+            shortcut = ConvModule(channels, outputs, stride=stride, activation=None)
             blocks = [bottleneck(channels, width, stride, shortcut)]
             blocks += [bottleneck(outputs, width) for _ in range(count - 1)]
             self.layers.append(nn.Sequential(*blocks))
@@ -106,7 +105,7 @@ class MSPNStage(nn.Module):
             Unit(bottleneck.expansion * width, config, keypoints, coarsest=width == WIDTHS[-1], skips=not last)
             for width in reversed(WIDTHS)
         )
-        self.cross_conv = None if last else conv_norm(config.unit_channels, STEM)
+        self.cross_conv = None if last else ConvModule(config.unit_channels, STEM)
 
     def forward(
         self, x: Float[Tensor, "B C H W"], skips: list[Tensor]
@@ -129,6 +128,20 @@ class MSPNStage(nn.Module):
         return maps, handed[::-1], features
 
 
+MSPN_NAMES: OfficialNames = [
+    (r"^module\.", ""),
+    (r"^backbone\.top\.top\.", "backbone.stem."),
+    (r"^backbone\.multi_stage_mspn\.", "stages."),
+    (r"\.downsample\.layer(\d)\.", lambda found: f".layers.{int(found[1]) - 1}."),
+    (r"\.upsample\.up4\.cross_conv\.", ".cross_conv."),
+    (r"\.upsample\.up(\d)\.", lambda found: f".units.{int(found[1]) - 1}."),
+    (
+        r"^head\.predict_layers\.(\d+)\.conv_layers\.",
+        lambda found: f"stages.{int(found[1]) // 4}.units.{int(found[1]) % 4}.head.",
+    ),
+]
+
+
 class MSPN(PoseModel):
     """MSPN; every size of every stage predicts heatmaps, and the loss is the sum over all of them.
 
@@ -137,12 +150,14 @@ class MSPN(PoseModel):
     """
 
     config: MSPNConfig
+    separable_head = True
+    official_names = MSPN_NAMES
 
     def __init__(self, name: str, config: MSPNConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = MSPNStem()
-        self.require_fit()
+        self.require_divisible_input()
         self.stages = nn.ModuleList(
             MSPNStage(c, len(skeleton), last=i == c.num_stages - 1) for i in range(c.num_stages)
         )
@@ -170,23 +185,6 @@ class MSPN(PoseModel):
             x = x if cross is None else cross(last)
         layers = tuple(Heatmaps(maps) for maps in outputs)
         return PoseOutput(layers[-1], features=features, aux_outputs=layers)
-
-    def official_name(self, key: str) -> str:
-        key = re.sub(r"^module\.", "", key)
-        rules: list[tuple[str, Any]] = [
-            (r"^backbone\.top\.top\.", "backbone.stem."),
-            (r"^backbone\.multi_stage_mspn\.", "stages."),
-            (r"\.downsample\.layer(\d)\.", lambda found: f".layers.{int(found[1]) - 1}."),
-            (r"\.upsample\.up4\.cross_conv\.", ".cross_conv."),
-            (r"\.upsample\.up(\d)\.", lambda found: f".units.{int(found[1]) - 1}."),
-            (
-                r"^head\.predict_layers\.(\d+)\.conv_layers\.",
-                lambda found: f"stages.{int(found[1]) // 4}.units.{int(found[1]) % 4}.head.",
-            ),
-        ]
-        for pattern, replacement in rules:
-            key = re.sub(pattern, replacement, key)
-        return key
 
 
 MSPN_SOURCE = "MSPN (2019), as mmpose trains it"

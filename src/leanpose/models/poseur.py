@@ -83,7 +83,7 @@ class EfficientDeformableAttention(MultiScaleDeformableAttention):
     is row b · groups + g.
     """
 
-    def read(
+    def aggregate(
         self, samples: SamplingPoints, memory: Float[Tensor, "images N D"], shapes: Sequence[tuple[int, int]]
     ) -> Float[Tensor, "B Q D"]:
         heads, queries = self.num_heads, samples.locations.shape[1]
@@ -151,7 +151,7 @@ class Poseur(PoseModel):
         backbone = create_backbone(c.backbone)
         assert isinstance(backbone, PyramidBackbone)
         self.backbone = backbone
-        self.require_fit(PYRAMID_STRIDES[-1], PYRAMID_STRIDES[-1])
+        self.require_divisible_input(PYRAMID_STRIDES[-1], PYRAMID_STRIDES[-1])
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, c.embed_dim, 1, bias=False), nn.GroupNorm(32, c.embed_dim))
             for channels in self.backbone.pyramid_channels
@@ -173,9 +173,9 @@ class Poseur(PoseModel):
         self.register_buffer("position", torch.cat(position), persistent=False)
         self.position: Tensor
         self.codec = CoordinateCodec(input_size=c.input_size)
-        self.initialise()
+        self.init_weights()
 
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Draw fresh weights."""
         for part in (self.projections, self.keypoint_encoder, self.decoder):
             for parameter in part.parameters():

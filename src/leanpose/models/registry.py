@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from leanpose.errors import LeanposeError, did_you_mean
+from leanpose.models import WEIGHTS
 from leanpose.skeleton import Skeleton, get_skeleton
 
 if TYPE_CHECKING:
     from leanpose.models.base import PoseModel
 
-Task = Literal["pose", "classification"]
+ModelTask = Literal["pose", "classification"]
 
 TABLE = Path(__file__).with_name("table.json")
 """What is known of every model without building it, or importing torch: written by `python -m leanpose.models.cost`."""
@@ -59,22 +60,22 @@ class ModelEntry:
     """One named variant: how its configuration is made, and what its paper reports of it.
 
     Attributes:
-        figure: what is published, in percent: COCO val2017 AP where `measure` does not say otherwise; None: nothing is.
+        published_metric: what is published, in percent: COCO val2017 AP where `metric` does not say otherwise; None: nothing is.
         source: where that stands.
         skeleton: what it finds when nobody says otherwise.
-        measure: `whole body`: AP on COCO-WholeBody val over all 133 keypoints; `top-1`: of a classifier, on ImageNet.
+        metric: `whole body`: AP on COCO-WholeBody val over all 133 keypoints; `top-1`: of a classifier, on ImageNet.
     """
 
     name: str
     model: type[Any]
     configure: Callable[[], Any]
-    figure: float | None
+    published_metric: float | None
     source: str
     skeleton: str = "coco17"
-    measure: str = ""
+    metric: str = ""
 
     @property
-    def task(self) -> Task:
+    def task(self) -> ModelTask:
         """Whether it finds poses or classifies images."""
         return self.model.task
 
@@ -85,15 +86,15 @@ class ModelEntry:
 
     @property
     def published(self) -> tuple[str, str]:
-        """The published figure as tables show it, and its source; `–` and nothing where there is none."""
-        if self.figure is None:
+        """The published metric as tables show it, and its source; `–` and nothing where there is none."""
+        if self.published_metric is None:
             return "–", ""
-        return f"{self.figure:.1f}" + (f" ({self.measure})" if self.measure else ""), self.source
+        return f"{self.published_metric:.1f}" + (f" ({self.metric})" if self.metric else ""), self.source
 
 
 _ENTRIES: dict[str, ModelEntry] = {}
 
-RENAMED_SETTINGS = {
+RENAMED_MODEL_OPTIONS = {
     "width": "embed_dim", "heads": "num_heads", "points": "num_points", "attention_width": "gau_qk_dim",
     "deconvolutions": "deconv_channels", "predicts": "outputs", "kernel": "kernel_size", "split": "simcc_split_ratio",
 }  # fmt: skip
@@ -101,7 +102,7 @@ RENAMED_SETTINGS = {
 
 
 def register_model(
-    model: type[Any], figure: float | None, source: str, *, skeleton: str = "coco17", measure: str = ""
+    model: type[Any], published_metric: float | None, source: str, *, skeleton: str = "coco17", metric: str = ""
 ) -> Callable:
     """Enter the decorated function, which returns a configuration of `model`, under its own name; see `ModelEntry`."""
 
@@ -109,7 +110,7 @@ def register_model(
         name = configure.__name__
         if name in _ENTRIES:
             raise ValueError(f"two models are called {name}")
-        _ENTRIES[name] = ModelEntry(name, model, configure, figure, source, skeleton, measure)
+        _ENTRIES[name] = ModelEntry(name, model, configure, published_metric, source, skeleton, metric)
         return configure
 
     return enter
@@ -117,8 +118,6 @@ def register_model(
 
 EXTENSIONS = ["leanpose.classification.deit"]
 """Modules outside this folder that register models; named, not imported, since this folder knows nothing of them."""
-WEIGHTS = "leanpose.weights"
-"""The package that loads, saves and publishes models; named for the same reason, and imported when one of them is."""
 HUB_SCHEME = "hf://"
 
 
@@ -149,7 +148,7 @@ def model_entry(name: str) -> ModelEntry:
     return entries[name]
 
 
-def list_models(pattern: str = "*", *, task: Task | None = None) -> list[str]:
+def list_models(pattern: str = "*", *, task: ModelTask | None = None) -> list[str]:
     """The names that `create_model` knows and that fit a shell-style pattern, such as `sdpose_*`.
 
     Args:
@@ -170,8 +169,8 @@ def configure_model(name: str, **overrides: Any) -> Any:
     config = model_entry(name).configure()
     fields = [field.name for field in dataclasses.fields(config)]
     for key in overrides:
-        if RENAMED_SETTINGS.get(key) in fields and key not in fields:
-            raise LeanposeError(f"Model '{name}': the setting '{key}' is called '{RENAMED_SETTINGS[key]}' now.")
+        if RENAMED_MODEL_OPTIONS.get(key) in fields and key not in fields:
+            raise LeanposeError(f"Model '{name}': the setting '{key}' is called '{RENAMED_MODEL_OPTIONS[key]}' now.")
         if key not in fields:
             raise LeanposeError(f"Model '{name}' has no setting '{key}'; {did_you_mean(key, fields)}")
     try:
@@ -186,7 +185,7 @@ def configure_model(name: str, **overrides: Any) -> Any:
 
 
 _DEEP = ("depth", "layers", "blocks", "cycles", "stages", "stacks")
-MOST_PARAMETERS = 1_000_000_000
+MAX_PARAMETERS = 1_000_000_000
 
 
 def _whole_numbers(config: Any) -> Iterator[tuple[str, int]]:
@@ -218,7 +217,7 @@ def _require_modest(name: str, config: Any) -> None:
         most = 256 if any(word in key for word in _DEEP) else 2048 if "size" in key else 8192
         if number > most:
             raise LeanposeError(f"Model '{name}': {key}={number} is larger than the {most} that it may be.")
-    if rough_parameters(config) > MOST_PARAMETERS:
+    if rough_parameters(config) > MAX_PARAMETERS:
         raise LeanposeError(f"Model '{name}' would have more than a thousand million parameters; make it narrower.")
 
 

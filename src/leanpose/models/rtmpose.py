@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs import SimCC, SimCCCodec
 from leanpose.models.backbones import create_backbone
-from leanpose.models.base import PoseModel, PoseOutput, require
+from leanpose.models.base import OfficialNames, PoseModel, PoseOutput, require
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
@@ -76,6 +76,23 @@ class GatedAttention(nn.Module):
         return x * self.shortcut + self.out(gate * (weights @ value))
 
 
+RTMPOSE_NAMES: OfficialNames = [
+    (r"^module\.", ""),
+    (r"^backbone\.stage([1-4])\.", lambda stage: f"backbone.stages.{int(stage[1]) - 1}."),
+    (r"^head\.", ""),
+    (r"^final_layer\.", "maps."),
+    (r"^mlp\.0\.g$", "embedding.0.scale"),
+    (r"^mlp\.1\.", "embedding.1."),
+    (r"^gau\.ln\.g$", "attention.norm.scale"),
+    (r"^gau\.uv\.", "attention.expand."),
+    (r"^gau\.gamma$", "attention.query_key_scale"),
+    (r"^gau\.beta$", "attention.query_key_shift"),
+    (r"^gau\.o\.", "attention.out."),
+    (r"^gau\.res_scale\.scale$", "attention.shortcut"),
+    (r"^cls_([xy])\.", r"bins_\1."),
+]
+
+
 class RTMPose(PoseModel):
     """RTMPose, and with 133 keypoints DWPose.
 
@@ -85,13 +102,15 @@ class RTMPose(PoseModel):
     """
 
     config: RTMPoseConfig
+    separable_head = True
+    official_names = RTMPOSE_NAMES
 
     def __init__(self, name: str, config: RTMPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
         (height, width) = c.input_size
         self.backbone = create_backbone(c.backbone)
-        self.require_fit()
+        self.require_divisible_input()
         stride = self.backbone.stride
         self.maps = nn.Conv2d(self.backbone.channels, len(skeleton), c.kernel_size, padding=c.kernel_size // 2)
         pixels = (height // stride) * (width // stride)
@@ -158,7 +177,7 @@ def rtmpose_x() -> RTMPoseConfig:
 DWPOSE = "DWPose (ICCV 2023 workshop)"
 
 
-@register_model(RTMPose, 48.5, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
+@register_model(RTMPose, 48.5, DWPOSE, skeleton="coco_wholebody133", metric="whole body")
 def dwpose_t() -> RTMPoseConfig:
     """DWPose-t: RTMPose-t for 133 keypoints, distilled. 48.5 whole-body AP.
 
@@ -167,7 +186,7 @@ def dwpose_t() -> RTMPoseConfig:
     return rtmpose_t()
 
 
-@register_model(RTMPose, 53.8, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
+@register_model(RTMPose, 53.8, DWPOSE, skeleton="coco_wholebody133", metric="whole body")
 def dwpose_s() -> RTMPoseConfig:
     """DWPose-s: RTMPose-s for 133 keypoints, distilled. 53.8 whole-body AP.
 
@@ -176,7 +195,7 @@ def dwpose_s() -> RTMPoseConfig:
     return rtmpose_s()
 
 
-@register_model(RTMPose, 60.6, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
+@register_model(RTMPose, 60.6, DWPOSE, skeleton="coco_wholebody133", metric="whole body")
 def dwpose_m() -> RTMPoseConfig:
     """DWPose-m: RTMPose-m for 133 keypoints, distilled. 60.6 whole-body AP.
 
@@ -185,7 +204,7 @@ def dwpose_m() -> RTMPoseConfig:
     return rtmpose_m()
 
 
-@register_model(RTMPose, 63.1, DWPOSE, skeleton="coco_wholebody133", measure="whole body")
+@register_model(RTMPose, 63.1, DWPOSE, skeleton="coco_wholebody133", metric="whole body")
 def dwpose_l() -> RTMPoseConfig:
     """DWPose-l: RTMPose-l for 133 keypoints, distilled. 63.1 whole-body AP.
 

@@ -185,8 +185,8 @@ class DecoderLayer(nn.Module):
         """The queries after this layer, and where they have read; as many images as queries, if `attention` knows no better."""
         if self.query_attention is not None:
             queries = self.query_norm(queries + self.dropout(self.query_attention(queries, position)))
-        samples = self.attention.look(queries + position, reference, shapes)
-        queries = self.attention_norm(queries + self.dropout(self.attention.read(samples, memory, shapes)))
+        samples = self.attention.sampling_points(queries + position, reference, shapes)
+        queries = self.attention_norm(queries + self.dropout(self.attention.aggregate(samples, memory, shapes)))
         return self.mlp_norm(queries + self.dropout(self.mlp(queries))), samples
 
 
@@ -246,9 +246,9 @@ class TFPose(PoseModel):
         self.position: Tensor
         self.places: Tensor
         self.codec = CoordinateCodec(input_size=c.input_size, encoding="udp", distance="l1")
-        self.initialise()
+        self.init_weights()
 
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Draw fresh weights."""
         for part in (self.projections, self.encoder, self.decoder, self.refinements):
             for module in part.modules():
@@ -258,7 +258,7 @@ class TFPose(PoseModel):
                         nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, MultiScaleDeformableAttention):
-                module.initialise()
+                module.init_weights()
                 nn.init.normal_(module.sampling_offsets.weight, std=0.001)
                 nn.init.normal_(module.attention_weights.weight, std=0.001)
         for refinement in self.refinements:

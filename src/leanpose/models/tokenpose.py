@@ -10,6 +10,8 @@ each keypoint token.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Literal
@@ -21,8 +23,8 @@ from torch import Tensor, nn
 
 from leanpose.codecs import Codec, HeatmapCodec, Heatmaps, Prediction
 from leanpose.models.backbones import backbone_class, backbone_settings, create_backbone
-from leanpose.models.backbones.hrnet import Image
-from leanpose.models.base import PoseModel, PoseOutput, Provision, require, require_divisible
+from leanpose.models.backbones.hrnet import IdentityBackbone
+from leanpose.models.base import OfficialNames, PoseModel, PoseOutput, Provision, renamed, require, require_divisible
 from leanpose.models.layers import TransformerLayer, sine_position
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
@@ -84,6 +86,23 @@ class TokenPoseConfig:
         return self.input_size[0] // self.heatmap_stride, self.input_size[1] // self.heatmap_stride
 
 
+TOKENPOSE_NAMES: OfficialNames = [
+    (r"^(?:module\.)?(?:features|pre_feature|transformer|backbone|keypoint_head\.token(?:pose|head))\.", ""),
+    (r"^(?=(?:conv[12]|bn[12]|layer1|transition[123]|stage[234])\.)", "backbone."),
+    (r"^keypoint_token$", "keypoint_tokens"),
+    (r"^patch_to_embedding\.", "patch_embedding."),
+    (r"^mlp_head\.", "head."),
+    # Inside a layer all the token models' code has these names in common but for the levels called `fn`.
+    (r"(?<=\.)fn\.", ""),
+    (r"(?<=\d)\.0\.norm\.", ".attention_norm."),
+    (r"(?<=\d)\.0\.to_qkv\.", ".attention.qkv."),
+    (r"(?<=\d)\.0\.to_out\.0\.", ".attention.out."),
+    (r"(?<=\d)\.1\.norm\.", ".mlp_norm."),
+    (r"(?<=\d)\.1\.net\.0\.", ".mlp.0."),
+    (r"(?<=\d)\.1\.net\.3\.", ".mlp.2."),
+]
+
+
 class TokenPose(PoseModel):
     """TokenPose, and with `cycles` > 1 SDPose.
 
@@ -93,6 +112,8 @@ class TokenPose(PoseModel):
     """
 
     config: TokenPoseConfig
+    separable_head = True
+    official_names = TOKENPOSE_NAMES
 
     def __init__(self, name: str, config: TokenPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
@@ -101,7 +122,9 @@ class TokenPose(PoseModel):
         own = {key: getattr(c, key) for key in BACKBONE_SETTINGS & backbone_settings(c.backbone)}
         self.backbone = create_backbone(c.backbone, **own)
         (height, width), stride = c.patch_size, self.backbone.stride
-        self.require_fit(math.lcm(height * stride, c.heatmap_stride), math.lcm(width * stride, c.heatmap_stride))
+        self.require_divisible_input(
+            math.lcm(height * stride, c.heatmap_stride), math.lcm(width * stride, c.heatmap_stride)
+        )
         self.patch_embedding = nn.Linear(height * width * self.backbone.channels, c.embed_dim)
         self.keypoint_tokens = nn.Parameter(torch.empty(1, len(skeleton), c.embed_dim))
         position = sine_position(*c.grid_size, c.embed_dim)
@@ -117,13 +140,38 @@ class TokenPose(PoseModel):
         self.head = nn.Sequential()
         for size_in, size_out in pairwise(sizes):
             self.head.extend([nn.LayerNorm(size_in), nn.Linear(size_in, size_out)])
+        self.num_cycles, self.token_dim = c.cycles, c.embed_dim
         self.codec = self.default_codec()
-        self.initialise()
+        self.init_weights()
+
+    def official_name(self, key: str) -> str:
+        layers_per_stage = self.config.depth // self.config.stages
+
+        def numbered(layer: re.Match[str]) -> str:
+            """A number after `transformer` is the stage; SDPose's single stage is `transformer_layer1`."""
+            return f"layers.{(int(layer[1] or 1) - 1) * layers_per_stage + int(layer[2])}."
+
+        return re.sub(r"^transformer(?:_layer)?(\d?)\.layers\.(\d+)\.", numbered, renamed(key, TOKENPOSE_NAMES))
+
+    def adapt_official(self, weights: dict[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Where attention is scaled otherwise there, the ratio of the scales goes into the queries."""
+        embed_dim, head_dim = self.config.embed_dim, self.config.embed_dim // self.config.num_heads
+        # Only the S models of TokenPose and PPT have backbone and tokens side by side under `features.`, and scale by the whole
+        # width.
+        side_by_side = any(key.removeprefix("module.").startswith("features.") for key in official)
+        official_scale = embed_dim if side_by_side else head_dim
+        scale = embed_dim if self.config.attention_scale == "embed_dim" else head_dim
+        if official_scale != scale:
+            for i in range(self.config.depth):
+                qkv = weights[f"layers.{i}.attention.qkv.weight"].clone()
+                qkv[:embed_dim] *= (scale / official_scale) ** 0.5
+                weights[f"layers.{i}.attention.qkv.weight"] = qkv
+        return weights
 
     @property
     def provides(self) -> frozenset[Provision]:
         offers: frozenset[Provision] = frozenset({"tokens", "cycles"})
-        return offers if isinstance(self.backbone, Image) else offers | super().provides
+        return offers if isinstance(self.backbone, IdentityBackbone) else offers | super().provides
 
     @property
     def values_per_keypoint(self) -> int:
@@ -138,7 +186,7 @@ class TokenPose(PoseModel):
         """What is read off the keypoint tokens (those of all stages side by side)."""
         return Heatmaps(self.head(tokens).unflatten(-1, self.config.heatmap_size))
 
-    def initialise(self) -> None:
+    def init_weights(self) -> None:
         """Draw fresh weights."""
         nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
         for module in self.modules():

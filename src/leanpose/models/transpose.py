@@ -70,7 +70,7 @@ class ResNetS(Backbone):
 def _features(name: str) -> Backbone:
     family = backbone_class(name)
     if issubclass(family, PyramidBackbone) and not issubclass(family, ResNet):
-        return family(name).read_at(8)
+        return family(name).set_output_stride(8)
     return ResNetS(name) if issubclass(family, ResNet) else HRNet(name, backbone_stages=3)
 
 
@@ -106,12 +106,13 @@ class TransPose(PoseModel):
     """
 
     config: TransPoseConfig
+    separable_head = True
 
     def __init__(self, name: str, config: TransPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = _features(c.backbone)
-        self.require_fit()
+        self.require_divisible_input()
         rows, columns = (side // self.backbone.stride for side in c.input_size)
         self.grid_size = (rows, columns)
         self.reduce = nn.Conv2d(self.backbone.channels, c.embed_dim, 1, bias=False)

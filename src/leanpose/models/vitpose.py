@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from leanpose.codecs import HeatmapCodec, Heatmaps
 from leanpose.models.backbones import Backbone
-from leanpose.models.base import PoseModel, PoseOutput, Rate, require_divisible
+from leanpose.models.base import OfficialNames, PoseModel, PoseOutput, Rate, require_divisible
+from leanpose.models.heatmap_model import MMPOSE_NAMES
 from leanpose.models.layers import deconv_layers
 from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
@@ -65,6 +66,18 @@ class ViT(Backbone):
         return self.net.forward_features(images).transpose(1, 2).unflatten(-1, self.grid)
 
 
+VITPOSE_NAMES: OfficialNames = [
+    *MMPOSE_NAMES,
+    (r"^backbone\.ln1\.", "backbone.norm."),  # the norm behind all layers
+    (r"^backbone\.", "backbone.net."),
+    (r"(?<=\.)patch_embed\.projection(?=\.)", "patch_embed.proj"),
+    (r"(?<=\.)ffn\.layers\.0\.0(?=\.)", "mlp.fc1"),
+    (r"(?<=\.)ffn\.layers\.1(?=\.)", "mlp.fc2"),
+    (r"(?<=\.)layers(?=\.)", "blocks"),
+    (r"(?<=\.)ln([12])(?=\.)", r"norm\1"),
+]
+
+
 class ViTPose(PoseModel):
     """ViTPose.
 
@@ -73,12 +86,14 @@ class ViTPose(PoseModel):
     """
 
     config: ViTPoseConfig
+    separable_head = True
+    official_names = VITPOSE_NAMES
 
     def __init__(self, name: str, config: ViTPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c = config
         self.backbone = ViT(c)
-        self.require_fit()
+        self.require_divisible_input()
         if c.decoder == "classic":
             self.deconvolutions = deconv_layers(c.embed_dim, (256, 256))
             self.head = nn.Conv2d(256, len(skeleton), 1)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanpose.drawing.files import UndrawableError, write_picture
+from leanpose.drawing.files import UndrawableError, write_image
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.inference.openpose_layout import OPENPOSE_18, openpose_people, present
@@ -50,8 +50,8 @@ FACE_DOT: Colour = (255, 255, 255)
 FACE_RADIUS = 3
 ENDINGS = {"openpose": "_openpose.png", "comfyui": "_comfyui.png"}
 """Of the names of conditioning images; the JSON beside them has the same names."""
-LONGEST_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
-LARGEST = 2**20  # pixels: points further away are pulled in, since OpenCV's coordinates are 32-bit integers
+MAX_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
+MAX_COORDINATE = 2**20  # pixels: points further away are pulled in, since OpenCV's coordinates are 32-bit integers
 
 
 def draw_openpose(
@@ -60,7 +60,7 @@ def draw_openpose(
     scores: Float[np.ndarray, "P K"],
     skeleton: Skeleton,
     *,
-    threshold: float = 0.3,
+    keypoint_threshold: float = 0.3,
     pupils: bool = False,
     xinsir_limbs: bool = False,
 ) -> UInt8[np.ndarray, "H W 3"]:
@@ -76,7 +76,7 @@ def draw_openpose(
             pixels, and hands and faces leave out what lies on or beyond the left or upper border.
         scores: 0..1 for each keypoint. Points that are not finite are left out.
         skeleton: names the K keypoints.
-        threshold: keypoints below this score are not drawn; 0.3 is the annotators'.
+        keypoint_threshold: keypoints below this score are not drawn; 0.3 is the annotators'.
         pupils: draw the eyes as the 69th and 70th point of the face too, as the annotators of sd-webui and ComfyUI do
             (DWPose's own does not).
         xinsir_limbs: widen the limbs of large canvases as xinsir's SDXL models expect: nothing below a longer side of
@@ -88,11 +88,11 @@ def draw_openpose(
     import cv2
 
     _check_size(image_size)
-    people = openpose_people(keypoints, scores, skeleton, threshold=threshold)
+    people = openpose_people(keypoints, scores, skeleton, keypoint_threshold=keypoint_threshold)
     canvas = np.zeros((*image_size, 3), np.uint8)
     widens = xinsir_limbs and max(image_size) >= 500
     half_width = LIMB_HALF_WIDTH * (min(2 + max(image_size) // 1000, 7) if widens else 1)
-    body, body_there = np.clip(people.body[..., :2], -LARGEST, LARGEST), present(people.body)
+    body, body_there = np.clip(people.body[..., :2], -MAX_COORDINATE, MAX_COORDINATE), present(people.body)
     for (start, end), colour in zip(LIMBS, COLOURS, strict=False):  # one limb fewer than joints
         red, green, blue = (int(LIMB_BRIGHTNESS * value) for value in colour)
         for points, there in zip(body, body_there, strict=True):
@@ -119,7 +119,7 @@ def conditioning_image(
     image_size: tuple[int, int],
     *,
     resolution: int | None = None,
-    threshold: float = 0.3,
+    keypoint_threshold: float = 0.3,
     **options: Any,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The conditioning image of ControlNet's OpenPose models: the poses alone on black, RGB.
@@ -128,7 +128,7 @@ def conditioning_image(
         poses: of one image.
         image_size: (height, width) of the image that the poses were found in; the canvas is as large.
         resolution: scale the canvas instead, so that its shorter side is about this long (`controlnet_size`).
-        threshold: keypoints below this score are not drawn.
+        keypoint_threshold: keypoints below this score are not drawn.
         options: for `draw_openpose`.
 
     Raises:
@@ -137,7 +137,9 @@ def conditioning_image(
     size = image_size if resolution is None else controlnet_size(image_size, resolution)
     if size != image_size:
         poses = poses.resized(image_size, size)
-    return draw_openpose(size, poses.keypoints, poses.scores, poses.skeleton, threshold=threshold, **options)
+    return draw_openpose(
+        size, poses.keypoints, poses.keypoint_scores, poses.skeleton, keypoint_threshold=keypoint_threshold, **options
+    )
 
 
 def paint_openpose(
@@ -145,7 +147,7 @@ def paint_openpose(
     pixels: UInt8[np.ndarray, "H W 3"],
     target: Path,
     *,
-    threshold: float = 0.3,
+    keypoint_threshold: float = 0.3,
     resolution: int | None = None,
     comfyui: bool = False,
 ) -> None:
@@ -154,7 +156,7 @@ def paint_openpose(
     Args:
         poses, pixels: of the image.
         target: of the conditioning image.
-        threshold: keypoints below this score are left out.
+        keypoint_threshold: keypoints below this score are left out.
         resolution: of the shorter side of the canvas (`controlnet_size`); None: the image's own size.
         comfyui: write `POSE_KEYPOINT`, a list of one frame, in place of OpenPose's JSON.
 
@@ -163,16 +165,16 @@ def paint_openpose(
     """
     size = (pixels.shape[0], pixels.shape[1])
     canvas = size if resolution is None else controlnet_size(size, resolution)
-    if max(canvas) > max(LONGEST_SIDE, *size):
+    if max(canvas) > max(MAX_SIDE, *size):
         raise UndrawableError(
             f"{target} is not drawn: with a shorter side of {resolution} it is {max(canvas)} pixels long."
         )
     poses = poses.resized(size, canvas)
     if comfyui:
-        content = [poses.to_comfyui(image_size=canvas, threshold=threshold)]
+        content = [poses.to_comfyui(image_size=canvas, keypoint_threshold=keypoint_threshold)]
     else:
-        content = poses.to_openpose(image_size=canvas, threshold=threshold, controlnet=True)
-    write_picture(conditioning_image(poses, canvas, threshold=threshold), target)
+        content = poses.to_openpose(image_size=canvas, keypoint_threshold=keypoint_threshold, controlnet=True)
+    write_image(conditioning_image(poses, canvas, keypoint_threshold=keypoint_threshold), target)
     with atomic_write(target.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
@@ -226,7 +228,7 @@ def _fill_limb(
 
 def _drawable(points: Float[np.ndarray, "N 3"]) -> list[tuple[int, int]]:
     """Whole pixels of the points of a hand or a face; (0, 0), which is not drawn, for those that are missing."""
-    near = np.clip(points[:, :2], -LARGEST, LARGEST)
+    near = np.clip(points[:, :2], -MAX_COORDINATE, MAX_COORDINATE)
     return [_cut(xy) if seen else (0, 0) for xy, seen in zip(near, present(points), strict=True)]
 
 

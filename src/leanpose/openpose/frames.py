@@ -20,7 +20,7 @@ from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error, staging_folder
 from leanpose.inference.results import PoseResult
 from leanpose.locks import lock_file
-from leanpose.openpose.drawing import LONGEST_SIDE, conditioning_image, controlnet_size
+from leanpose.openpose.drawing import MAX_SIDE, conditioning_image, controlnet_size
 
 FOLDER_ENDING = "_openpose"
 """Of the folder's name, behind that of the video."""
@@ -41,14 +41,14 @@ class FrameWriter(ABC):
     Args:
         name: of the video, for messages.
         resolution: of the shorter side of the canvas (`controlnet_size`); None: the frames' own size.
-        threshold: keypoints below this score are left out.
+        keypoint_threshold: keypoints below this score are left out.
     """
 
     place: Path
     holds: str
 
-    def __init__(self, name: str, *, resolution: int | None = None, threshold: float = 0.3) -> None:
-        self.name, self.resolution, self.threshold = name, resolution, threshold
+    def __init__(self, name: str, *, resolution: int | None = None, keypoint_threshold: float = 0.3) -> None:
+        self.name, self.resolution, self.keypoint_threshold = name, resolution, keypoint_threshold
         self.written = 0
 
     def canvas(self, size: Size) -> Size:
@@ -58,7 +58,7 @@ class FrameWriter(ABC):
             LeanposeError: with this resolution they are too long.
         """
         canvas = size if self.resolution is None else controlnet_size(size, self.resolution)
-        if max(canvas) > max(LONGEST_SIDE, *size):
+        if max(canvas) > max(MAX_SIDE, *size):
             raise LeanposeError(
                 f"With a shorter side of {self.resolution} the frames of {self.name} are {max(canvas)} pixels long; choose a "
                 "lower --resolution."
@@ -79,7 +79,7 @@ class FrameWriter(ABC):
         except OSError as error:
             raise describe_os_error(self.place, error) from error
         self.written += 1
-        return conditioning_image(scaled, canvas, threshold=self.threshold)
+        return conditioning_image(scaled, canvas, keypoint_threshold=self.keypoint_threshold)
 
     @abstractmethod
     def write(self, poses: PoseResult, canvas: Size) -> None:
@@ -97,12 +97,14 @@ class OpenPoseWriter(FrameWriter):
 
     holds = "OpenPose JSON a frame"
 
-    def __init__(self, folder: Path, video: Path, *, resolution: int | None = None, threshold: float = 0.3) -> None:
-        super().__init__(video.stem, resolution=resolution, threshold=threshold)
+    def __init__(
+        self, folder: Path, video: Path, *, resolution: int | None = None, keypoint_threshold: float = 0.3
+    ) -> None:
+        super().__init__(video.stem, resolution=resolution, keypoint_threshold=keypoint_threshold)
         self.folder, self.place = folder, frames_folder(video)
 
     def write(self, poses: PoseResult, canvas: Size) -> None:
-        content = poses.to_openpose(image_size=canvas, threshold=self.threshold, controlnet=True)
+        content = poses.to_openpose(image_size=canvas, keypoint_threshold=self.keypoint_threshold, controlnet=True)
         path = self.folder / f"{self.name}_{self.written:012d}{_FILE_ENDING}"
         path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
@@ -118,23 +120,27 @@ class ComfyUIWriter(FrameWriter):
 
     holds = "POSE_KEYPOINT, all frames"
 
-    def __init__(self, file: TextIO, video: Path, *, resolution: int | None = None, threshold: float = 0.3) -> None:
-        super().__init__(video.stem, resolution=resolution, threshold=threshold)
+    def __init__(
+        self, file: TextIO, video: Path, *, resolution: int | None = None, keypoint_threshold: float = 0.3
+    ) -> None:
+        super().__init__(video.stem, resolution=resolution, keypoint_threshold=keypoint_threshold)
         self.file, self.place = file, frames_file(video)
 
     def write(self, poses: PoseResult, canvas: Size) -> None:
-        frame = json.dumps(poses.to_comfyui(image_size=canvas, threshold=self.threshold))
+        frame = json.dumps(poses.to_comfyui(image_size=canvas, keypoint_threshold=self.keypoint_threshold))
         self.file.write(f",\n{frame}" if self.written else f"[\n{frame}")
 
 
 @contextmanager
-def open_openpose(video: Path, *, resolution: int | None = None, threshold: float = 0.3) -> Iterator[OpenPoseWriter]:
+def open_openpose(
+    video: Path, *, resolution: int | None = None, keypoint_threshold: float = 0.3
+) -> Iterator[OpenPoseWriter]:
     """A writer whose files appear all at once at the end, in a folder beside a video's copy; after an error what was there
     before is still there.
 
     Args:
         video: the copy; the folder has its name with `FOLDER_ENDING`.
-        resolution, threshold: see `FrameWriter`.
+        resolution, keypoint_threshold: see `FrameWriter`.
 
     Raises:
         LeanposeError: the folder holds other files, another process writes there, or something cannot be written.
@@ -146,26 +152,28 @@ def open_openpose(video: Path, *, resolution: int | None = None, threshold: floa
         )
     with lock_file(folder), staging_folder(folder) as staging:
         (staging / "frames").mkdir()
-        yield OpenPoseWriter(staging / "frames", video, resolution=resolution, threshold=threshold)
+        yield OpenPoseWriter(staging / "frames", video, resolution=resolution, keypoint_threshold=keypoint_threshold)
         if folder.exists():
             os.replace(folder, staging / "earlier")
         os.replace(staging / "frames", folder)
 
 
 @contextmanager
-def open_comfyui(video: Path, *, resolution: int | None = None, threshold: float = 0.3) -> Iterator[ComfyUIWriter]:
+def open_comfyui(
+    video: Path, *, resolution: int | None = None, keypoint_threshold: float = 0.3
+) -> Iterator[ComfyUIWriter]:
     """A writer whose file appears at the end, beside a video's copy; after an error what was there before is still there.
 
     Args:
         video: the copy; the file has its name with `COMFYUI_ENDING`.
-        resolution, threshold: see `FrameWriter`.
+        resolution, keypoint_threshold: see `FrameWriter`.
 
     Raises:
         LeanposeError: another process writes the file, or it cannot be written.
     """
     path = frames_file(video)
     with lock_file(path), atomic_write(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        writer = ComfyUIWriter(file, video, resolution=resolution, threshold=threshold)
+        writer = ComfyUIWriter(file, video, resolution=resolution, keypoint_threshold=keypoint_threshold)
         yield writer
         file.write("\n]\n" if writer.written else "[]\n")
 

@@ -166,7 +166,7 @@ def _skeleton(skeleton: Skeleton) -> dict[str, Any]:
 
 
 def _pose_model(model: str | Path, staging: Path) -> tuple[Path, ExportCard]:
-    """An ONNX file from uint8 crops to keypoints and scores, so that the page has nothing to normalise or to decode."""
+    """An ONNX file from uint8 crops to keypoints and scores, so that the page has nothing to normalize or to decode."""
     if Path(model).suffix in (".onnx", ".xml"):
         card = open_exported(model).card
         if Path(model).suffix == ".xml" or not (card.includes_preprocessing and card.includes_decoding):

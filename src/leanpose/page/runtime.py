@@ -19,7 +19,7 @@ INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3j
 """Of the package's archive, as npm's lock files state it."""
 
 NPM_SECONDS = 600  # for 33 MB
-LARGEST_ARCHIVE = 100_000_000  # bytes
+MAX_ARCHIVE_BYTES = 100_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _from_folder(folder: Path) -> dict[str, bytes]:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_regular(path, LARGEST_ARCHIVE)
+        return read_regular(path, MAX_ARCHIVE_BYTES)
     except OSError as error:
         raise describe_read_error(path, error) from error
 

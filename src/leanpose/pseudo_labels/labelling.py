@@ -58,13 +58,13 @@ class LabelledPerson:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """The people of a set, and the pictures that could not be read.
+    """The people of a set, and the images that could not be read.
 
     Attributes:
         people: in the file's order; those without labelled body points and crowds are not among them.
         account: who they are, and why the others are not among them.
-        broken: a sentence for each picture that was left out.
-        resumed: how many pictures an earlier run had done already.
+        broken: a sentence for each image that was left out.
+        resumed: how many images an earlier run had done already.
     """
 
     people: list[LabelledPerson]
@@ -80,7 +80,7 @@ class BodyDataset:
     Attributes:
         content: the whole annotation file.
         file: its records.
-        images: its pictures.
+        images: of the set.
     """
 
     content: dict[str, Any]
@@ -212,10 +212,10 @@ def find_parts(
 
     Args:
         resume: what an earlier run has done, and where this one writes.
-        progress: is told how many of how many pictures are done.
+        progress: is told how many of how many images are done.
 
     Raises:
-        LeanposeError: a person's record is garbled, or no picture can be read.
+        LeanposeError: a person's record is garbled, or no image can be read.
     """
     parts: dict[int, dict[str, Part]] = {}
     broken: list[str] = []
@@ -239,7 +239,7 @@ def find_parts(
         if progress is not None:
             progress(number, len(by_image))
     if broken and not parts:
-        raise LeanposeError(f"None of the {len(by_image)} pictures in {dataset.images.path} can be read. {broken[0]}")
+        raise LeanposeError(f"None of the {len(by_image)} images in {dataset.images.path} can be read. {broken[0]}")
     records = dataset.file.annotations
     people = [LabelledPerson(records[p], dataset.image(records[p]["image_id"]), parts[p]) for p in sorted(parts)]
     return PseudoLabels(people, dataset.account(), broken, sum(image_id in done for image_id in by_image))
@@ -266,7 +266,7 @@ def label_wholebody(
         out: the JSON file to write; until it is whole, what was found is kept in `OUT.partial`.
         notes: entered into the file's `info` under `pseudo_labels`, such as the models' hashes. An unfinished run
             goes on only with the same ones.
-        progress: is told how many of how many pictures are done.
+        progress: is told how many of how many images are done.
 
     Raises:
         LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with other

@@ -131,7 +131,7 @@ def draw_contact_sheet(
     """People drawn at random from those of whom something was found: the person, then face, hands and feet from near.
 
     Raises:
-        LeanposeError: nothing was found, or none of the pictures can be read.
+        LeanposeError: nothing was found, or none of the images can be read.
     """
     candidates = [person for person in people if any(part.verdict == "accepted" for part in person.parts.values())]
     tiles: dict[tuple[int, str], np.ndarray] = {}  # by the person's number and the view

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages about runs: tables, drawings, pictures and the exact settings."""
+"""Self-contained HTML pages about runs: tables, drawings, images and the exact settings."""
 
 from leanpose.report.page import Report, ReportDrawing, ReportImage, ReportSection, ReportTable, write_report
 from leanpose.report.runs import RunRecord, read_run

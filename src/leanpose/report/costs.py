@@ -20,7 +20,7 @@ from leanpose.models.cost import Cost, model_cost
 from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights import load_model
 
-SECONDS = 3.0
+TIME_BUDGET = 3.0
 """Of timing, for all backends of a model together."""
 
 HOW_TIMED = (
@@ -49,11 +49,11 @@ class ModelCost:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def cost_of(file: Path, *, seconds: float = SECONDS, skeleton: str | None = None) -> ModelCost:
+def cost_of(file: Path, *, time_budget: float = TIME_BUDGET, skeleton: str | None = None) -> ModelCost:
     """Count, weigh and time the model of a file, of leanpose or exported.
 
     Args:
-        seconds: for the timing; opening and exporting come on top.
+        time_budget: seconds for the timing; opening and exporting come on top.
         skeleton: names the keypoints of an exported file that does not name them.
     """
     reasons: dict[str, str] = {}
@@ -64,29 +64,29 @@ def cost_of(file: Path, *, seconds: float = SECONDS, skeleton: str | None = None
             cost = onnx_cost(file)
         except LeanposeError as error:
             reasons["GMACs"] = str(error)
-        times = _time_file(file, seconds, reasons, None if skeleton is None else get_skeleton(skeleton))
+        times = _time_file(file, time_budget, reasons, None if skeleton is None else get_skeleton(skeleton))
     else:
         model = load_model(file)
         name = model.name
         cost = model_cost(name, skeleton=model.skeleton, **asdict(model.config))
-        times = _time_model(model, seconds, reasons)
+        times = _time_model(model, time_budget, reasons)
     macs = None if cost is None else cost.macs + cost.attention_macs
     parts = [file.with_suffix(suffix) for suffix in (".xml", ".bin")] if file.suffix == ".xml" else [file]
     size = sum(part.stat().st_size for part in parts if part.is_file())
     return ModelCost(name, None if cost is None else cost.parameters, macs, size, times, reasons)
 
 
-def _time_model(model: PoseModel, seconds: float, reasons: dict[str, str]) -> dict[str, float]:
+def _time_model(model: PoseModel, time_budget: float, reasons: dict[str, str]) -> dict[str, float]:
     """By every backend that is installed and agrees with torch."""
     with _one_thread():
         results = benchmark_backends(
-            model, torch.device("cpu"), batches=(1,), seconds=seconds, precision="fp32", clock=time.process_time
+            model, torch.device("cpu"), batches=(1,), time_budget=time_budget, precision="fp32", clock=time.process_time
         )
-    reasons |= {result.candidate.backend: result.reason for result in results if result.reason is not None}
-    return {result.candidate.backend: result.milliseconds[1] for result in results if result.reason is None}
+    reasons |= {result.setup.backend: result.reason for result in results if result.reason is not None}
+    return {result.setup.backend: result.milliseconds[1] for result in results if result.reason is None}
 
 
-def _time_file(file: Path, seconds: float, reasons: dict[str, str], skeleton: Skeleton | None) -> dict[str, float]:
+def _time_file(file: Path, time_budget: float, reasons: dict[str, str], skeleton: Skeleton | None) -> dict[str, float]:
     """By every backend that opens the file; torch does not."""
     ready = {}
     with _one_thread():
@@ -98,7 +98,7 @@ def _time_file(file: Path, seconds: float, reasons: dict[str, str], skeleton: Sk
         if not ready:
             return {}
         crops = check_crops(next(iter(ready.values())).spec)
-        times = interleaved_benchmark(list(ready.values()), crops, (1,), seconds, time.process_time)
+        times = interleaved_benchmark(list(ready.values()), crops, (1,), time_budget, time.process_time)
     return {backend: taken[1] for backend, taken in zip(ready, times, strict=True)}
 
 

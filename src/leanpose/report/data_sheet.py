@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.readers import DatasetConfig, read_people
-from leanpose.evaluation.report import MOST_ROWS
+from leanpose.evaluation.report import MAX_ROWS
 from leanpose.files import load_json
 from leanpose.models.registry import skeleton_of
 from leanpose.report.tables import NOTHING, ReportTable
@@ -27,7 +27,7 @@ class DataSheet:
     Attributes:
         name: of the set.
         use: what it serves for.
-        people, pictures: how many.
+        people, images: how many.
         labels: how many labels there are of each keypoint.
         terms: the licences that the file states.
     """
@@ -35,7 +35,7 @@ class DataSheet:
     name: str
     use: str
     people: int
-    pictures: int
+    images: int
     labels: dict[str, int]
     terms: str
 
@@ -51,14 +51,14 @@ def data_sheet(recipe: Recipe, source: DatasetConfig, use: str, *, training: boo
     labelled = np.zeros(len(skeleton), int)
     for person in found.people:
         labelled += person.keypoints[:, 2] > 0
-    pictures = len({str(person.image) for person in found.people})
+    images = len({str(person.image) for person in found.people})
     labels = dict(zip(skeleton.keypoints, labelled.tolist(), strict=True))
     terms = NOT_STATED if source.annotations is None else _stated_terms(recipe.data.root / source.annotations)
-    return DataSheet(found.name, use, len(found.people), pictures, labels, terms)
+    return DataSheet(found.name, use, len(found.people), images, labels, terms)
 
 
 def _stated_terms(file: Path) -> str:
-    """The licences of the pictures that a COCO file states, the most frequent first."""
+    """The licences of the images that a COCO file states, the most frequent first."""
     content: Any = load_json(file, "annotation file") if file.suffix == ".json" else None
     if not isinstance(content, dict) or not isinstance(content.get("licenses"), list):
         return NOT_STATED
@@ -75,15 +75,15 @@ def data_tables(sheets: Sequence[DataSheet]) -> list[ReportTable]:
             sheet.name,
             sheet.use,
             f"{sheet.people:,}",
-            f"{sheet.pictures:,}",
+            f"{sheet.images:,}",
             f"{sum(sheet.labels.values()):,}",
             sheet.terms,
         ]
         for sheet in sheets
     ]
-    heads = ["set", "use", "people", "pictures", "labelled keypoints", "licences of the pictures"]
+    heads = ["set", "use", "people", "images", "labelled keypoints", "licences of the images"]
     tables = [ReportTable("Sets", heads, rows)]
-    if len(sheets[0].labels) <= MOST_ROWS:
+    if len(sheets[0].labels) <= MAX_ROWS:
         names = list(sheets[0].labels)
         lines = [[name.replace("_", " "), *(f"{sheet.labels[name]:,}" for sheet in sheets)] for name in names]
         tables.append(ReportTable("Labels of each keypoint", ["", *(sheet.name for sheet in sheets)], lines))

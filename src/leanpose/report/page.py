@@ -15,7 +15,7 @@ import yaml
 from jaxtyping import UInt8
 
 from leanpose.console import escaped
-from leanpose.drawing.files import encode_picture
+from leanpose.drawing.files import encode_image
 from leanpose.files import atomic_write
 from leanpose.report.runs import RunRecord, draw_curves, draw_loss_terms, part_table, run_table
 from leanpose.report.tables import ReportTable
@@ -126,7 +126,7 @@ def _html(part: ReportTable | ReportDrawing | ReportImage | str) -> str:
         part.figure.savefig(buffer, format="svg")
         svg = buffer.getvalue()
         return f"<figure>{svg[svg.index('<svg') :]}{below}</figure>"
-    encoded = base64.b64encode(encode_picture(part.image, ".jpg", quality=90) or b"").decode()
+    encoded = base64.b64encode(encode_image(part.image, ".jpg", quality=90) or b"").decode()
     return f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{encoded}">{below}</figure>'
 
 

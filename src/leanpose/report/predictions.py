@@ -12,10 +12,10 @@ from leanpose.data.annotations import PoseDataset
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel
 from leanpose.models.registry import model_entry
+from leanpose.report.evaluation import EvaluatedModel, ModelComparison, evaluate_models
 from leanpose.report.figures import draw_reliability
-from leanpose.report.measure import Measured, Measurement, measure
+from leanpose.report.images import person_oks, side_by_side
 from leanpose.report.page import ReportDrawing, ReportSection
-from leanpose.report.pictures import person_oks, side_by_side
 from leanpose.report.runs import RunRecord
 from leanpose.report.tables import NOTHING, ReportTable, between, number
 from leanpose.training.build import read_validation_people
@@ -23,8 +23,8 @@ from leanpose.training.recipe import saved_recipe
 from leanpose.training.sources import weights_of
 from leanpose.weights import load_model
 
-SHOWN = 8  # people in a picture
-SIDE_BY_SIDE = 3  # runs in a picture
+SHOWN = 8  # people in an image
+SIDE_BY_SIDE = 3  # runs in an image
 
 
 def prediction_sections(
@@ -32,7 +32,7 @@ def prediction_sections(
 ) -> tuple[list[ReportSection], list[str]]:
     """Measure the best weights of each run (the last where no best ones were kept).
 
-    Runs on the same people stand in one table, with the same draws of the bootstrap, and side by side in the pictures.
+    Runs on the same people stand in one table, with the same draws of the bootstrap, and side by side in the images.
 
     Args:
         runs: by their folders.
@@ -56,7 +56,7 @@ def prediction_sections(
     for people, models, files in groups.values():
         skeleton = next(iter(models.values())).skeleton
         try:
-            found = measure(models, people, skeleton, advance=lambda count: advance(count, total))
+            found = evaluate_models(models, people, skeleton, advance=lambda count: advance(count, total))
         except LeanposeError as error:
             reasons.append(f"No predictions of {' and '.join(models)} are shown: {error}")
             continue
@@ -82,18 +82,18 @@ def _what_to_measure(folder: Path, run: RunRecord) -> tuple[str, PoseDataset, Pa
     return f"{recipe.data.root} {recipe.skeleton} {recipe.data.val!r}", people, weights_of(str(folder))
 
 
-def _section(found: Measurement, files: list[str]) -> ReportSection:
+def _section(found: ModelComparison, files: list[str]) -> ReportSection:
     models = list(found.models.values())
     shown, count = models[:SIDE_BY_SIDE], len(found.people.people)
     rows = [_row(one) for one in models]
     heads = ["run", "AP", "95 %", "PCK@0.2", "95 %", "calibration error"]
     parts: list[Any] = [
         f"{count} people of {found.people.name} in their labelled boxes, without flip test, by {', '.join(files)}. Intervals: a "
-        "bootstrap over pictures, with the same draws for all runs. The best weights were chosen on these people.",
+        "bootstrap over images, with the same draws for all runs. The best weights were chosen on these people.",
         ReportTable("", heads, rows),
     ]
     if found.broken:
-        parts.append(f"{len(found.broken)} pictures cannot be read: {next(iter(found.broken.values()))}")
+        parts.append(f"{len(found.broken)} images cannot be read: {next(iter(found.broken.values()))}")
     scores = {one.name: one.scores for one in shown if one.scores is not None}
     if scores:
         parts.append(ReportDrawing(draw_reliability(scores), "Keypoints that are right, by their score."))
@@ -106,6 +106,6 @@ def _section(found: Measurement, files: list[str]) -> ReportSection:
     return ReportSection(f"Predictions on {found.people.name}", parts)
 
 
-def _row(one: Measured) -> list[str]:
+def _row(one: EvaluatedModel) -> list[str]:
     pck = [NOTHING, NOTHING] if one.pck is None else [f"{one.pck.value:.1f}", between(one.pck.interval)]
     return [one.name, f"{one.ap.value:.1f}", between(one.ap.interval), *pck, number(one.calibration_error, ".3f")]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from pydantic import BaseModel
 
 from leanpose.errors import LeanposeError
@@ -15,7 +16,7 @@ from leanpose.evaluation.report import PRIMARY_METRICS, percent, primary_metric
 from leanpose.files import any_damage, load_yaml
 from leanpose.losses import METHODS
 from leanpose.models.cost import model_cost
-from leanpose.models.registry import configure_model
+from leanpose.models.registry import create_model
 from leanpose.report.tables import NOTHING, ReportTable
 from leanpose.schema import validate
 from leanpose.training.log import OF_SET, read_table
@@ -167,8 +168,8 @@ def draw_curves(runs: Sequence[RunRecord]) -> Figure:
     left, right = figure.subplots(1, 2)
     for run in runs:
         epochs, values = run.terms.get("class") or run.terms.get("pose") or ([], [])
-        if weight := label_loss_weight(run.settings):
-            left.plot(epochs, [value / weight for value in values], _style(values), label=run.name)
+        if scale := label_loss_scale(run.settings):
+            left.plot(epochs, [value / scale for value in values], _style(values), label=run.name)
         figures = [100 * row[run.figure] for row in run.validations]
         right.plot([row["epoch"] for row in run.validations], figures, marker="o", label=run.name)
     likelihoods = any(run.settings.get("loss") == "rle" for run in runs)  # which may be negative
@@ -207,22 +208,13 @@ def draw_loss_terms(runs: Sequence[RunRecord]) -> list[Figure]:
     return [figure]
 
 
-def label_loss_weight(settings: dict[str, Any]) -> float:
-    """What the loss of one prediction against the labels is multiplied by in the log.
-
-    SDPose logs the sum over its supervised cycles, FPD the labels' share of its sum; all other methods the loss itself.
-    """
+def label_loss_scale(settings: dict[str, Any]) -> float:
+    """What a run's log has as its loss against the labels, as a multiple of the loss of one prediction."""
     method = settings["distillation"]
-    known = METHODS.get(method["method"])  # what the recipe does not say is as the method has it
-    section = (
-        {}
-        if known is None
-        else validate(known.section_type, method, "recipe.yaml", prefix="distillation.").model_dump()
-    )
-    if method["method"] == "fpd":
-        return 1 - section["alpha"]
-    if method["method"] == "auto":
-        return section["label_weight"]
-    if method["method"] == "sdpose" and section["supervise"] != "last":
-        return configure_model(settings["model"], **settings["model_options"]).cycles
-    return 1.0
+    known = METHODS.get(method["method"])
+    if known is None:  # of a method of one's own that is not registered here
+        return 1.0
+    section = validate(known.section_type, method, "recipe.yaml", prefix="distillation.")
+    with torch.device("meta"):
+        model = create_model(settings["model"], **settings["model_options"])
+    return section.label_loss_scale(model.num_cycles)

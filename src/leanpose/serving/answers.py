@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from pydantic import Field
 
-from leanpose.drawing.files import encode_picture
+from leanpose.drawing.files import encode_image
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.inference.results import PoseResult
 from leanpose.schema import Section, validate
@@ -124,7 +124,7 @@ def image_answer(
         "poses": written(shown, image, options),
     }
     if options.draw:
-        content = encode_picture(shown.draw(pixels, threshold=options.keypoint_threshold), ".jpg")
+        content = encode_image(shown.draw(pixels, keypoint_threshold=options.keypoint_threshold), ".jpg")
         if content is None:
             notices.append("The image is too large to be drawn as a JPEG.")
         answer["drawn"] = None if content is None else base64.b64encode(content).decode()
@@ -136,7 +136,7 @@ def written(poses: PoseResult, image: SentImage, options: PoseOptions) -> Any:
     if options.format == "coco":
         return poses.to_coco(image.index)
     if options.format == "openpose":
-        return poses.to_openpose(threshold=options.keypoint_threshold)
+        return poses.to_openpose(keypoint_threshold=options.keypoint_threshold)
     if options.format == "supervision":
         return supervision_arguments(poses)
     return poses.to_dict() | {"image": image.name}
@@ -147,7 +147,7 @@ def supervision_arguments(poses: PoseResult) -> Mapping[str, Any]:
     return {
         "xy": poses.keypoints.astype(np.float32).tolist(),
         "class_id": [0] * len(poses),
-        "keypoint_confidence": poses.scores.astype(np.float32).tolist(),
+        "keypoint_confidence": poses.keypoint_scores.astype(np.float32).tolist(),
         "detection_confidence": poses.box_scores.astype(np.float32).tolist(),
         "data": {"class_name": ["person"] * len(poses)},
     }

@@ -23,10 +23,10 @@ from leanpose.serving.answers import SentImage
 from leanpose.serving.settings import RETRY, RequestError, ServeSettings
 
 FIELD = "images"
-LONGEST_NAME = 255  # characters
-MOST_BRACKETS = 2_000_000  # of a JSON text: an empty list takes 3 bytes there and 64 in memory
+MAX_NAME_LENGTH = 255  # characters
+MAX_BRACKETS = 2_000_000  # of a JSON text: an empty list takes 3 bytes there and 64 in memory
 CHUNK = 1 << 18  # bytes that are parsed before other requests have their turn
-MOST_FIELDS = 8  # that are no files; all of them are refused, by their names
+MAX_FIELDS = 8  # that are no files; all of them are refused, by their names
 IMAGE_KEYS = ("name", "base64")
 EXAMPLE = '{"images": [{"name": "photo.jpg", "base64": "/9j/4AAQ…"}]}'
 
@@ -102,8 +102,8 @@ class Bodies:
             raise RequestError(422, f"The request holds no images; give them as '{FIELD}'.")
         self._limit(len(images))
         for image in images:
-            if image.name is not None and len(image.name) > LONGEST_NAME:
-                raise RequestError(422, f"The name of image {image.index} has more than {LONGEST_NAME} characters.")
+            if image.name is not None and len(image.name) > MAX_NAME_LENGTH:
+                raise RequestError(422, f"The name of image {image.index} has more than {MAX_NAME_LENGTH} characters.")
         return images
 
     async def json(self, body: bytes) -> Any:
@@ -114,8 +114,8 @@ class Bodies:
         """
         async with self._parsing:
             try:
-                if body.count(b"[") + body.count(b"{") > MOST_BRACKETS:
-                    raise ValueError(f"more than {MOST_BRACKETS} lists and objects")
+                if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+                    raise ValueError(f"more than {MAX_BRACKETS} lists and objects")
                 return await asyncio.to_thread(json.loads, body, parse_constant=_refuse_constant)
             except RecursionError as error:
                 raise RequestError(400, "The body is no JSON that is read here: it is nested too deeply.") from error
@@ -131,7 +131,7 @@ class Bodies:
 
     async def _from_multipart(self, request: Request, body: bytes) -> list[SentImage]:
         parser = _InMemoryParser(
-            request.headers, _chunks(body), max_files=self._settings.max_images + 1, max_fields=MOST_FIELDS
+            request.headers, _chunks(body), max_files=self._settings.max_images + 1, max_fields=MAX_FIELDS
         )
         parser.spool_max_size = self._settings.max_body_bytes + 1
         try:

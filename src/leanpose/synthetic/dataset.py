@@ -1,4 +1,4 @@
-"""Synthetic data sets: a tar archive of JPEG pictures with a COCO annotation file, and the data format `synthetic`."""
+"""Synthetic data sets: a tar archive of JPEG images with a COCO annotation file, and the data format `synthetic`."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _JPEG_QUALITY = 92
 CHECKSUMS = "checksums.json"
 """Of the other two files; where it is there, they are checked before they are used."""
 
-_RENDERER = 3  # counted up with each change of the pictures; names the folder that they are kept in
+_RENDERER = 3  # counted up with each change of the images; names the folder that they are kept in
 
 
 @dataclass(frozen=True)
 class SyntheticFiles:
-    """What `write_synthetic` wrote: the archive, the COCO file, and how many pictures and labelled people they hold."""
+    """What `write_synthetic` wrote: the archive, the COCO file, and how many images and labelled people they hold."""
 
     images: Path
     annotations: Path
@@ -47,7 +47,7 @@ class SyntheticFiles:
 
 
 def _render_jpeg(index: int, seed: int, size: tuple[int, int], **options) -> tuple[bytes, list[dict]]:
-    """A scene's picture and its COCO annotations; keypoints outside the picture are written as 0, 0, 0.
+    """A scene's image and its COCO annotations; keypoints outside the image are written as 0, 0, 0.
 
     With the 133 keypoints of COCO-WholeBody they have that data set's fields, a part in each.
     """
@@ -79,17 +79,17 @@ def write_synthetic(
     Args:
         folder: is made if missing; each file in it is replaced whole or not at all.
         count, seed: scenes (seed, 0) to (seed, count - 1).
-        size: height and width of the pictures in pixels.
+        size: height and width of the images in pixels.
         skeleton: which keypoints to write.
         people: least and greatest number of people in a scene.
         workers: processes that render.
-        progress: called after every picture with the number of those that are done and `count`.
+        progress: called after every image with the number of those that are done and `count`.
 
     Raises:
         LeanposeError: an argument makes no sense, a file cannot be written, or another process writes there.
     """
     if count < 1:
-        raise LeanposeError(f"A data set of {count} pictures cannot be drawn; ask for at least one.")
+        raise LeanposeError(f"A data set of {count} images cannot be drawn; ask for at least one.")
     skeleton = resolve_skeleton(skeleton)
     files = SyntheticFiles(Path(folder) / "images.tar", Path(folder) / "annotations.json", count, 0)
     render = partial(_render_jpeg, seed=seed, size=size, people=people, skeleton=skeleton)
@@ -115,7 +115,7 @@ def write_synthetic(
                 if progress is not None:
                     progress(index + 1, count)
         named = COCO17 if skeleton == WHOLEBODY133 else skeleton  # COCO-WholeBody's category names the body's points
-        description = f"leanpose synthetic people: {count} pictures, seed {seed}, skeleton {skeleton.name}"
+        description = f"leanpose synthetic people: {count} images, seed {seed}, skeleton {skeleton.name}"
         info = {"description": description, "count": count, "seed": seed, "size": size}
         content = {"info": info, **ground_truth(images, annotations, named)}
         new_annotations.write_text(json.dumps(content, separators=(",", ":")))
@@ -125,10 +125,10 @@ def write_synthetic(
 
 
 def read_synthetic(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a data set of format `synthetic`; its pictures are drawn once, into its folder or one named after its settings.
+    """Read a data set of format `synthetic`; its images are drawn once, into its folder or one named after its settings.
 
     Raises:
-        LeanposeError: its folder holds pictures drawn with other settings.
+        LeanposeError: its folder holds images drawn with other settings.
     """
     names = zlib.crc32(",".join(skeleton.keypoints).encode())
     size = f"{config.size[0]}x{config.size[1]}"
@@ -155,13 +155,11 @@ def _check_files(folder: Path) -> None:
     marks = load_json(path, "file of checksums") if path.exists() else {}
     for name in ("images.tar", "annotations.json"):
         if path.exists() and (not isinstance(marks, dict) or marks.get(name) != file_checksum(folder / name)):
-            raise LeanposeError(
-                f"{folder / name} is damaged or was changed; delete {folder} to draw the pictures anew."
-            )
+            raise LeanposeError(f"{folder / name} is damaged or was changed; delete {folder} to draw the images anew.")
 
 
 def _check_settings(annotations: Path, config: DatasetConfig) -> None:
-    """Refuse a folder whose pictures were drawn with other settings; they may be the user's own, so none is replaced."""
+    """Refuse a folder whose images were drawn with other settings; they may be the user's own, so none is replaced."""
     content = load_json(annotations, "annotation file")
     present = content.get("info", {}) if isinstance(content, dict) else {}
     wanted = {"count": config.count, "seed": config.seed, "size": [*config.size]}
@@ -172,6 +170,6 @@ def _check_settings(annotations: Path, config: DatasetConfig) -> None:
     ]
     if different:
         raise LeanposeError(
-            f"{annotations.parent} holds pictures drawn with {', '.join(different)}; delete the folder to draw them "
+            f"{annotations.parent} holds images drawn with {', '.join(different)}; delete the folder to draw them "
             f"anew, or name another one."
         )

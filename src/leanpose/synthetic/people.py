@@ -103,7 +103,7 @@ def _keypoints(
     for sign, side in ((1.0, "left"), (-1.0, "right")):
         for name in ("shoulder", "elbow", "wrist", "knee", "ankle"):
             points[:, K[f"{side}_{name}"]] = joints[:, J[f"{side}_{name}"]]
-        # People who label pictures put the hips a little further out and higher than the ball joints are.
+        # People who label images put the hips a little further out and higher than the ball joints are.
         outwards = bodies.offsets[:, J[f"{side}_hip"]] + height * (sign * 0.014, 0.010, 0)
         points[:, K[f"{side}_hip"]] = skeletons.to_world("pelvis", outwards)
         for name, place in SHAPES["foot"].items():

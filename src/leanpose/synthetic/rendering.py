@@ -30,7 +30,7 @@ def regular_polygon(corners: int, start: float = 0.0) -> Float[np.ndarray, "C 2"
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole camera. Its own axes are x right, y down, z into the picture.
+    """A pinhole camera. Its own axes are x right, y down, z into the image.
 
     Attributes:
         rotation: world to camera.
@@ -111,7 +111,7 @@ class Light:
     colour: Float[np.ndarray, 3]
 
     def shade(self, normals: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
-        """Brightness of surfaces by their outward directions (not normalised)."""
+        """Brightness of surfaces by their outward directions (not normalized)."""
         length = np.sqrt((normals * normals).sum(-1)) + 1e-9
         cosine = normals @ self.direction / length
         # Half-Lambert: light wraps a little around, as it does under a sky.
@@ -150,7 +150,7 @@ class Polygons:
 
 @dataclass(frozen=True)
 class Painting:
-    """What was painted, at the picture's own resolution; number 0 is the background.
+    """What was painted, at the image's own resolution; number 0 is the background.
 
     Attributes:
         rgba: colours before shading, multiplied by coverage, and the coverage (0 to 255).

@@ -1,4 +1,4 @@
-"""Scenes: people, props and background in one picture with its labels."""
+"""Scenes: people, props and background in one image with its labels."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from leanpose.synthetic.people import SYNTHETIC135, People, label_people, people
 from leanpose.synthetic.rendering import Framing, Painting, draw_camera, draw_light, paint
 from leanpose.synthetic.surroundings import develop, draw_background, occluders, octaves
 
-_LEAST_AREA = 40  # pixels: who shows less is not labelled
-_LEAST_SEEN = 3  # body keypoints: who shows fewer gets a box, but no keypoints, as in COCO
+_MIN_AREA = 40  # pixels: who shows less is not labelled
+_MIN_SEEN = 3  # body keypoints: who shows fewer gets a box, but no keypoints, as in COCO
 _FOLDS = np.full(len(Material), 0.035)  # how uneven materials are
 _FOLDS[[Material.SHIRT, Material.TROUSERS, Material.HAIR]] = 0.085, 0.085, 0.14
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture of synthetic people and its labels.
+    """An image of synthetic people and its labels.
 
     Attributes:
         image: RGB.
-        keypoints: x, y in pixels and visibility: 2 = seen, 1 = in the picture but hidden, 0 = outside the picture
+        keypoints: x, y in pixels and visibility: 2 = seen, 1 = in the image but hidden, 0 = outside the image
             (or of a person who is hardly visible).
         boxes: xyxy around each person's visible pixels.
         areas: number of each person's visible pixels.
@@ -59,7 +59,7 @@ def resolve_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
 
 
 def _places(rng: np.random.Generator, count: int, framing: Framing) -> np.ndarray:
-    """Where people stand (x, z): the first one in the middle when the picture is of a person, else side by side."""
+    """Where people stand (x, z): the first one in the middle when the image is of a person, else side by side."""
     if framing == "group":
         x = np.cumsum(rng.uniform(0.3, 1.3, count))
         return np.column_stack([rng.permutation(x - x.mean()), -rng.uniform(0, 4, count)])
@@ -107,11 +107,11 @@ def render_scene(
 
     Args:
         seed, index: which scene.
-        size: height and width of the picture in pixels.
+        size: height and width of the image in pixels.
         people: least and greatest number of people.
         skeleton: which keypoints to give, by name.
-        framing: "person" fills the picture with the first person, as a crop for training does; "group" shows everybody.
-            By default upright pictures are of a person and others of a group.
+        framing: "person" fills the image with the first person, as a crop for training does; "group" shows everybody.
+            By default upright images are of a person and others of a group.
 
     Raises:
         LeanposeError: the size or the number of people makes no sense, or the skeleton is unknown.
@@ -136,7 +136,7 @@ def render_scene(
 
     owner = painting.owner.astype(np.int16).take(painting.number)
     areas = np.bincount(owner.ravel() + 1, minlength=count + 1)[1:]
-    labelled = np.flatnonzero(areas >= _LEAST_AREA)
+    labelled = np.flatnonzero(areas >= _MIN_AREA)
     final = np.full(count + 1, -1, np.int16)  # the last entry is for pixels without a person
     final[labelled] = np.arange(len(labelled))
     boxes = np.zeros((len(labelled), 4))
@@ -144,7 +144,7 @@ def render_scene(
         x, y, w, h = cv2.boundingRect((owner == person).view(np.uint8))
         box[:] = x, y, x + w, y + h
     keypoints = label_people(cast, camera, painting)[labelled]
-    keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _LEAST_SEEN, :, 2] = 0
+    keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _MIN_SEEN, :, 2] = 0
     order = np.array(chosen.indices_in(SYNTHETIC135))
     keypoints = np.where(order[:, None] >= 0, keypoints[:, order], 0.0)
     return Scene(image, keypoints, boxes, areas[labelled].astype(float), final[owner], chosen)

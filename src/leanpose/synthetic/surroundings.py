@@ -1,4 +1,4 @@
-"""What surrounds people: a background of ground, things and noise, what hides them, and what a camera does to a picture."""
+"""What surrounds people: a background of ground, things and noise, what hides them, and what a camera does to an image."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def develop(rng: np.random.Generator, image: UInt8[np.ndarray, "H W 3"]) -> UInt
     """Blur, coarse sampling, colour cast, contrast, sensor noise and JPEG, each now and then."""
     height, width = image.shape[:2]
     u, z = rng.random(5), rng.normal(size=6)
-    if u[0] < 0.35:  # small in the original picture and enlarged
+    if u[0] < 0.35:  # small in the original image and enlarged
         factor = 0.35 + 0.55 * u[1]
         small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)

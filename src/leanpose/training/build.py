@@ -21,7 +21,7 @@ from leanpose.data.augmentation import Augmentation
 from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.jpeg_records import has_decoder, why_not_decoded
-from leanpose.data.margin import MOST_OUTSIDE, coarser_share, outside_share
+from leanpose.data.margin import MAX_OUTSIDE, coarser_share, outside_share
 from leanpose.data.mixing import Mixture, distinct
 from leanpose.data.packing import cached_crops
 from leanpose.data.readers import READERS, read_people
@@ -30,9 +30,9 @@ from leanpose.evaluation.ap import require_parts
 from leanpose.evaluation.evaluate import evaluate
 from leanpose.evaluation.pck import require_mpii
 from leanpose.files import atomic_write
-from leanpose.inference.choice import Candidate, open_candidate
+from leanpose.inference.choice import BackendSetup, open_setup
 from leanpose.locks import lock_folder
-from leanpose.losses.fit import CropFit
+from leanpose.losses.crop_alignment import CropAlignment
 from leanpose.models.base import ImageModel, PoseModel
 from leanpose.models.registry import create_model, skeleton_of
 from leanpose.schema import TeacherSection
@@ -60,19 +60,19 @@ def build_model(recipe: Recipe) -> PoseModel:
     )
     model.codec = _change_codec(model, recipe.codec)
     if recipe.init_from is not None:
-        start_from(model, recipe)
+        load_init_weights(model, recipe)
         if recipe.codec.calibration is None:
-            model.codec = model.codec.with_calibration(_calibration_of(recipe.init_from, model))
+            model.codec = model.codec.with_calibration(_init_calibration(recipe.init_from, model))
     return model
 
 
-def _calibration_of(start: str, model: PoseModel) -> ScoreCalibration | None:
-    """What a start's scores are calibrated by, where it predicts as this model does and has all of its keypoints.
+def _init_calibration(init_from: str, model: PoseModel) -> ScoreCalibration | None:
+    """What the scores of the initial weights are calibrated by, where their model predicts as this model does and has all of its keypoints.
 
     Gentle training changes the scores by less than leaving out their calibration does: a person's score weighs keypoints by
     theirs, and people are ranked by it.
     """
-    card = describe(weights_of(start))
+    card = describe(weights_of(init_from))
     codec, names = build_codec(card["codec"]), Skeleton.from_dict(card["skeleton"]).keypoint_names
     keypoints = model.skeleton.keypoint_names
     if codec.calibration is None or type(codec) is not type(model.codec) or not {*keypoints} <= {*names}:
@@ -112,7 +112,7 @@ def codec_settings(codec: Codec) -> dict[str, Any]:
     return {key: value for key, value in codec.to_dict().items() if key in CodecSection.model_fields}
 
 
-def start_from(model: ImageModel, recipe: TrainingRecipe) -> None:
+def load_init_weights(model: ImageModel, recipe: TrainingRecipe) -> None:
     """Put the weights of `init_from` into a model, all of them or those that fit."""
     assert recipe.init_from is not None
     file = weights_of(recipe.init_from)
@@ -120,32 +120,37 @@ def start_from(model: ImageModel, recipe: TrainingRecipe) -> None:
         load_weights(model, file)
         return
     fresh = model.state_dict()
-    start = load_network(file)
-    fitting = {k: v for k, v in start.state_dict().items() if k in fresh and fresh[k].shape == v.shape}
-    if isinstance(model, PoseModel) and isinstance(start, PoseModel):
-        fitting |= _rows_of_common_keypoints(start, model)
+    init_model = load_network(file)
+    fitting = {k: v for k, v in init_model.state_dict().items() if k in fresh and fresh[k].shape == v.shape}
+    if isinstance(model, PoseModel) and isinstance(init_model, PoseModel):
+        fitting |= _rows_of_common_keypoints(init_model, model)
     if not fitting.keys() & dict(model.named_parameters()).keys():
-        raise LeanposeError(f"Nothing in {recipe.init_from}, a '{start.name}', fits the recipe's '{recipe.model}'.")
+        raise LeanposeError(
+            f"Nothing in {recipe.init_from}, a '{init_model.name}', fits the recipe's '{recipe.model}'."
+        )
     model.load_state_dict(fitting, strict=False)
 
 
-def _rows_of_common_keypoints(start: PoseModel, model: PoseModel) -> dict[str, Tensor]:
-    """Of weights with rows for each keypoint, as an output layer has them: the start's rows where the names agree.
+def _rows_of_common_keypoints(init_model: PoseModel, model: PoseModel) -> dict[str, Tensor]:
+    """Of weights with rows for each keypoint, as an output layer has them: the initial model's rows where the names agree.
 
-    Where the model has several rows a keypoint for one of the start's (`head_upsample`), all of them start as that one.
+    Where the model has several rows a keypoint for one of the initial model's (`head_upsample`), all of them begin as that one.
     """
     fresh, found = model.state_dict(), {}
-    of_start = start.skeleton.keypoint_names
-    common = [(own, of_start.index(n)) for own, n in enumerate(model.skeleton.keypoint_names) if n in of_start]
-    own_rows, start_rows = ([pair[side] for pair in common] for side in (0, 1))
-    for key, value in start.state_dict().items():
+    init_names = init_model.skeleton.keypoint_names
+    common = [(own, init_names.index(n)) for own, n in enumerate(model.skeleton.keypoint_names) if n in init_names]
+    own_rows, init_rows = ([pair[side] for pair in common] for side in (0, 1))
+    for key, value in init_model.state_dict().items():
         if key not in fresh or not value.ndim or value.shape[1:] != fresh[key].shape[1:]:
             continue
-        (rows, left), (own, own_left) = divmod(len(value), len(of_start)), divmod(len(fresh[key]), len(model.skeleton))
+        (rows, left), (own, own_left) = (
+            divmod(len(value), len(init_names)),
+            divmod(len(fresh[key]), len(model.skeleton)),
+        )
         several = max(rows, own) > 1 and not key.startswith("head.")  # a layer inside, whose width happens to fit
         if left or own_left or several or not rows or own % rows:
             continue
-        taken = value.unflatten(0, (len(of_start), rows))[start_rows].repeat_interleave(own // rows, dim=1)
+        taken = value.unflatten(0, (len(init_names), rows))[init_rows].repeat_interleave(own // rows, dim=1)
         found[key] = fresh[key].clone()
         found[key].unflatten(0, (len(model.skeleton), own))[own_rows] = taken
     return found
@@ -204,8 +209,8 @@ def validate_model(recipe: Recipe, model: PoseModel, people: PoseDataset) -> dic
     """The metrics of a model in eval mode, measured as a recipe says."""
     how = recipe.validation.model_dump(exclude={"interval"})
     size = max(recipe.batch_size // recipe.grad_accum_steps, 32)
-    workers, precision = recipe.data.num_workers, recipe.precision
-    return evaluate(model, people, batch_size=size, workers=workers, precision=precision, **how).metrics
+    num_workers, precision = recipe.data.num_workers, recipe.precision
+    return evaluate(model, people, batch_size=size, num_workers=num_workers, precision=precision, **how).metrics
 
 
 def load_teacher(recipe: Recipe) -> Teacher | None:
@@ -235,7 +240,7 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
         if section.teacher_backend == "onnxruntime":
             if section.compile_teacher:
                 raise LeanposeError("distillation.compile_teacher is for teacher_backend=torch; set one of the two.")
-            model = BackendModel(open_candidate(model, torch.device("cpu"), Candidate("onnxruntime", "fp32")))
+            model = BackendModel(open_setup(model, torch.device("cpu"), BackendSetup("onnxruntime", "fp32")))
             shown += b"onnxruntime"
     shown += json.dumps(model.skeleton.keypoints).encode() if section.teacher_skeleton else b""
     identity = f"{model.name} {hashlib.sha256(shown).hexdigest()[:12]}"
@@ -402,7 +407,7 @@ def crop_plan(recipe: Recipe) -> CropPlan:
         load_teacher(recipe),
     )
     size = model.input_size if teacher is None else teacher.model.input_size
-    return CropPlan(CropFit(model.input_size, size, model.codec.warp).crop_size, padding=model.codec.padding)
+    return CropPlan(CropAlignment(model.input_size, size, model.codec.warp).crop_size, padding=model.codec.padding)
 
 
 def mixture_of(recipe: Recipe, sets: Sequence[PoseDataset]) -> Mixture | None:
@@ -445,7 +450,7 @@ def _say_what_packs_lack(dataset: TopDownDataset, say: Callable[[str], None]) ->
     people, crops, size, padding = dataset.people, dataset.coarse_crops, dataset.input_size, dataset.padding
     if dataset.augmentation is not None:
         share = outside_share(people, crops, dataset.augmentation, dataset.skeleton, size, padding)
-        if share > MOST_OUTSIDE:
+        if share > MAX_OUTSIDE:
             say(
                 f"Warning: {share:.1%} of the pixels of this recipe's views lie outside of the packed crops and are black; pack "
                 "with a larger --margin."

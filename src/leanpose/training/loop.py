@@ -99,7 +99,7 @@ class Validation:
     """What a run is measured on, and how: the metrics by name of a model in eval mode."""
 
     name: str
-    measure: Callable[[Any], dict[str, float]]
+    evaluate: Callable[[Any], dict[str, float]]
 
 
 class Trainer:
@@ -266,7 +266,7 @@ class Trainer:
         """The losses of a part of a batch.
 
         Raises:
-            LeanposeError: a norm over the batch has a single value to normalise.
+            LeanposeError: a norm over the batch has a single value to normalize.
         """
         try:
             return self.task(*batch.inputs)
@@ -277,7 +277,7 @@ class Trainer:
 
     def _too_few_values(self) -> LeanposeError:
         return LeanposeError(
-            f"At this crop size the network normalises over one value per person, so it needs 2 or more in each batch of a step: "
+            f"At this crop size the network normalizes over one value per person, so it needs 2 or more in each batch of a step: "
             f"raise batch_size ({self.recipe.batch_size}), take less grad_accum_steps ({self.recipe.grad_accum_steps}), more people "
             f"({len(self.dataset)}) or a larger model_options.input_size."
         )
@@ -356,7 +356,7 @@ class Trainer:
         if self.log is not None and not self.log.has("val", self.state.step):
             model = self._measured_model()
             self.progress.say(f"epoch {epoch}: measuring on {self.validation.name}")
-            self.metrics = self._measure(self.validation, model)
+            self.metrics = self._evaluate(self.validation, model)
             model.train()
             self.progress.say(f"epoch {epoch}: {headline(self.metrics)}")
             if (figure := self.metrics[primary_metric(self.metrics)]) > self.state.best:
@@ -367,14 +367,14 @@ class Trainer:
             self.log.write("val", self.state.step, {"epoch": epoch, "seconds": self.state.seconds, **self.metrics})
         self.fabric.barrier()
 
-    def _measure(self, validation: Validation, model: ImageModel) -> dict[str, float]:
+    def _evaluate(self, validation: Validation, model: ImageModel) -> dict[str, float]:
         """
         Raises:
             StoppedError: a signal came; the state before is saved, and a run that goes on measures again.
         """
         self._measuring = True
         try:
-            return validation.measure(model)
+            return validation.evaluate(model)
         except KeyboardInterrupt:
             if not self._stop_signal:
                 raise

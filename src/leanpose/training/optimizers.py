@@ -87,7 +87,7 @@ def _factor(section: OptimizerSection, name: str) -> float:
 
 
 def frozen_norms(model: nn.Module) -> list[nn.Module]:
-    """The batch normalisations whose scale and shift do not learn: their running statistics shall stay, too."""
+    """The batch normalizations whose scale and shift do not learn: their running statistics shall stay, too."""
     return [
         module
         for module in model.modules()

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from leanpose.choices import Cycle, Decoding, Encoding, Metric, Scoring, Suppression
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
@@ -116,9 +117,9 @@ class CodecSection(Section):
 
     sigma: Annotated[_Positive | tuple[_Positive, _Positive] | None, WrapValidator(_one_or_two_sizes)] = None
     """Of the Gaussians: in pixels of a heatmap, or in bins of SimCC, there also as one number along x and one along y."""
-    encoding: Literal["msra", "unbiased", "udp"] | None = None
+    encoding: Encoding | None = None
     """Of heatmaps and coordinates (which know no `unbiased`); `udp` also changes how crops are cut."""
-    decoding: Literal["argmax", "quarter", "dark"] | None = None
+    decoding: Decoding | None = None
     """`quarter` is for heatmaps alone."""
     padding: float | None = Field(default=None, ge=1, le=4)
     """How much larger than the person's box a crop is: 1.25, unless the model says otherwise."""
@@ -168,15 +169,15 @@ class IntervalSection(Section):
 
     interval: int = Field(default=10, ge=1)
     """Epochs between two validations; the last epoch is always validated."""
-    cycle: Literal["first", "last"] = "first"
+    cycle: Cycle = "first"
     """Which cycle's prediction is measured. `last` is for the undistilled networks of SDPose's Table 6."""
 
 
 class ValidationSection(IntervalSection):
     flip_test: bool = True
-    scoring: Literal["bbox_keypoint", "keypoint", "bbox"] = "bbox_keypoint"
-    nms: Literal["oks", "soft"] | None = "oks"
-    metric: Literal["coco", "crowdpose", "wholebody", "mpii"] = "coco"
+    scoring: Scoring = "bbox_keypoint"
+    nms: Suppression | None = "oks"
+    metric: Metric = "coco"
     """`wholebody` also measures body, feet, face and hands apart; the best weights are those of the highest AP of all together.
     `mpii` measures PCKh@0.5 on MPII in place of AP."""
 
@@ -245,8 +246,8 @@ class Recipe(TrainingRecipe):
     data: DataSection  # pyright: ignore[reportIncompatibleVariableOverride]
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
     codec: CodecSection = Field(default_factory=CodecSection)
-    loss: Literal["codec", "rle"] = "codec"
-    """What compares with the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
+    loss: str = "codec"
+    """A key of `leanpose.losses.CRITERIA`: what compares with the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
     auxiliary_heatmap_weight: float = Field(default=0.0, ge=0)
     """Of heatmaps predicted from each layer's visual tokens, or from TFPose's encoder, while training; 0 has none, as in all papers
     but TFPose's."""
@@ -391,7 +392,7 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
     Raises:
         LeanposeError: the first thing that is wrong, with the nearest valid key where one is unknown.
     """
-    from leanpose.losses import METHODS  # loads torch, which a missing file or bad YAML need not wait for
+    from leanpose.losses import CRITERIA, METHODS  # loads torch, which a missing file or bad YAML need not wait for
 
     renamed = yaml.safe_load(RENAMED_FILE.read_text())
     section = values.get("distillation") or {}
@@ -405,6 +406,9 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
         section = validate(
             kind_of_section, {**section, "method": method}, origin, renamed=renamed["keys"], prefix="distillation."
         )
+    loss = values.get("loss", "codec")
+    if "loss" in kind.model_fields and (not isinstance(loss, str) or loss not in CRITERIA):
+        raise LeanposeError(f"{origin}: loss = {loss!r} is unknown; {did_you_mean(str(loss), CRITERIA)}")
     return validate(kind, {**values, "distillation": section}, origin, renamed=renamed["keys"])
 
 

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from leanpose.losses import METHODS, Criterion, Distillation
-from leanpose.losses.auxiliary import AuxiliaryHeatmaps
+from leanpose.errors import LeanposeError
+from leanpose.losses import CRITERIA, METHODS, Distillation
+from leanpose.losses.auxiliary import AuxiliaryHeatmapLoss
 from leanpose.losses.base import supervised_loss
-from leanpose.losses.fit import CropFit, resize_crops
-from leanpose.losses.rle import RLELoss
+from leanpose.losses.crop_alignment import CropAlignment, resize_crops
 from leanpose.models.base import ImageModel, PoseModel, PoseOutput
 from leanpose.training.log import OF_SET
 from leanpose.training.recipe import Recipe
@@ -59,10 +59,10 @@ class Teacher:
     @torch.no_grad()
     def _pass(self, forward: Callable[[Tensor], PoseOutput], images: UInt8[Tensor, "B h w 3"]) -> PoseOutput:
         with self.autocast(images.device):
-            output = forward(self.model.normalise(images))
+            output = forward(self.model.normalize(images))
             if not self.flip_test:
                 return output
-            mirrored = forward(self.model.normalise(images.flip(2))).prediction
+            mirrored = forward(self.model.normalize(images.flip(2))).prediction
             order = self.model.skeleton.flip_indices
             return replace(output, prediction=self.model.codec.merge_flipped(output.prediction, mirrored, order))
 
@@ -111,7 +111,7 @@ class PoseTask(Task):
         self,
         model: PoseModel,
         distillation: Distillation[Any],
-        auxiliary: AuxiliaryHeatmaps | None = None,
+        auxiliary: AuxiliaryHeatmapLoss | None = None,
         teacher: Teacher | None = None,
         sets: Sequence[str] = (),
     ) -> None:
@@ -122,12 +122,12 @@ class PoseTask(Task):
         self.auxiliary = auxiliary
         self.teacher = teacher
         teacher_size = model.input_size if teacher is None else teacher.model.input_size
-        self.fit = CropFit(model.input_size, teacher_size, model.codec.warp)
+        self.alignment = CropAlignment(model.input_size, teacher_size, model.codec.warp)
 
     @property
     def crop_size(self) -> tuple[int, int]:
         """Height and width of the crops to train on."""
-        return self.fit.crop_size
+        return self.alignment.crop_size
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         super().start_epoch(epoch, epochs)
@@ -147,12 +147,17 @@ class PoseTask(Task):
         target = model.codec.encode(keypoints, weights)
         teacher = None
         if self.teacher is not None:
-            teacher = self.teacher(self.fit.teacher_crops(images))
-        student = self.distillation.student_forward(model, model.normalise(own_images), teacher)
+            teacher = self.teacher(self.alignment.teacher_crops(images))
+        student = self.distillation.student_forward(model, model.normalize(own_images), teacher)
         losses = self.distillation(student, teacher, target)
         if self.auxiliary is not None:
             same = self.auxiliary.codec is model.codec
             heatmaps = target if same else self.auxiliary.codec.encode(keypoints, weights)
+            if "auxiliary" in losses:  # of a method of one's own: one would replace the other
+                raise LeanposeError(
+                    f"The method '{self.distillation.section.method}' has a loss named 'auxiliary' already; "
+                    "call it otherwise, or train without auxiliary_heatmap_weight."
+                )
             losses["auxiliary"] = self.auxiliary(student, heatmaps)
         if sets is not None:
             self.observed = self._losses_by_set(student, keypoints, weights, sets)
@@ -187,7 +192,7 @@ class PoseTask(Task):
         target = model.codec.encode(torch.zeros(1, keypoints, 2), torch.zeros(1, keypoints))
         teacher = self.teacher.dry_run()
         with self.teacher.autocast(crop.device):
-            student = self.distillation.student_forward(model, model.normalise(crop), teacher)
+            student = self.distillation.student_forward(model, model.normalize(crop), teacher)
             self.distillation(student, teacher, target)
         model.train(training)
 
@@ -198,9 +203,10 @@ def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None,
     Raises:
         LeanposeError: the student cannot be trained so, or not by this teacher.
     """
-    auxiliary = AuxiliaryHeatmaps(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None
-    criterion: Criterion = model.codec if recipe.loss == "codec" else RLELoss.for_student(model)
-    method = METHODS[recipe.distillation.method]
+    auxiliary = (
+        AuxiliaryHeatmapLoss(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None
+    )
+    criterion, method = CRITERIA[recipe.loss](model), METHODS[recipe.distillation.method]
     distillation = method.build(recipe.distillation, model, teacher.model if teacher else None, criterion)
     task = PoseTask(model, distillation, auxiliary, teacher, sets)
     if teacher is not None:

@@ -101,15 +101,16 @@ def _nothing(_: str) -> None:
 def stage_recipe(recipe: Recipe, stage: Stage) -> Recipe:
     """The recipe of one stage.
 
-    A new head takes a fifth of the epochs where none are given (DWPose); the learning rate's milestones come as much earlier as the
-    end does, and nothing else that the recipe starts from counts.
+    The learning rate's milestones come as much earlier as the end does; with a new head nothing else that the recipe starts from
+    counts.
     """
+    schedule = recipe.schedule
+    epochs = stage.epochs or math.ceil(schedule.epochs / stage.epochs_divisor)
     changes: dict[str, Any] = {"distillation": stage.section}
-    if stage.new_head:
-        schedule = recipe.schedule
-        epochs = stage.epochs or math.ceil(schedule.epochs / 5)
+    if epochs != schedule.epochs:
         milestones = [max(1, round(milestone * epochs / schedule.epochs)) for milestone in schedule.milestones]
         changes["schedule"] = schedule.model_copy(update={"epochs": epochs, "milestones": milestones})
+    if stage.new_head:
         changes |= {"pretrained": None, "init_from": None, "auxiliary_heatmap_weight": 0.0}
     return recipe.model_copy(update=changes)
 
@@ -143,4 +144,4 @@ def retrain_head_recipe(
         "skeleton": recipe.skeleton or skeleton.name,
     }
     head = DWPoseStage2Section(teacher=weights, logit_weight=logit_weight)
-    return stage_recipe(recipe.model_copy(update=same_model), Stage(section=head, epochs=epochs, new_head=True))
+    return stage_recipe(recipe.model_copy(update=same_model), head.stage(epochs))

@@ -17,7 +17,7 @@ from leanpose.data.urls import is_url
 from leanpose.files import open_regular
 from leanpose.video.reader import Frame, FrameReader, VideoError, VideoReader, require_camera
 
-USUAL_MILLISECONDS = 100  # of a frame that has no time, as browsers show it
+DEFAULT_MILLISECONDS = 100  # of a frame that has no time, as browsers show it
 
 
 def open_reader(source: str | Path | int) -> FrameReader:
@@ -63,7 +63,7 @@ class AnimationReader(FrameReader):
             raise VideoError(str(error)) from error
         except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
             raise VideoError(f"The moving image {path} cannot be opened: it is damaged or cut off.") from error
-        self._milliseconds = float(USUAL_MILLISECONDS)
+        self._milliseconds = float(DEFAULT_MILLISECONDS)
         self._frames = self._decoded()
         self._decode_first(f"Not one frame of {path} can be decoded; it is damaged or cut off.")
         self.rate = 1000 / Fraction(max(1, round(self._milliseconds)))
@@ -83,7 +83,7 @@ class AnimationReader(FrameReader):
             except Exception:  # as above: what came before the damage counts
                 self.cut_off = True
                 return
-            self._milliseconds = float(self._file.info.get("duration") or USUAL_MILLISECONDS)
+            self._milliseconds = float(self._file.info.get("duration") or DEFAULT_MILLISECONDS)
             last = max(round(elapsed), last + 1)
             yield Frame(pixels, last, last / 1000)
             elapsed += self._milliseconds

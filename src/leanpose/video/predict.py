@@ -50,7 +50,7 @@ class VideoOutcome:
         expected: frames to come in all, as far as known.
         seconds: the time of the last frame in the video.
         people: found, in all frames together.
-        ids: of the different people.
+        track_ids: of the different people.
         uncertain: people left out because of their low scores, in all frames together.
         elapsed: seconds that it took, from the opened files to the last frame's being written.
         model_seconds: of these, seconds in which the pose model computed.
@@ -66,7 +66,7 @@ class VideoOutcome:
     expected: int | None = None
     seconds: float = 0.0
     people: int = 0
-    ids: set[int] = field(default_factory=set)
+    track_ids: set[int] = field(default_factory=set)
     uncertain: int = 0
     elapsed: float = 0.0
     model_seconds: float = 0.0
@@ -94,7 +94,7 @@ def predict_video(
     *,
     drawing: Path | None = None,
     lines: Path | None = None,
-    seconds: float | None = None,
+    duration: float | None = None,
     audio: bool = True,
     draw: Callable[[Pixels, PoseResult], Pixels] | None = None,
     canvas: Callable[[Size], Size] | None = None,
@@ -112,25 +112,25 @@ def predict_video(
         drawing: the annotated copy, an MP4 with the source's times and audio. Frames of another size than the first are
             shown whole, between black bars.
         lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`).
-        seconds: stop there; a camera runs until it is interrupted otherwise.
+        duration: stop there; a camera runs until it is interrupted otherwise.
         audio: keep the audio.
-        draw: the annotated picture for a frame and its poses; `PoseResult.draw` by default.
-        canvas: height and width of such a picture for frames of this size; by default the same.
+        draw: the annotated image for a frame and its poses; `PoseResult.draw` by default.
+        canvas: height and width of such an image for frames of this size; by default the same.
         advance: called after each frame.
 
     Raises:
         VideoError: the source cannot be read.
-        LeanposeError: something cannot be written, another process writes there, or `seconds` is no time. After either, the
+        LeanposeError: something cannot be written, another process writes there, or `duration` is no time. After either, the
             files are as they were.
     """
-    _require_time(seconds)
+    _require_time(duration)
     outcome = VideoOutcome()
     with ExitStack() as end, ExitStack() as stack:
         for path in (lines, drawing):
             if path is not None:
                 end.enter_context(lock_file(path))
         reader = stack.enter_context(open_reader(source))
-        outcome.expected = _expected(reader, seconds)
+        outcome.expected = _expected(reader, duration)
         size_drawn = reader.size if canvas is None else canvas(reader.size)
         writer = (
             None if drawing is None else stack.enter_context(open_writer(drawing, reader, audio=audio, size=size_drawn))
@@ -144,7 +144,7 @@ def predict_video(
 
         def feed() -> Iterator[tuple[Pixels, float]]:
             for frame in frames:
-                if seconds is not None and frame.seconds >= seconds:
+                if duration is not None and frame.seconds >= duration:
                     return
                 pixels = paste(frame.pixels, reader.size)
                 looked_at.append((replace(frame, pixels=pixels), frame.pixels.shape[:2]))
@@ -173,8 +173,8 @@ def predict_video(
                         outcome.resized += 1
                     outcome.people += len(poses)
                     outcome.seconds = frame.seconds
-                    if poses.ids is not None:
-                        outcome.ids.update(poses.ids.tolist())
+                    if poses.track_ids is not None:
+                        outcome.track_ids.update(poses.track_ids.tolist())
                     outcome.elapsed = time.perf_counter() - begun
                     outcome.model_seconds = tracker.estimator.model_seconds - model_seconds
                     advance(outcome)
@@ -187,9 +187,9 @@ def predict_video(
             future.result()
         frames.close()
         if not outcome.frames:
-            raise VideoError(f"No frame of {reader.name} came within {seconds:g} seconds.")
+            raise VideoError(f"No frame of {reader.name} came within {duration:g} seconds.")
         if writer is not None:
-            writer.finish(whole=not outcome.stopped and seconds is None)
+            writer.finish(whole=not outcome.stopped and duration is None)
             outcome.notices += writer.notices
             if audio and reader.live and isinstance(source, str):
                 outcome.notices.append("The audio of a live stream, if it has any, is not kept.")
@@ -226,16 +226,16 @@ def frame_record(index: int, seconds: float, poses: PoseResult) -> dict[str, Any
     return {"frame": index, "time": round(seconds, 6), "people": poses.to_dict()["people"]}
 
 
-def _require_time(seconds: float | None) -> None:
-    if seconds is not None and not 0 <= seconds < math.inf:
-        raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {seconds}.")
+def _require_time(duration: float | None) -> None:
+    if duration is not None and not 0 <= duration < math.inf:
+        raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {duration}.")
 
 
-def _expected(reader: FrameReader, seconds: float | None) -> int | None:
+def _expected(reader: FrameReader, duration: float | None) -> int | None:
     """How many frames will be looked at, as far as that can be known."""
-    if seconds is None:
+    if duration is None:
         return reader.count
-    asked = math.ceil(seconds * reader.rate)
+    asked = math.ceil(duration * reader.rate)
     return asked if reader.count is None else min(asked, reader.count)
 
 

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Reader = TypeVar("Reader", bound="FrameReader")
-USUAL_RATE = Fraction(25)  # frames a second, where a file does not say
-HIGHEST_RATE = 1000  # what a container gives above it is the unit of its clock
+DEFAULT_RATE = Fraction(25)  # frames a second, where a file does not say
+MAX_RATE = 1000  # what a container gives above it is the unit of its clock
 CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is cut off
 STREAM_TIMEOUT = 15.0  # seconds without an answer from a network
-CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new picture is asked again
+CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new image is asked again
 NO_VIDEO = ("tty", "gif", "apng")  # FFmpeg's names of formats that hold text, and of images that do not move here
 _DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 HD_HEIGHT = 720  # from this height on, video that does not name its colours has those of BT.709
@@ -43,12 +43,12 @@ class VideoError(LeanposeError):
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a video.
+    """One image of a video.
 
     Attributes:
         pixels: RGB, upright.
         ticks: when it is shown, in units of the reader's `time_base`; each is larger than the one before.
-        seconds: the same in seconds, from the beginning of the file on (of a camera: from its first picture on).
+        seconds: the same in seconds, from the beginning of the file on (of a camera: from its first image on).
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]
@@ -171,13 +171,13 @@ class VideoReader(FrameReader):
         decoder.options = {"max_pixels": str(max_pixels())}  # of later frames, whose size may be another
         self.time_base = stream.time_base or Fraction(1, 1_000_000)
         rates = (stream.average_rate, stream.guessed_rate)
-        self.rate = next((rate for rate in rates if rate and 0 < rate <= HIGHEST_RATE), USUAL_RATE)
+        self.rate = next((rate for rate in rates if rate and 0 < rate <= MAX_RATE), DEFAULT_RATE)
         self._step = max(1, round(1 / (self.rate * self.time_base)))
         self._last: int | None = None
         self.start = Fraction(container.start_time or 0, 1_000_000)
         self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
         self.duration: float | None = None
-        self._end: float | None = None  # of the pictures, where the container names it
+        self._end: float | None = None  # of the images, where the container names it
         if not self.live:
             self._end = self._named_end()
             self.duration = self._end
@@ -190,7 +190,7 @@ class VideoReader(FrameReader):
         self._turned = False
 
     def _named_end(self) -> float | None:
-        """How long the pictures themselves last, in seconds; None where the container does not say."""
+        """How long the images themselves last, in seconds; None where the container does not say."""
         if self._stream.duration:
             return float(self._stream.duration * self.time_base)
         named = _DURATION.fullmatch(self._stream.metadata.get("DURATION", ""))  # Matroska, on the container's clock
@@ -232,7 +232,7 @@ class VideoReader(FrameReader):
             try:
                 packet = next(packets, None)
             except av.FFmpegError as error:
-                if self.live and isinstance(error, BlockingIOError):  # macOS's cameras do not wait for a new picture
+                if self.live and isinstance(error, BlockingIOError):  # macOS's cameras do not wait for a new image
                     time.sleep(CAMERA_PAUSE)
                     packets = self._file.demux(self._stream)
                     continue
@@ -261,7 +261,7 @@ class VideoReader(FrameReader):
 
 
 def looks_like_video(path: Path) -> bool:
-    """Whether a file of any name holds a video or a moving image (and not a single picture)."""
+    """Whether a file of any name holds a video or a moving image (and not a single image)."""
     if path.suffix.lower() in SUFFIXES or is_moving_image(path):
         return is_moving_image(path)
     try:
@@ -269,17 +269,15 @@ def looks_like_video(path: Path) -> bool:
     except VideoError:
         return False
     with container:
-        if container.metadata.get("major_brand") == "avif":  # one picture; to FFmpeg a video of one frame
+        if container.metadata.get("major_brand") == "avif":  # one image; to FFmpeg a video of one frame
             return False
         return (
-            container.format.name not in NO_VIDEO
-            and _moving_picture(container) is not None
-            and not _is_picture(container)
+            container.format.name not in NO_VIDEO and _moving_image(container) is not None and not _is_image(container)
         )
 
 
 def upright(pixels: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
-    """The picture as the display matrix of its frame says it is to be held, and whether its sides were exchanged.
+    """The image as the display matrix of its frame says it is to be held, and whether its sides were exchanged.
 
     The matrix takes (x, y) to (ax + cy, bx + dy), y downwards; turns by a right angle and mirrors are what cameras write.
     """
@@ -399,11 +397,11 @@ def _open_camera(number: int) -> InputContainer:
         raise VideoError(f"Camera {number} ({address}) cannot be opened: {error.strerror}.") from error
 
 
-def _is_picture(container: InputContainer) -> bool:
+def _is_image(container: InputContainer) -> bool:
     return container.format.name.endswith("_pipe") or container.format.name == "image2"
 
 
-def _moving_picture(container: InputContainer) -> VideoStream | None:
+def _moving_image(container: InputContainer) -> VideoStream | None:
     """The first video stream that is not the cover of a record."""
     from av.stream import Disposition
 
@@ -411,11 +409,11 @@ def _moving_picture(container: InputContainer) -> VideoStream | None:
 
 
 def _video_stream(container: InputContainer, name: str) -> VideoStream:
-    if _is_picture(container):
-        raise VideoError(f"{name} is a picture, not a video, whatever its name ends with.")
-    stream = _moving_picture(container)
+    if _is_image(container):
+        raise VideoError(f"{name} is an image, not a video, whatever its name ends with.")
+    stream = _moving_image(container)
     if stream is None:
-        only = " only audio" if container.streams.audio else " no pictures"
+        only = " only audio" if container.streams.audio else " no images"
         raise VideoError(f"{name} is no video: it holds{only}.")
     if stream.codec_context is None:
         raise VideoError(f"The video {name} is damaged, or the installed PyAV (FFmpeg) cannot decode it.")

@@ -76,13 +76,13 @@ class PoseSmoother:
         """The same people with smoothed keypoints.
 
         Args:
-            poses: of one frame, with `ids`.
+            poses: of one frame, with `track_ids`.
             seconds: the frame's time; the steps may be uneven, but time must go on.
 
         Raises:
             LeanposeError: the poses have no ids.
         """
-        if poses.ids is None:
+        if poses.track_ids is None:
             raise LeanposeError("Only tracked poses can be smoothed: these have no ids.")
         if not len(poses):
             self._memory = {}
@@ -91,10 +91,10 @@ class PoseSmoother:
         sizes = np.sqrt(np.maximum(box_area(poses.boxes), 1.0))[:, None]
         points = poses.keypoints.shape[1]
         blank = np.zeros((points, 2)), np.zeros((points, 2)), np.full(points, -np.inf)
-        memory = [self._memory.get(person, blank) for person in poses.ids.tolist()]
+        memory = [self._memory.get(person, blank) for person in poses.track_ids.tolist()]
         last, last_velocity, seen = (np.stack(values) for values in zip(*memory, strict=True))
         known = np.isfinite(seen)
-        certain = (poses.scores >= self.settings.min_score) & np.isfinite(measured).all(axis=2)
+        certain = (poses.keypoint_scores >= self.settings.min_score) & np.isfinite(measured).all(axis=2)
         fresh = certain & ~known
         step = np.where(known, seconds - seen, 0.0)
         going = certain & known & (step > 0)
@@ -110,6 +110,6 @@ class PoseSmoother:
         last_velocity = np.where(going[..., None], velocity, last_velocity)
         last = np.where(going[..., None], filtered, np.where(fresh[..., None], measured, last))
         seen = np.where(going | fresh, seconds, seen)
-        self._memory = dict(zip(poses.ids.tolist(), zip(last, last_velocity, seen, strict=True), strict=True))
+        self._memory = dict(zip(poses.track_ids.tolist(), zip(last, last_velocity, seen, strict=True), strict=True))
         smoothed = np.where(certain[..., None], last, measured)
         return replace(poses, keypoints=smoothed.astype(poses.keypoints.dtype))

@@ -24,10 +24,10 @@ from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.results import PoseResult
 from leanpose.video.letterbox import Size, from_canvas, paste
 from leanpose.video.smoothing import OneEuro, PoseSmoother
-from leanpose.video.tracks import COVERED, USUAL_STEP, TrackTable, box_iou
+from leanpose.video.tracks import COVERED, DEFAULT_STEP, TrackTable, box_iou
 
 TimedImage = tuple[UInt8[np.ndarray, "H W 3"], float]
-"""A picture and its time in seconds."""
+"""An image and its time in seconds."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class PoseTracker:
     Example:
         >>> tracker = PoseTracker(PoseEstimator())  # doctest: +SKIP
         >>> for poses in tracker.stream(frames):  # doctest: +SKIP
-        ...     print(poses.ids, poses.keypoints.shape)
+        ...     print(poses.track_ids, poses.keypoints.shape)
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class PoseTracker:
         self.smooth = (OneEuro() if smooth else None) if isinstance(smooth, bool) else smooth
 
     def stream(self, frames: Iterable[TimedImage]) -> Generator[PoseResult, None, None]:
-        """The poses of each frame, with `ids`, in order; at most `in_flight` frames are held at a time, and the results do not
+        """The poses of each frame, with `track_ids`, in order; at most `in_flight` frames are held at a time, and the results do not
         hold theirs.
 
         Each call is a video of its own, with ids from 1 on. A time that does not grow counts as one usual step. Poses
@@ -184,7 +184,7 @@ class PoseTracker:
             followed, owners = followed[~hidden], owners[~hidden]
         poses = self._poses(frame, followed, owners, detections)
         if self._one_person and active:
-            poses = replace(poses, ids=np.full(len(poses), active[0].id, np.int64))
+            poses = replace(poses, track_ids=np.full(len(poses), active[0].id, np.int64))
         ids = table.match(poses := poses[table.distinct(poses)], frame.seconds)
         if detections is None and len({track.id for track in active} - set(ids.tolist())):
             detections = pool.submit(self._detect, frame.image).result()
@@ -204,18 +204,18 @@ class PoseTracker:
         return replace(
             poses,
             box_scores=np.concatenate([np.zeros(len(followed)), scores]).astype(np.float32),
-            ids=np.concatenate([owners, np.zeros(len(boxes), np.int64)]),
+            track_ids=np.concatenate([owners, np.zeros(len(boxes), np.int64)]),
         )
 
 
 def _together(first: PoseResult, second: PoseResult) -> PoseResult:
-    names = ("keypoints", "scores", "boxes", "box_scores", "ids")
+    names = ("keypoints", "keypoint_scores", "boxes", "box_scores", "track_ids")
     return replace(first, **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})
 
 
 def _timed(frames: Iterable[TimedImage]) -> Iterator[TimedImage]:
     """The frames with times that grow."""
-    last, step = -np.inf, USUAL_STEP
+    last, step = -np.inf, DEFAULT_STEP
     for number, item in enumerate(frames):
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise LeanposeError(f"Frame {number} has no time: each item must be a pair (image, seconds).")

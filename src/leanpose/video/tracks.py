@@ -31,7 +31,7 @@ INSIDE = 0.5  # share of a track's box inside a detection from which the detecti
 DUPLICATE = 0.6  # OKS from which two poses of one frame are the same person
 MAX_SPEED = 1.0  # longer sides of their box that a person moves between two frames
 MAX_EXTRAPOLATION = 1.0  # seconds for which a velocity is extrapolated
-USUAL_STEP = 1 / 30  # seconds, until a video has shown its own
+DEFAULT_STEP = 1 / 30  # seconds, until a video has shown its own
 STEP_WEIGHT = 0.1  # of the newest step in a video's usual one
 UNCONFIRMED = 3  # detections in a row that may miss a track before it counts as no person
 
@@ -82,7 +82,7 @@ class TrackTable:
         self.tracks: list[Track] = []
         self._next_id = 1
         self._seconds: float | None = None  # the time of the last frame
-        self._usual_step = USUAL_STEP
+        self._usual_step = DEFAULT_STEP
         self._counted = np.array(skeleton.parts.get("body") or range(len(skeleton)), dtype=int)
         self._sigmas = np.array(skeleton.sigmas)[self._counted]
         self._spans = spans_a_person(skeleton)
@@ -100,10 +100,10 @@ class TrackTable:
 
     def distinct(self, poses: PoseResult) -> Int[np.ndarray, " M"]:
         """The confident poses without duplicates: of similar ones the most confident."""
-        certainty = confidence(poses.scores)
+        certainty = confidence(poses.keypoint_scores)
         rows = np.flatnonzero(certainty >= self.lost_score)
         areas = box_area(self._enclosing(poses[rows]))
-        similarity = self._similarity(poses.keypoints[rows], poses.scores[rows], areas, poses[rows], areas)
+        similarity = self._similarity(poses.keypoints[rows], poses.keypoint_scores[rows], areas, poses[rows], areas)
         return np.sort(rows[oks_nms(similarity, certainty[rows], DUPLICATE)])
 
     def match(self, poses: PoseResult, seconds: float) -> Int[np.ndarray, " P"]:
@@ -118,11 +118,11 @@ class TrackTable:
         ids = np.zeros(len(poses), np.int64)
         boxes = self._enclosing(poses)
         self._pair(self.active, poses, boxes, seconds, ids)
-        if poses.ids is not None:
+        if poses.track_ids is not None:
             left = {track.id for track in self.active} - set(ids.tolist())
             for row in np.flatnonzero(ids == 0):
-                if int(poses.ids[row]) in left:
-                    ids[row] = poses.ids[row]
+                if int(poses.track_ids[row]) in left:
+                    ids[row] = poses.track_ids[row]
                     left.remove(int(ids[row]))
         self._pair(self.active, poses, boxes, seconds, ids, by_box=True)
         lost = [track for track in self.tracks if track.missed]
@@ -147,7 +147,7 @@ class TrackTable:
         poses, ids = poses[known], ids[known]
         by_id = {track.id: track for track in self.tracks}
         boxes, scores = self._enclosing(poses), scores_in_sight(poses)
-        # What the detector saw may reach beyond the keypoints, where a desk or the picture's border hides some.
+        # What the detector saw may reach beyond the keypoints, where a desk or the image's border hides some.
         boxes = np.where(poses.box_scores[:, None] > 0, _not_cut_off(boxes, poses.boxes), boxes)
         final = ids.copy()
         for row, person in enumerate(ids.tolist()):
@@ -171,7 +171,7 @@ class TrackTable:
         alive = {track.id: track for track in self.tracks}
         rows = np.array([row for row in np.argsort(final, kind="stable") if int(final[row]) in alive], dtype=int)
         box_scores = np.array([alive[int(person)].box_score for person in final[rows]], poses.box_scores.dtype)
-        return replace(poses[rows], ids=final[rows], box_scores=box_scores)
+        return replace(poses[rows], track_ids=final[rows], box_scores=box_scores)
 
     def _continue(
         self, track: Track, poses: PoseResult, row: int, box: Float[np.ndarray, " 4"], scores: Float[np.ndarray, " K"],
@@ -257,7 +257,7 @@ class TrackTable:
         pose_areas: Float[np.ndarray, " P"],
     ) -> Float[np.ndarray, "T P"]:
         counted = self._counted
-        visible = scores[:, counted] >= CERTAIN, poses.scores[:, counted] >= CERTAIN
+        visible = scores[:, counted] >= CERTAIN, poses.keypoint_scores[:, counted] >= CERTAIN
         found = poses.keypoints[:, counted]
         return oks_between(keypoints[:, counted], areas, found, pose_areas, self._sigmas, visible=visible)
 
@@ -285,7 +285,7 @@ def scores_in_sight(poses: PoseResult) -> Float[np.ndarray, "P K"]:
     low, high = poses.boxes[:, None, :2].astype(np.float64), poses.boxes[:, None, 2:].astype(np.float64)
     reach = (high - low).max(axis=2, keepdims=True)
     inside = (poses.keypoints >= low - reach) & (poses.keypoints <= high + reach)
-    return np.where(inside.all(axis=2), poses.scores, 0.0)
+    return np.where(inside.all(axis=2), poses.keypoint_scores, 0.0)
 
 
 def confidence(scores: Float[np.ndarray, "P K"]) -> Float[np.ndarray, " P"]:

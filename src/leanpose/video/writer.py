@@ -76,7 +76,7 @@ class VideoWriter:
         self._sink = _Sink(self._files.enter_context(path.open("wb", buffering=0)), target)
         try:
             self._container = self._files.enter_context(av.open(self._sink, "w", format="mp4"))
-            self._stream = _picture_stream(self._container, reader, size)
+            self._stream = _image_stream(self._container, reader, size)
             self._audio = self._copy_audio(audio, reader.start) if audio is not None else iter(())
             self._audio_ahead = next(self._audio, None)
         except BaseException:
@@ -203,7 +203,7 @@ def open_writer(
                     writer.close()
 
 
-def _picture_stream(container: OutputContainer, reader: FrameReader, size: Size) -> VideoStream:
+def _image_stream(container: OutputContainer, reader: FrameReader, size: Size) -> VideoStream:
     height, width = (side + side % 2 for side in size)
     try:
         stream: VideoStream = container.add_stream(  # pyright: ignore[reportAssignmentType]

@@ -18,7 +18,7 @@ from leanpose.files import describe_os_error
 FILE = "model.safetensors"
 _SCHEME = re.compile("hf:/{1,2}")  # a Path of the address has one slash
 _ADDRESS = re.compile(r"(?P<repository>[^@/\s]+/[^@/\s]+)(@(?P<revision>\S+))?")
-_MOST_NAMED = 5  # files of a repository without FILE
+_MAX_NAMED = 5  # files of a repository without FILE
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def download(address: HubAddress, *, token: str | bool | None = None, cache_dir:
             raise
         except EntryNotFoundError as error:
             names = HfApi(token=token).list_repo_files(address.repository, revision=address.revision)
-            more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-            holds = f"only {', '.join(names[:_MOST_NAMED])}{more}" if names else "nothing"
+            more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+            holds = f"only {', '.join(names[:_MAX_NAMED])}{more}" if names else "nothing"
             raise LeanposeError(
                 f"{address} has no {FILE} but holds {holds}; leanpose opens nothing else there. Download a checkpoint and "
                 "make a model of it with `leanpose convert`."

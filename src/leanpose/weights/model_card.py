@@ -18,7 +18,7 @@ _LICENCES = (
 )  # fmt: skip
 _DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 """What the hub takes for the name of a data set; it refuses a file whose metadata has any other text there."""
-_MOST_KEYPOINTS = 30  # named one by one
+_MAX_KEYPOINTS = 30  # named one by one
 
 
 def model_card(card: Mapping[str, Any], address: str | None = None) -> str:
@@ -74,7 +74,7 @@ def _metadata(card: Mapping[str, Any], skeleton: Skeleton) -> dict[str, Any]:
 def _keypoints(skeleton: Skeleton) -> str:
     """What a model finds, in a line."""
     named = ", ".join(_plain(name) for name in skeleton.keypoints)
-    if len(skeleton) > _MOST_KEYPOINTS:
+    if len(skeleton) > _MAX_KEYPOINTS:
         named = ", ".join(f"{_plain(part)} {len(points)}" for part, points in skeleton.parts.items())
     return f"{len(skeleton)} keypoints" + (f": {named}" if named else "")
 

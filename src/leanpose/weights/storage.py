@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from leanpose.checksums import CHECKSUM_KEY, checked_card, checksum, digest
 from leanpose.codecs.calibration import ScoreCalibration
@@ -58,7 +60,7 @@ class _Card(BaseModel):
 
 _SCALE = ".int8_scale"
 """Behind the name of a weight that is stored as int8: its scales."""
-_SMALLEST_INT8 = 2000
+_MIN_INT8 = 2000
 """Weights of layers with less of them stay float16: the many small layers at the fine resolutions cost accuracy as int8 (0.4 AP
 of `leanpose-body-t`), and hardly any space as float16."""
 
@@ -155,7 +157,7 @@ def _rounded_weights(model: ImageModel) -> dict[str, Tensor]:
     """The weights of large convolutions and linear layers as int8, and beside each its scales: a value is integer times scale."""
     rounded: dict[str, Tensor] = {}
     for name, module in model.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.numel() >= _SMALLEST_INT8:
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.numel() >= _MIN_INT8:
             weight = module.weight.detach().cpu().float()
             largest = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
             scale = torch.where(largest > 0, largest / 127, 1.0)
@@ -187,6 +189,17 @@ def load_network(path_or_name: Path | str) -> ImageModel:
         return _network(path)
 
 
+class NoInitWeights(TorchFunctionMode):
+    """Weights of networks built inside are NaN instead of random, which takes no time: for those that are all loaded."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        if name.endswith(("normal_", "uniform_")):  # a tensor's own, and all of torch.nn.init
+            with torch.no_grad():
+                return kwargs.get("tensor", args[0] if args else None).fill_(math.nan)
+        return func(*args, **kwargs)
+
+
 def _network(path: Path) -> ImageModel:
     card, tensors = _read(path)
     try:
@@ -195,7 +208,8 @@ def _network(path: Path) -> ImageModel:
             raise LeanposeError("it would have far more parameters than the file holds.")
         skeleton = Skeleton.from_dict(card["skeleton"]) if "skeleton" in card else None
         # Fields that JSON has no tuples for are set right by create_model.
-        model: ImageModel = create_model(card["model"], skeleton=skeleton, **card["config"])
+        with NoInitWeights():
+            model: ImageModel = create_model(card["model"], skeleton=skeleton, **card["config"])
         model.read_card(card)
     except LeanposeError as error:
         raise LeanposeError(

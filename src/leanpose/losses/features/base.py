@@ -35,7 +35,7 @@ class FeatureLoss(nn.Module, ABC):
         """The loss of the student's features against the teacher's, on one grid."""
 
 
-def standardised(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+def standardized(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
     """Each channel with a mean of 0 and a deviation of 1 over people and places, as PKD has it (Cao et al., NeurIPS 2022, §3.3)."""
     features = features.float()
     mean = features.mean(dim=(0, 2, 3), keepdim=True)

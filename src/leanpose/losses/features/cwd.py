@@ -11,22 +11,22 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from leanpose.losses.features.base import FeatureLoss, standardised
+from leanpose.losses.features.base import FeatureLoss, standardized
 
 TEMPERATURE = 1.0
-"""T of eq. 2. The paper's 4 makes standardised channels nearly flat."""
+"""T of eq. 2. The paper's 4 makes standardized channels nearly flat."""
 
 
 class ChannelWiseLoss(FeatureLoss):
     """`T² / C Σ_c KL(φ(teacher_c) ‖ φ(student_c))`, the mean over people; φ is the softmax over places.
 
-    Channels are standardised first, the student's aligned to them: the paper's temperature fits the features of its networks.
+    Channels are standardized first, the student's aligned to them: the paper's temperature fits the features of its networks.
     """
 
     title = "the divergence of where each channel fires"
 
     def forward(self, pred: Float[Tensor, "B C1 H W"], target: Float[Tensor, "B C2 H W"]) -> Float[Tensor, ""]:
-        return channel_wise_kd_loss(self.align(standardised(pred)), standardised(target), TEMPERATURE)
+        return channel_wise_kd_loss(self.align(standardized(pred)), standardized(target), TEMPERATURE)
 
 
 def channel_wise_kd_loss(

@@ -1,6 +1,6 @@
 """L2 distance of features (FitNets, Romero et al., ICLR 2015; DWPose's L_fea, Yang et al., ICCVW 2023, eq. 1).
 
-Between standardised channels, where the papers compare them as they are: their weights fit one teacher's scale.
+Between standardized channels, where the papers compare them as they are: their weights fit one teacher's scale.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from leanpose.losses.features.base import FeatureLoss, standardised
+from leanpose.losses.features.base import FeatureLoss, standardized
 
 
 class L2Loss(FeatureLoss):
@@ -18,4 +18,4 @@ class L2Loss(FeatureLoss):
     title = "the squared distance of the features"
 
     def forward(self, pred: Float[Tensor, "B C1 H W"], target: Float[Tensor, "B C2 H W"]) -> Float[Tensor, ""]:
-        return mse_loss(self.align(standardised(pred)).float(), standardised(target))
+        return mse_loss(self.align(standardized(pred)).float(), standardized(target))

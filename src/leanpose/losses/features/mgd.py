@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from leanpose.losses.features.base import FeatureLoss, standardised
+from leanpose.losses.features.base import FeatureLoss, standardized
 
 MASKED = 0.65
 """λ of eq. 3: the share of places that are masked; the paper's for one-stage detectors."""
@@ -30,6 +30,6 @@ class MaskedGenerativeLoss(FeatureLoss):
         )
 
     def forward(self, pred: Float[Tensor, "B C1 H W"], target: Float[Tensor, "B C2 H W"]) -> Float[Tensor, ""]:
-        aligned = self.align(standardised(pred))
+        aligned = self.align(standardized(pred))
         kept = torch.rand_like(aligned[:, :1], dtype=torch.float32) >= MASKED
-        return mse_loss(self.generate(aligned * kept).float(), standardised(target))
+        return mse_loss(self.generate(aligned * kept).float(), standardized(target))

@@ -7,7 +7,7 @@ from typing import Any
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.models.backbones.base import MEAN, STD, Backbone, PyramidBackbone
-from leanpose.models.backbones.hrnet import HRNet, Image, Stem
+from leanpose.models.backbones.hrnet import HRNet, IdentityBackbone, Stem
 from leanpose.models.backbones.lite_hrnet import LITE_HRNETS, LiteHRNet
 from leanpose.models.backbones.movenet import MOVENETS, MoveNetBackbone
 from leanpose.models.backbones.rtmdet import RTMDETS, RTMDetBackbone
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 BACKBONES: dict[str, type[Backbone]] = {
-    "image": Image,
+    "image": IdentityBackbone,
     "stem": Stem,
     **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), ResNet),
     **dict.fromkeys(("hrnet_w32", "hrnet_w48"), HRNet),

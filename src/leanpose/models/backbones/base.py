@@ -72,7 +72,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
-        """The features of normalised images."""
+        """The features of normalized images."""
 
 
 def init_convolutions(network: nn.Module, std: float | None = None) -> None:
@@ -87,7 +87,7 @@ def init_convolutions(network: nn.Module, std: float | None = None) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-Levels: TypeAlias = tuple[
+PyramidFeatures: TypeAlias = tuple[
     Float[Tensor, "B C1 H/4 W/4"],
     Float[Tensor, "B C2 H/8 W/8"],
     Float[Tensor, "B C3 H/16 W/16"],
@@ -107,10 +107,10 @@ class PyramidBackbone(Backbone):
     pyramid_channels: tuple[int, int, int, int]
 
     @abstractmethod
-    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
         """The four levels, finest first."""
 
-    def read_at(self, stride: Literal[4, 8, 16, 32]) -> Self:
+    def set_output_stride(self, stride: Literal[4, 8, 16, 32]) -> Self:
         """Give the features at another stride from now on."""
         self.stride = stride
         self.channels = self.pyramid_channels[PYRAMID_STRIDES.index(stride)]

@@ -100,8 +100,8 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(y)) + shortcut)
 
 
-class Image(Backbone):
-    """No layers: the features are the normalised pixels."""
+class IdentityBackbone(Backbone):
+    """No layers: the features are the normalized pixels."""
 
     stride = 1
     channels = 3

@@ -26,7 +26,7 @@ class LiteHRNetLayout(NamedTuple):
         modules: how many of each stage; each is two blocks on every branch and an exchange between the branches.
         channels: of the finest branch; each coarser one has twice as many.
         weighting: blocks are conditional channel weighting rather than shuffle units.
-        norms: batch normalisation behind each convolution; without, they are folded into the convolutions, as in
+        norms: batch normalization behind each convolution; without, they are folded into the convolutions, as in
             published files for inference, and who trains on goes on without them, as with norms that are frozen.
     """
 
@@ -46,7 +46,7 @@ LITE_HRNETS = {
 
 
 class ConvNorm(nn.Module):
-    """A convolution, batch normalisation unless it is folded, and a ReLU where asked for."""
+    """A convolution, batch normalization unless it is folded, and a ReLU where asked for."""
 
     def __init__(
         self, c_in: int, c_out: int, kernel: int, stride: int = 1, *, groups: int = 1, norm: bool, relu: bool = False

@@ -24,7 +24,7 @@ _SKIPS = {16: 9, 8: 5, 4: 2}  # the block, counted from 0, whose features of tha
 class Conv(nn.Conv2d):
     """A convolution padded as TensorFlow does it: on all sides, but with stride 2 at the right and bottom alone.
 
-    The batch normalisations of the published weights are folded into the convolutions and stay so: who trains on goes on
+    The batch normalizations of the published weights are folded into the convolutions and stay so: who trains on goes on
     without them, as with norms that are frozen.
     """
 
@@ -91,7 +91,7 @@ class MoveNetBackbone(Backbone):
 
     def __init__(self, variant: str = "movenet_lightning") -> None:
         super().__init__(variant)
-        # From this library's normalisation to the network's own range of -1 to 1.
+        # From this library's normalization to the network's own range of -1 to 1.
         mean, std = (2 * torch.tensor(value).view(1, 3, 1, 1) for value in (MEAN, STD))
         self.register_buffer("image_scale", std, persistent=False)
         self.register_buffer("image_shift", mean - 1, persistent=False)

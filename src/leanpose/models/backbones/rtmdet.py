@@ -6,6 +6,7 @@ of their own starts from that: `leanpose convert DETECTOR.onnx -o FILE.safetenso
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.models.backbones.base import Levels, PyramidBackbone
+from leanpose.models.backbones.base import PyramidBackbone, PyramidFeatures
+from leanpose.models.conv_module import ConvModule
 
 
 class RTMDetSize(NamedTuple):
@@ -33,23 +35,16 @@ RTMDETS = {
 _STAGES = ((64, 128, 3), (128, 256, 6), (256, 512, 6), (512, 1024, 3))  # in, out, blocks of RTMDet-l
 
 
-class ConvNorm(nn.Sequential):
-    """A convolution without bias, a batch normalisation, a SiLU."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(c_out)
-        self.activate = nn.SiLU(inplace=True)
+conv_silu = partial(ConvModule, activation=partial(nn.SiLU, inplace=True))
 
 
-class SeparableConv(nn.Sequential):
+class DepthwiseSeparableConvModule(nn.Sequential):
     """A convolution within each channel, then one across the channels, each with norm and SiLU."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        self.depthwise_conv = ConvNorm(c_in, c_in, kernel, stride, groups=c_in)
-        self.pointwise_conv = ConvNorm(c_in, c_out, 1)
+        self.depthwise_conv = conv_silu(c_in, c_in, kernel, stride, groups=c_in)
+        self.pointwise_conv = conv_silu(c_in, c_out, 1)
 
 
 class CSPNeXtBlock(nn.Module):
@@ -57,9 +52,9 @@ class CSPNeXtBlock(nn.Module):
 
     def __init__(self, channels: int, identity: bool, depthwise: bool) -> None:
         super().__init__()
-        conv = SeparableConv if depthwise else ConvNorm
+        conv = DepthwiseSeparableConvModule if depthwise else conv_silu
         self.conv1 = conv(channels, channels, 3)
-        self.conv2 = SeparableConv(channels, channels, 5)
+        self.conv2 = DepthwiseSeparableConvModule(channels, channels, 5)
         self.identity = identity
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
@@ -84,11 +79,11 @@ class CSPLayer(nn.Module):
     def __init__(self, c_in: int, c_out: int, blocks: int, identity: bool, attention: bool, depthwise: bool) -> None:
         super().__init__()
         half = c_out // 2
-        self.short_conv = ConvNorm(c_in, half, 1)
-        self.main_conv = ConvNorm(c_in, half, 1)
+        self.short_conv = conv_silu(c_in, half, 1)
+        self.main_conv = conv_silu(c_in, half, 1)
         self.blocks = nn.Sequential(*(CSPNeXtBlock(half, identity, depthwise) for _ in range(blocks)))
         self.attention = ChannelAttention(2 * half) if attention else nn.Identity()
-        self.final_conv = ConvNorm(2 * half, c_out, 1)
+        self.final_conv = conv_silu(2 * half, c_out, 1)
 
     def forward(self, x: Float[Tensor, "B Ci H W"]) -> Float[Tensor, "B Co H W"]:
         short = self.short_conv(x)
@@ -100,8 +95,8 @@ class SpatialPyramid(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(channels, channels // 2, 1)
-        self.conv2 = ConvNorm(2 * channels, channels, 1)
+        self.conv1 = conv_silu(channels, channels // 2, 1)
+        self.conv2 = conv_silu(2 * channels, channels, 1)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         x = self.conv1(x)
@@ -112,7 +107,7 @@ def _stage(number: int, size: RTMDetSize) -> nn.Sequential:
     """A stage of the backbone, counted from 0: half the height and width, then a layer of blocks."""
     c_in, c_out, blocks = _STAGES[number]
     c_in, c_out, last = int(c_in * size.width), int(c_out * size.width), number == len(_STAGES) - 1
-    stage = nn.Sequential((SeparableConv if size.depthwise else ConvNorm)(c_in, c_out, 3, stride=2))
+    stage = nn.Sequential((DepthwiseSeparableConvModule if size.depthwise else conv_silu)(c_in, c_out, 3, stride=2))
     if last:
         stage.append(SpatialPyramid(c_out))
     # Only the last stage's blocks have nothing that goes around them.
@@ -126,7 +121,7 @@ class Pyramid(nn.Module):
     def __init__(self, channels: tuple[int, int, int], blocks: int, depthwise: bool) -> None:
         super().__init__()
         fine, middle, coarse = channels
-        self.reduce_layers = nn.ModuleList([ConvNorm(coarse, middle, 1), ConvNorm(middle, fine, 1)])
+        self.reduce_layers = nn.ModuleList([conv_silu(coarse, middle, 1), conv_silu(middle, fine, 1)])
         self.top_down_blocks = nn.ModuleList(
             CSPLayer(2 * c, c, blocks, identity=False, attention=False, depthwise=depthwise) for c in (middle, fine)
         )
@@ -162,7 +157,7 @@ class RTMDetBackbone(PyramidBackbone):
         width, depth, depthwise = RTMDETS[variant]
         stem = int(64 * width)
         self.stem = nn.Sequential(
-            ConvNorm(3, stem // 2, 3, stride=2), ConvNorm(stem // 2, stem // 2, 3), ConvNorm(stem // 2, stem, 3)
+            conv_silu(3, stem // 2, 3, stride=2), conv_silu(stem // 2, stem // 2, 3), conv_silu(stem // 2, stem, 3)
         )
         self.stage1, self.stage2, self.stage3, self.stage4 = (_stage(number, RTMDETS[variant]) for number in range(4))
         necks = (int(256 * width), int(512 * width), int(1024 * width))
@@ -170,7 +165,7 @@ class RTMDetBackbone(PyramidBackbone):
         self.channels = necks[0]
         self.neck = Pyramid(necks, max(round(3 * depth), 1), depthwise)
 
-    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
         """The four levels; the detector's pyramid has three, and that at stride 4 is the first stage's, which knows nothing of them."""
         finest = self.stage1(self.stem(images))
         fine = self.stage2(finest)

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.models.backbones.base import PYRAMID_STRIDES, Backbone, Levels, PyramidBackbone
+from leanpose.models.backbones.base import PYRAMID_STRIDES, Backbone, PyramidBackbone, PyramidFeatures
 
 
 class ResNet(PyramidBackbone):
@@ -32,7 +32,7 @@ class ResNet(PyramidBackbone):
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.act1, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
 
-    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         finest = self.layer1(x)
         fine = self.layer2(finest)
@@ -70,7 +70,7 @@ class MobileNet(PyramidBackbone):
         self.conv_stem, self.bn1, self.act1, self.blocks = net.conv_stem, net.bn1, net.act1, net.blocks
         self._ends = [int(name.removeprefix("blocks.")) for name in net.feature_info.module_name()]
 
-    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
         finest, fine, middle, coarse = _after(self._ends, self.blocks, self.act1(self.bn1(self.conv_stem(images))))
         return finest, fine, middle, coarse
 
@@ -99,7 +99,7 @@ class MobileNetV2(PyramidBackbone):
         self.conv_head, self.bn2 = net.conv_head, net.bn2
         self._ends = [int(info["module"].removeprefix("blocks.")) for info in inner]
 
-    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
         ends = [*self._ends, len(self.blocks) - 1]
         finest, fine, middle, last = _after(ends, self.blocks, self.bn1(self.conv_stem(images)))
         return finest, fine, middle, self.bn2(self.conv_head(last))

@@ -1,11 +1,11 @@
 /** The page: photos, videos and the webcam in, skeletons and JSON out. Nothing is sent anywhere. */
 
 import { PoseEstimator } from "./estimator.js";
-import { drawPoses, pixelsOf } from "./pictures.js";
+import { drawPoses, pixelsOf } from "./images.js";
 import { PoseTracker } from "./tracking.js";
 
 /** @typedef {import("./estimator.js").Pose} Pose */
-/** @typedef {import("./pictures.js").ImageSource} ImageSource */
+/** @typedef {import("./images.js").ImageSource} ImageSource */
 
 /**
  * @template {HTMLElement} T
@@ -62,7 +62,7 @@ function show(image, poses, result) {
   drawPoses(canvas, image, poses, limbs, Number(threshold.value));
   element("stage", HTMLElement).classList.add("filled");
   const people = poses.length === 1 ? "1 person" : `${poses.length} people`;
-  canvas.setAttribute("aria-label", `The picture with the skeletons of ${people}`);
+  canvas.setAttribute("aria-label", `The image with the skeletons of ${people}`);
   if (details.open) json.textContent = JSON.stringify(poses, rounded, 1);
   download.disabled = false;
   return people;

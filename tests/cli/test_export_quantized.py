@@ -1,4 +1,4 @@
-"""`leanpose export --quantise`: what it prints, writes and refuses."""
+"""`leanpose export --quantize`: what it prints, writes and refuses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_it_says_what_was_measured(people: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["leanpose.cli.export"], "fresh_model", lambda _: LayeredSpotFinder(outlier=3000.0))
-    text = run("spots", "--quantise", "static", "--no-flip-test", "--calibration-people", "5", *people)
+    text = run("spots", "--quantize", "static", "--no-flip-test", "--calibration-people", "5", *people)
     assert "spots_static.onnx (" in text
     assert "21 people of annotations, labelled boxes, no flip test, both in onnxruntime" in text
     assert "calibrated on 3 other people of annotations" in text
@@ -51,28 +51,28 @@ def test_it_says_what_was_measured(people: list[str], tmp_path: Path, monkeypatc
 def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["leanpose.cli.export"], "fresh_model", lambda _: LayeredSpotFinder(outlier=3000.0))
     with pytest.raises(LeanposeError, match=r"loses \d+\.\d+ AP \(100\.00 in float.*allowed are 0\.5"):
-        run("spots", "--quantise", "static", "--max-float-layers", "0", "-o", "small.onnx", *people)
+        run("spots", "--quantize", "static", "--max-float-layers", "0", "-o", "small.onnx", *people)
     assert not list(Path().iterdir())
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--quantise", "statik"], "did you mean 'static'"),
-        (["--quantise", "nncf"], "--quantise nncf writes --format openvino, not onnx"),
-        (["--quantise", "static", "--format", "openvino"], "--quantise static writes --format onnx, not openvino"),
-        (["--quantise", "static", "--precision", "fp16"], "leave --precision fp16 out"),
-        (["--quantise", "static", "--data-format", "cocoa"], "did you mean 'coco'"),
-        (["--quantise", "static", "--split", "half"], "split = .*: Input should be 'all', 'train'"),
+        (["--quantize", "statik"], "did you mean 'static'"),
+        (["--quantize", "nncf"], "--quantize nncf writes --format openvino, not onnx"),
+        (["--quantize", "static", "--format", "openvino"], "--quantize static writes --format onnx, not openvino"),
+        (["--quantize", "static", "--precision", "fp16"], "leave --precision fp16 out"),
+        (["--quantize", "static", "--data-format", "cocoa"], "did you mean 'coco'"),
+        (["--quantize", "static", "--split", "half"], "split = .*: Input should be 'all', 'train'"),
         (
-            ["--quantise", "static", "--data-format", "lsp", "--boxes", "b.json"],
+            ["--quantize", "static", "--data-format", "lsp", "--bbox-file", "b.json"],
             "cannot be measured: data: `bbox_file`",
         ),
-        (["--quantise", "static", "--calibration-images", "x"], "needs --calibration-annotations"),
-        (["--quantise", "static", "--calibration-annotations", "absent.json"], r"absent\.json"),
-        (["--quantise", "static", "--images", "more"], "give the set to measure it on with --annotations and --images"),
-        ([], "--annotations is for quantised and mobile files"),
-        (["--format", "mnn", "--calibration-images", "x"], "--calibration-images is for quantised files"),
+        (["--quantize", "static", "--calibration-images", "x"], "needs --calibration-annotations"),
+        (["--quantize", "static", "--calibration-annotations", "absent.json"], r"absent\.json"),
+        (["--quantize", "static", "--images", "more"], "give the set to measure it on with --annotations and --images"),
+        ([], "--annotations is for quantized and mobile files"),
+        (["--format", "mnn", "--calibration-images", "x"], "--calibration-images is for quantized files"),
         (["--format", "mnn", "--images", "more"], "give the set to measure it on with --annotations and --images"),
     ],
 )
@@ -85,4 +85,4 @@ def test_wrong_arguments(arguments: list[str], words: str, people: list[str], mo
 
 def test_a_set_to_measure_on_is_needed() -> None:
     with pytest.raises(LeanposeError, match="give the set to measure it on with --annotations"):
-        run("leanpose-body-s", "--quantise", "static")
+        run("leanpose-body-s", "--quantize", "static")

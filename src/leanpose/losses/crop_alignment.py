@@ -15,7 +15,7 @@ from leanpose.models.layers import resize
 
 
 @dataclass(frozen=True)
-class CropFit:
+class CropAlignment:
     """Where a student's crop lies in its teacher's: as large as fits, in the middle, black around it.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The pictures of a folder, of tar archives or of object storage, in an order and with ids that depend on their names alone."""
+"""The images of a folder, of tar archives or of object storage, in an order and with ids that depend on their names alone."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from leanpose.files import files_below
 from leanpose.video.reader import looks_like_video
 
 _BLOCK = 1 << 20  # bytes that are fetched at a time while an archive is looked through
-_Entry = tuple[str, str, "int | None", int]  # name, place, offset and size, as of `StoredPicture`
+_Entry = tuple[str, str, "int | None", int]  # name, place, offset and size, as of `StoredImage`
 
 
 @dataclass(frozen=True)
-class StoredPicture(ImageFile):
-    """A picture in a folder, an archive or object storage. Only its place travels to the machine that reads it.
+class StoredImage(ImageFile):
+    """An image in a folder, an archive or object storage. Only its place travels to the machine that reads it.
 
     Attributes:
         place: path or address of the file, or of the archive that it is in.
@@ -50,17 +50,17 @@ class StoredPicture(ImageFile):
         return [self.name, self.image_id, self.place, self.offset, self.size]
 
     @staticmethod
-    def from_row(row: list[Any]) -> StoredPicture:
-        """The picture that `row` stands for."""
+    def from_row(row: list[Any]) -> StoredImage:
+        """The image that `row` stands for."""
         name, image_id, place, offset, size = row
-        return StoredPicture(Path(name), name, image_id, None, place, offset, size)
+        return StoredImage(Path(name), name, image_id, None, place, offset, size)
 
     def read_with_notices(self) -> tuple[UInt8[np.ndarray, "H W 3"], list[str]]:
         """As of `ImageFile`, from wherever it is.
 
         Raises:
             BrokenImageError: it is damaged, or too large.
-            LeanposeError: its file is not there or cannot be reached, which says nothing of the picture.
+            LeanposeError: its file is not there or cannot be reached, which says nothing of the image.
         """
         if self.size > max_bytes():
             raise BrokenImageError(
@@ -76,30 +76,30 @@ class StoredPicture(ImageFile):
 
 
 @dataclass(frozen=True)
-class PictureList:
+class ImageList:
     """What is to be labelled.
 
     Attributes:
-        pictures: in order.
+        images: in order.
         left_out: how many files, folders and links beside them are not looked at, by the reason.
     """
 
-    pictures: list[StoredPicture]
+    images: list[StoredImage]
     left_out: dict[str, int]
 
     @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that depend on every name, place and size."""
         sha = hashlib.sha256()
-        for picture in self.pictures:
-            sha.update(json.dumps(picture.row).encode() + b"\n")
+        for image in self.images:
+            sha.update(json.dumps(image.row).encode() + b"\n")
         return sha.hexdigest()[:16]
 
 
-def list_pictures(source: str) -> PictureList:
-    """The pictures below a folder, in a tar archive or a folder of these, or below an address that fsspec knows.
+def list_images(source: str) -> ImageList:
+    """The images below a folder, in a tar archive or a folder of these, or below an address that fsspec knows.
 
-    Pictures in files have the names and ids that `leanpose data label` gives them. Those in archives are named by the archive
+    Images in files have the names and ids that `leanpose data label` gives them. Those in archives are named by the archive
     and their name in it; where `source` is the archive itself, by the latter alone.
 
     Raises:
@@ -114,27 +114,27 @@ def list_pictures(source: str) -> PictureList:
     return _list_local(path)
 
 
-def _list_local(path: Path) -> PictureList:
+def _list_local(path: Path) -> ImageList:
     path = Path(os.path.abspath(path))
     files = _visible(path) if path.is_dir() else [path]
     archives = [file for file in files if file.suffix.lower() == ".tar"]
-    found: list[StoredPicture] = []
+    found: list[StoredImage] = []
     left_out: dict[str, int] = {}
     if not archives or any(file.suffix.lower() in SUFFIXES for file in files):
         inputs = find_inputs([str(path)], is_video=looks_like_video)
-        sizes = (file.path.stat().st_size for file in inputs.pictures)
+        sizes = (file.path.stat().st_size for file in inputs.images)
         found = [
-            StoredPicture(Path(file.name), file.name, file.image_id, None, str(file.path), None, size)
-            for file, size in zip(inputs.pictures, sizes, strict=True)
+            StoredImage(Path(file.name), file.name, file.image_id, None, str(file.path), None, size)
+            for file, size in zip(inputs.images, sizes, strict=True)
         ]
         left_out = {
             "videos": len(inputs.clips),
             "links to what is there already": len(inputs.links),
             "folders that may not be read": len(inputs.unreadable),
-            "files that are no pictures": len(inputs.others) - len(archives),
+            "files that are no images": len(inputs.others) - len(archives),
         }
     if archives:
-        entries: list[_Entry] = [(picture.name, picture.place, None, picture.size) for picture in found]
+        entries: list[_Entry] = [(image.name, image.place, None, image.size) for image in found]
         for archive in archives:
             prefix = "" if archive == path else f"{archive.relative_to(path).as_posix()}/"
             entries += _members(prefix, str(archive), tar_members(archive).items(), left_out)
@@ -149,8 +149,8 @@ def _visible(folder: Path) -> list[Path]:
     ]
 
 
-def _list_address(url: str) -> PictureList:
-    """The pictures below an address, or in archives there."""
+def _list_address(url: str) -> ImageList:
+    """The images below an address, or in archives there."""
     shown = without_password(url)
     files, root = open_storage(url, Path("/"))
     listed = attempted(lambda: files.find(root, detail=True), f"The address {shown}")
@@ -169,7 +169,7 @@ def _list_address(url: str) -> PictureList:
         elif ending in SUFFIXES:
             entries.append((name, place, None, int(status["size"])))
         else:
-            left_out["files that are no pictures"] = left_out.get("files that are no pictures", 0) + 1
+            left_out["files that are no images"] = left_out.get("files that are no images", 0) + 1
     return _listed(_numbered(entries), left_out, shown)
 
 
@@ -185,26 +185,26 @@ def _members_of(file: Any, shown: str) -> list[tuple[str, tuple[int, int]]]:
 def _members(
     prefix: str, place: str, members: Iterable[tuple[str, tuple[int, int]]], left_out: dict[str, int]
 ) -> Iterator[_Entry]:
-    """The pictures among an archive's members; the others, such as the captions of a WebDataset, are counted."""
+    """The images among an archive's members; the others, such as the captions of a WebDataset, are counted."""
     for name, (offset, size) in members:
         if PurePosixPath(name).suffix.lower() in SUFFIXES:
             yield prefix + name, place, offset, size
         else:
-            left_out["members of archives that are no pictures"] = (
-                left_out.get("members of archives that are no pictures", 0) + 1
+            left_out["members of archives that are no images"] = (
+                left_out.get("members of archives that are no images", 0) + 1
             )
 
 
-def _numbered(entries: list[_Entry]) -> list[StoredPicture]:
-    """Pictures sorted by their names, with ids."""
+def _numbered(entries: list[_Entry]) -> list[StoredImage]:
+    """Images sorted by their names, with ids."""
     entries = sorted(entries, key=lambda entry: entry[0])
     ids = image_ids([PurePosixPath(name).stem for name, *_ in entries])
-    return [StoredPicture.from_row([entry[0], i, *entry[1:]]) for entry, i in zip(entries, ids, strict=True)]
+    return [StoredImage.from_row([entry[0], i, *entry[1:]]) for entry, i in zip(entries, ids, strict=True)]
 
 
-def _listed(pictures: list[StoredPicture], left_out: dict[str, int], shown: str) -> PictureList:
+def _listed(images: list[StoredImage], left_out: dict[str, int], shown: str) -> ImageList:
     left_out = {reason: number for reason, number in left_out.items() if number}
-    if not pictures:
+    if not images:
         others = ", ".join(f"{number} {reason}" for reason, number in left_out.items())
-        raise LeanposeError(f"There is no picture in {shown}{f'; there are {others}' if others else ''}.")
-    return PictureList(pictures, left_out)
+        raise LeanposeError(f"There is no image in {shown}{f'; there are {others}' if others else ''}.")
+    return ImageList(images, left_out)

@@ -1,4 +1,4 @@
-"""Which layers break when they are quantised, and how many of them must stay in float."""
+"""Which layers break when they are quantized, and how many of them must stay in float."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from leanpose.backends.base import Crops
 from leanpose.backends.exported import ExportedBackend
-from leanpose.quantisation.quantisers import Quantiser
+from leanpose.quantization.quantizers import Quantizer
 
 
 class Sensitivity(NamedTuple):
-    """What a layer does to the outputs when it alone is quantised.
+    """What a layer does to the outputs when it alone is quantized.
 
     Attributes:
         layer: its name in the graph.
@@ -27,31 +27,31 @@ class Sensitivity(NamedTuple):
 
 
 def rank_layers(
-    quantiser: Quantiser,
+    quantizer: Quantizer,
     plain: ExportedBackend,
     crops: Crops,
     folder: Path,
     open_file: Callable[[Path], ExportedBackend],
     advance: Callable[[str], None] = lambda _: None,
 ) -> list[Sensitivity]:
-    """Quantise each layer alone and compare the outputs with those in float; the worst comes first.
+    """Quantize each layer alone and compare the outputs with those in float; the worst comes first.
 
     Args:
-        quantiser: of the model.
+        quantizer: of the model.
         plain: the model in float, in the same backend.
         crops: RGB crops of people.
         folder: for files that are deleted again.
-        open_file: opens what the quantiser writes.
+        open_file: opens what the quantizer writes.
         advance: told what is under way.
     """
     target = outputs_of(plain, crops)
-    layers, ranking = quantiser.layers, []
+    layers, ranking = quantizer.layers, []
     for index, layer in enumerate(layers):
-        advance(f"quantising layer {index + 1} of {len(layers)} alone")
-        path = folder / f"alone{index}{quantiser.suffix}"
-        quantiser.write([other for other in layers if other != layer], path, roughly=True)
+        advance(f"quantizing layer {index + 1} of {len(layers)} alone")
+        path = folder / f"alone{index}{quantizer.suffix}"
+        quantizer.write([other for other in layers if other != layer], path, roughly=True)
         ranking.append(Sensitivity(layer, _change(target, outputs_of(open_file(path), crops))))
-        for suffix in {quantiser.suffix, ".bin"}:
+        for suffix in {quantizer.suffix, ".bin"}:
             path.with_suffix(suffix).unlink(missing_ok=True)
     return sorted(ranking, key=lambda sensitivity: -sensitivity.error)
 

@@ -2,7 +2,7 @@
 
 A *layer* is a convolution or a matrix product with weights of its own. Its *followers* are what convolutional networks put
 between layers: activations, sums, joins and maxima that see nothing but convolutions. All else stays in float: norms,
-softmax, the products of attention, and what surrounds the network: normalisation and decoding.
+softmax, the products of attention, and what surrounds the network: normalization and decoding.
 """
 
 from __future__ import annotations
@@ -51,5 +51,5 @@ def find_followers(model: ModelProto, layers: Collection[str]) -> list[str]:
 
 
 def in_network(node: NodeProto) -> bool:
-    """Whether a node is the network's own, and no part of normalisation or decoding."""
+    """Whether a node is the network's own, and no part of normalization or decoding."""
     return node.name.split("/")[0].split(".")[0] == NETWORK

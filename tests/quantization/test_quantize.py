@@ -1,4 +1,4 @@
-"""Quantised files: what they keep, what stays in float, what is refused, and that they are models like others."""
+"""Quantized files: what they keep, what stays in float, what is refused, and that they are models like others."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.export import FORMATS
 from leanpose.inference.estimator import PoseEstimator
-from leanpose.quantisation import SCHEMES, quantise_model
-from leanpose.quantisation.layers import module_of
+from leanpose.quantization import SCHEMES, quantize_model
+from leanpose.quantization.layers import module_of
 from spots import scene
 
 
@@ -30,9 +30,9 @@ def file_name(scheme: str) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["dynamic", "static", "nncf"])
-def test_a_quantised_file_is_a_model(scheme: str, people: DatasetConfig, tmp_path: Path) -> None:
+def test_a_quantized_file_is_a_model(scheme: str, people: DatasetConfig, tmp_path: Path) -> None:
     model = LayeredSpotFinder(products=scheme == "dynamic")
-    report = quantise_model(model, tmp_path / file_name(scheme), people, scheme=scheme)  # pyright: ignore
+    report = quantize_model(model, tmp_path / file_name(scheme), people, scheme=scheme)  # pyright: ignore
     assert report.float_ap > 99
     assert report.ap > 99
     assert report.in_float == ()
@@ -46,57 +46,57 @@ def test_a_quantised_file_is_a_model(scheme: str, people: DatasetConfig, tmp_pat
     assert np.abs(found.keypoints - given.points).max() < 1.5
     assert estimator.backend.precision == "int8"
     card = open_exported(report.path).card
-    assert card.quantisation is not None
-    assert card.quantisation["AP"] == pytest.approx(report.ap, abs=1e-3)
-    assert card.quantisation["scheme"] == scheme
-    assert card.quantisation["flip_test"] is True
+    assert card.quantization is not None
+    assert card.quantization["AP"] == pytest.approx(report.ap, abs=1e-3)
+    assert card.quantization["scheme"] == scheme
+    assert card.quantization["flip_test"] is True
     with pytest.raises(LeanposeError, match="computes in int8"):
         open_exported(report.path, precision="fp32")
 
 
 @pytest.mark.parametrize("decoding", [False, True])
-def test_a_quantised_file_keeps_calibrated_scores(decoding: bool, people: DatasetConfig, tmp_path: Path) -> None:
+def test_a_quantized_file_keeps_calibrated_scores(decoding: bool, people: DatasetConfig, tmp_path: Path) -> None:
     model, given = LayeredSpotFinder(), scene(100, 3)
-    raw = PoseEstimator(model, "whole-image", "cpu", "torch")(given.image, given.boxes).scores
+    raw = PoseEstimator(model, "whole-image", "cpu", "torch")(given.image, given.boxes).keypoint_scores
     model.codec = model.codec.with_calibration(ScoreCalibration(1.0, (0.0, -1.0, -2.0)))
-    report = quantise_model(model, tmp_path / "spots.onnx", people, include_decoding=decoding)
+    report = quantize_model(model, tmp_path / "spots.onnx", people, include_decoding=decoding)
     found = PoseEstimator(report.path, "whole-image", "cpu")(given.image, given.boxes)
     odds = raw / (1 - raw) * np.exp([0.0, -1.0, -2.0])
-    np.testing.assert_allclose(found.scores, odds / (1 + odds), atol=0.02)
+    np.testing.assert_allclose(found.keypoint_scores, odds / (1 + odds), atol=0.02)
     assert found.calibrated
 
 
 def test_it_computes_in_whole_numbers(people: DatasetConfig, tmp_path: Path) -> None:
     import onnx
 
-    report = quantise_model(
+    report = quantize_model(
         LayeredSpotFinder(), tmp_path / "spots.onnx", people, include_preprocessing=False, include_decoding=True
     )
     assert not report.summary["flip_test"]
     graph = onnx.load(report.path).graph
-    dequantised = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    dequantized = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     layers = [node for node in graph.node if node.op_type == "Conv" and node.name.startswith("model.")]
     assert len(layers) == 4
-    assert all(set(node.input[:2]) <= dequantised for node in layers)
+    assert all(set(node.input[:2]) <= dequantized for node in layers)
     constants = {tensor.name for tensor in graph.initializer}
     weights = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in constants}
     around = [node for node in graph.node if node.name.startswith("around/")]
-    assert len(around) > 10  # normalisation, and what reads the maps
+    assert len(around) > 10  # normalization, and what reads the maps
     assert not any(set(node.input) & weights for node in around)
 
 
 @pytest.mark.parametrize("scheme", ["dynamic", "static", "nncf"])
 def test_layers_that_break_stay_in_float(scheme: str, people: DatasetConfig, tmp_path: Path) -> None:
     model = LayeredSpotFinder(outlier=3000.0, products=scheme == "dynamic")
-    report = quantise_model(model, tmp_path / file_name(scheme), people, scheme=scheme)  # pyright: ignore
+    report = quantize_model(model, tmp_path / file_name(scheme), people, scheme=scheme)  # pyright: ignore
     assert report.float_ap > 99
     assert report.ap > report.float_ap - 0.5
     kept = [module_of(entry.layer) for entry in report.in_float]
     assert 1 <= len(kept) <= 2
     assert set(kept) <= {"wide", "narrow"}
     assert report.in_float[0].error > 0.1
-    assert report.card.quantisation is not None
-    assert report.card.quantisation["float_layers"] == kept
+    assert report.card.quantization is not None
+    assert report.card.quantization["float_layers"] == kept
 
 
 @pytest.mark.parametrize("limits", [{"max_float_layers": 0}, {"max_float_layers": 3, "max_ap_drop": 0.0}])
@@ -107,7 +107,7 @@ def test_a_file_that_loses_is_refused(limits: dict, people: DatasetConfig, tmp_p
     if limits.get("max_ap_drop") == 0.0:
         model = _blurred(model)
     with pytest.raises(LeanposeError, match=r"not written.*loses \d+\.\d+ AP .*of 4 layers.*allowed are 0"):
-        quantise_model(model, path, people, **limits)
+        quantize_model(model, path, people, **limits)
     assert path.read_text() == "an earlier file"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -128,13 +128,13 @@ def test_nothing_is_said_of_a_model_that_finds_nobody(people: DatasetConfig, tmp
     model = LayeredSpotFinder()
     model.last.weight.data.neg_()
     with pytest.raises(LeanposeError, match=r"reaches 0\.0 AP on annotations in float"):
-        quantise_model(model, tmp_path / "spots.onnx", people)
+        quantize_model(model, tmp_path / "spots.onnx", people)
     assert not list(tmp_path.iterdir())
 
 
-def test_dynamic_quantises_matrix_products_alone(people: DatasetConfig, tmp_path: Path) -> None:
-    with pytest.raises(LeanposeError, match="no layer that the scheme dynamic quantises; the scheme static"):
-        quantise_model(LayeredSpotFinder(), tmp_path / "spots.onnx", people, scheme="dynamic")
+def test_dynamic_quantizes_matrix_products_alone(people: DatasetConfig, tmp_path: Path) -> None:
+    with pytest.raises(LeanposeError, match="no layer that the scheme dynamic quantizes; the scheme static"):
+        quantize_model(LayeredSpotFinder(), tmp_path / "spots.onnx", people, scheme="dynamic")
     assert not list(tmp_path.iterdir())
 
 
@@ -151,7 +151,7 @@ def test_dynamic_quantises_matrix_products_alone(people: DatasetConfig, tmp_path
 )
 def test_arguments_that_do_not_fit(arguments: dict, words: str, people: DatasetConfig, tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match=words):
-        quantise_model(LayeredSpotFinder(), tmp_path / "spots.onnx", people, **arguments)
+        quantize_model(LayeredSpotFinder(), tmp_path / "spots.onnx", people, **arguments)
     assert not list(tmp_path.iterdir())
 
 
@@ -163,14 +163,14 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(LeanposeError, match=rf"pip install 'leanpose\[{extra}\]'"):
-        quantise_model(LayeredSpotFinder(), tmp_path / file_name(scheme), people, scheme=scheme)  # pyright: ignore
+        quantize_model(LayeredSpotFinder(), tmp_path / file_name(scheme), people, scheme=scheme)  # pyright: ignore
 
 
 def test_mpii_has_no_ap_to_lose(shared: Path, tmp_path: Path) -> None:
     mini = shared / "data" / "mpii_mini"
     people = DatasetConfig(format="mpii", annotations=mini / "annot/mpii_sample.json", images=mini / "images")
     with pytest.raises(LeanposeError, match="judged by its AP, and MPII has none"):
-        quantise_model("leanpose-body-s", tmp_path / "body.onnx", people, scheme="dynamic", calibration=people)
+        quantize_model("leanpose-body-s", tmp_path / "body.onnx", people, scheme="dynamic", calibration=people)
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_the_shipped_models_keep_their_ap(model: str, ap: float, scheme: str, sh
         for part in ("val", "train")
     )
     path = tmp_path / file_name(scheme)
-    report = quantise_model(model, path, val, scheme=scheme, calibration=train)  # pyright: ignore
+    report = quantize_model(model, path, val, scheme=scheme, calibration=train)  # pyright: ignore
     assert report.summary["people"] == 294
     assert abs(report.float_ap - ap) < 0.5
     assert report.ap > report.float_ap - 0.5

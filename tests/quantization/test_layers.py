@@ -1,4 +1,4 @@
-"""What can be quantised in a graph, and how many layers must stay in float."""
+"""What can be quantized in a graph, and how many layers must stay in float."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from leanpose.export import export_model
 from leanpose.export.program import name_nodes
 from leanpose.models.registry import create_model
-from leanpose.quantisation.layers import find_followers, find_layers, module_of
-from leanpose.quantisation.sensitivity import fewest_in_float
+from leanpose.quantization.layers import find_followers, find_layers, module_of
+from leanpose.quantization.sensitivity import fewest_in_float
 
 
 @pytest.fixture(scope="module")

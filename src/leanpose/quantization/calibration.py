@@ -1,4 +1,4 @@
-"""Who calibrates a quantised file and who it is measured on: never the same people, nor people of the same picture."""
+"""Who calibrates a quantized file and who it is measured on: never the same people, nor people of the same image."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def choose_people(
     Args:
         spec: of the model.
         source: the set to measure on.
-        calibration: another set for calibration; what it has of the first one's pictures is left out. None: people of some
-            pictures of the first set, at most a third of it, which are not measured then.
+        calibration: another set for calibration; what it has of the first one's images is left out. None: people of some
+            images of the first set, at most a third of it, which are not measured then.
         count: how many people calibrate, at most.
         seed: the same, the same people.
         root: where relative paths start.
@@ -40,7 +40,7 @@ def choose_people(
     people = read_people(source, spec.skeleton, root, training=False)
     rng = np.random.default_rng(seed)
     if calibration is None:
-        chosen = _some_pictures(people, count, rng)
+        chosen = _some_images(people, count, rng)
         images = {person.image_id for person in chosen}
         return chosen, _without(people, images)
     measured = {_file_of(person.image) for person in people.people}
@@ -48,14 +48,14 @@ def choose_people(
     free = [person for person in others.people if _file_of(person.image) not in measured]
     if not free:
         raise LeanposeError(
-            f"All pictures of {others.name} are among those to measure on; calibrate on other people, or leave the "
-            "calibration's set out, so that a part of the pictures is set apart."
+            f"All images of {others.name} are among those to measure on; calibrate on other people, or leave the "
+            "calibration's set out, so that a part of the images is set apart."
         )
     return [free[i] for i in sorted(rng.permutation(len(free))[:count].tolist())], people
 
 
-def _some_pictures(people: PoseDataset, count: int, rng: np.random.Generator) -> list[PoseAnnotation]:
-    """The people of pictures drawn at random, until there are `count` or a third of all."""
+def _some_images(people: PoseDataset, count: int, rng: np.random.Generator) -> list[PoseAnnotation]:
+    """The people of images drawn at random, until there are `count` or a third of all."""
     by_image: dict[int, list[PoseAnnotation]] = defaultdict(list)
     for person in people.people:
         by_image[person.image_id].append(person)
@@ -68,14 +68,14 @@ def _some_pictures(people: PoseDataset, count: int, rng: np.random.Generator) ->
             chosen += here
     if not chosen:
         raise LeanposeError(
-            f"The data set {people.name} has {len(people.people)} people in {len(images)} pictures, too few to set some apart "
+            f"The data set {people.name} has {len(people.people)} people in {len(images)} images, too few to set some apart "
             "for calibration; give another set for it."
         )
     return chosen
 
 
 def _without(people: PoseDataset, images: set[int]) -> PoseDataset:
-    """The set without these pictures, in its ground truth too."""
+    """The set without these images, in its ground truth too."""
     truth = people.ground_truth
     if truth is not None:
         truth = {

@@ -1,4 +1,4 @@
-"""By how much taught students are better than plain ones, with intervals: over people, and over seeds."""
+"""By how much distilled students are better than baselines, with intervals: over people, and over seeds."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from leanpose.evaluation.evaluate import interval
-from leanpose.report.measure import DRAWS, Figure, Measured, Measurement, keypoint_hits
+from leanpose.report.evaluation import DRAWS, BootstrappedMetric, EvaluatedModel, ModelComparison, keypoint_hits
 from leanpose.report.tables import between
 
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much the taught students are better than the plain ones, in points.
+    """By how much the distilled students are better than the baselines, in points.
 
     Attributes:
         mean: over the seeds.
@@ -35,9 +35,9 @@ class Gain:
         low, high = self.interval
         where = f"({between(self.interval, '+.1f')}{self._seeds})"
         if low > 0:
-            return f"taught wins by {self.mean:.1f} {self.metric} {where}"
+            return f"distilled wins by {self.mean:.1f} {self.metric} {where}"
         if high < 0:
-            return f"taught loses by {-self.mean:.1f} {self.metric} {where}: the teacher did harm"
+            return f"distilled loses by {-self.mean:.1f} {self.metric} {where}: the teacher did harm"
         return f"no gain shown: {self.mean:+.1f} {self.metric} {where}, and the interval holds 0"
 
     @property
@@ -46,13 +46,19 @@ class Gain:
         return f"; better with {better} of {count} seeds" if count > 1 else ""
 
 
-def gain_of(taught: Sequence[Figure], plain: Sequence[Figure], *, metric: str = "AP", seed: int = 0) -> Gain:
+def gain_of(
+    distilled: Sequence[BootstrappedMetric],
+    baseline: Sequence[BootstrappedMetric],
+    *,
+    metric: str = "AP",
+    seed: int = 0,
+) -> Gain:
     """The gain of students over others with the same seeds, in the same order."""
-    gains = np.stack([one.draws - other.draws for one, other in zip(taught, plain, strict=True)])
+    gains = np.stack([one.draws - other.draws for one, other in zip(distilled, baseline, strict=True)])
     rng, count = np.random.default_rng(seed), len(gains)
     seeds = rng.integers(count, size=(gains.shape[1], count))
     drawn = np.take_along_axis(gains.T, seeds, axis=1).mean(axis=1)
-    by_seed = tuple(one.value - other.value for one, other in zip(taught, plain, strict=True))
+    by_seed = tuple(one.value - other.value for one, other in zip(distilled, baseline, strict=True))
     return Gain(float(np.mean(by_seed)), interval(drawn), by_seed, metric)
 
 
@@ -60,21 +66,25 @@ class KeypointGain(NamedTuple):
     """Of one keypoint: how many people have it labelled, the share of hits in per cent, and the interval of the gain."""
 
     labels: int
-    plain: float
-    taught: float
+    baseline: float
+    distilled: float
     interval: tuple[float, float]
 
 
 def keypoint_gains(
-    taught: Sequence[Measured], plain: Sequence[Measured], measurement: Measurement, *, seed: int = 0
+    distilled: Sequence[EvaluatedModel],
+    baseline: Sequence[EvaluatedModel],
+    comparison: ModelComparison,
+    *,
+    seed: int = 0,
 ) -> dict[str, KeypointGain]:
     """What each labelled keypoint has gained; the intervals are of a bootstrap over people and seeds."""
     before, after = (
-        100 * np.stack([keypoint_hits(one, measurement.people, measurement.skeleton) for one in models])
-        for models in (plain, taught)
+        100 * np.stack([keypoint_hits(one, comparison.people, comparison.skeleton) for one in models])
+        for models in (baseline, distilled)
     )
     rng, rows = np.random.default_rng(seed), {}
-    for k, name in enumerate(measurement.skeleton.keypoints):
+    for k, name in enumerate(comparison.skeleton.keypoints):
         seen = ~np.isnan(before[0, :, k])
         if not seen.any():
             continue

@@ -1,4 +1,4 @@
-"""What models reach on labelled people, with intervals of a bootstrap over pictures: the same draws for all of them."""
+"""What models reach on labelled people, with intervals of a bootstrap over images: the same draws for all of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from leanpose.evaluation.calibration import (
     labelled_scores,
 )
 from leanpose.evaluation.evaluate import bootstrap_ap, coco_ap, interval, predict_people
-from leanpose.evaluation.pck import normalised_distances, torso_sizes
+from leanpose.evaluation.pck import normalized_distances, torso_sizes
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.models.base import PoseModel
 from leanpose.report.tables import between
@@ -33,8 +33,8 @@ TORSO = {"left_shoulder", "right_shoulder", "left_hip", "right_hip"}
 ELSEWHERE = -1e6  # pixels: where a keypoint is put that a model does not look for
 
 
-class Figure(NamedTuple):
-    """A figure in per cent, and what it is on as many pictures drawn with replacement."""
+class BootstrappedMetric(NamedTuple):
+    """A figure in per cent, and what it is on as many images drawn with replacement."""
 
     value: float
     draws: Float[np.ndarray, " draws"]
@@ -49,7 +49,7 @@ class Figure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluatedModel:
     """A model's poses in the labelled boxes of people, and how good they are.
 
     Attributes:
@@ -62,8 +62,8 @@ class Measured:
 
     name: str
     poses: PosePredictions
-    ap: Figure
-    pck: Figure | None
+    ap: BootstrappedMetric
+    pck: BootstrappedMetric | None
     scores: LabelledScores | None
 
     @property
@@ -72,32 +72,32 @@ class Measured:
         return None if self.scores is None else expected_calibration_error(self.scores.scores, self.scores.right)
 
 
-class Measurement(NamedTuple):
+class ModelComparison(NamedTuple):
     """Models on the same people.
 
     Attributes:
         models: what was measured, by name.
-        people: those whose pictures can be read, in the order of the poses.
+        people: those whose images can be read, in the order of the poses.
         skeleton: the keypoints that are measured.
-        broken: pictures that cannot be read, with the reason; their people count as missed by all models.
+        broken: images that cannot be read, with the reason; their people count as missed by all models.
         absent: by the name of a model the keypoints that it does not look for, which count as missed.
     """
 
-    models: dict[str, Measured]
+    models: dict[str, EvaluatedModel]
     people: PoseDataset
     skeleton: Skeleton
     broken: dict[str, str]
     absent: dict[str, tuple[str, ...]]
 
 
-def measure(
+def evaluate_models(
     models: Mapping[str, PoseModel],
     people: PoseDataset,
     skeleton: Skeleton,
     *,
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
-) -> Measurement:
+) -> ModelComparison:
     """Each model in the labelled boxes, without flip test.
 
     Args:
@@ -106,7 +106,7 @@ def measure(
         advance: called with the number of people done, after each batch.
 
     Raises:
-        LeanposeError: no picture can be read, or there is nothing to measure against.
+        LeanposeError: no image can be read, or there is nothing to measure against.
     """
     poses: dict[str, PosePredictions] = {}
     absent: dict[str, tuple[str, ...]] = {}
@@ -126,14 +126,16 @@ def measure(
     for (name, found), row in zip(poses.items(), draws, strict=True):
         scores = labelled_scores(found, readable.people, skeleton)
         scores = scores.select(~np.isin(np.array(skeleton.keypoints)[scores.joints], absent[name]))
-        measured[name] = Measured(
+        measured[name] = EvaluatedModel(
             name,
             found,
-            Figure(100 * coco_ap(found, people, skeleton)["AP"], row),
+            BootstrappedMetric(100 * coco_ap(found, people, skeleton)["AP"], row),
             torso_pck(found, readable, skeleton, seed=seed),
             scores if len(scores.scores) else None,
         )
-    return Measurement(measured, readable, skeleton, broken, {name: which for name, which in absent.items() if which})
+    return ModelComparison(
+        measured, readable, skeleton, broken, {name: which for name, which in absent.items() if which}
+    )
 
 
 def _without(poses: PosePredictions, missing: Bool[np.ndarray, " K"]) -> PosePredictions:
@@ -142,12 +144,14 @@ def _without(poses: PosePredictions, missing: Bool[np.ndarray, " K"]) -> PosePre
     return replace(poses, keypoints=keypoints, keypoint_scores=np.where(missing, 0.0, poses.keypoint_scores))
 
 
-def torso_pck(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *, seed: int = 0) -> Figure | None:
+def torso_pck(
+    poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *, seed: int = 0
+) -> BootstrappedMetric | None:
     """PCK@0.2: the share of keypoints closer to their label than a fifth of the torso, as the mean over the keypoints.
 
     Args:
         poses: one for each of `people`, in their order.
-        seed: of the bootstrap over pictures.
+        seed: of the bootstrap over images.
 
     Returns:
         None where the skeleton or the labels have no torso.
@@ -156,7 +160,7 @@ def torso_pck(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *
         return None
     labels = np.stack([person.keypoints for person in people.people]).astype(np.float64)
     points, visible = labels[..., :2], labels[..., 2] > 0
-    distances = normalised_distances(poses.keypoints, points, visible, torso_sizes(points, visible, skeleton))
+    distances = normalized_distances(poses.keypoints, points, visible, torso_sizes(points, visible, skeleton))
     _, image = np.unique(poses.image_ids, return_inverse=True)
     hits, counts = (np.zeros((image.max() + 1, len(skeleton))) for _ in range(2))
     np.add.at(hits, image, distances < PCK_THRESHOLD)  # NaN is below nothing
@@ -168,10 +172,10 @@ def torso_pck(poses: PosePredictions, people: PoseDataset, skeleton: Skeleton, *
     met, seen = with_all @ hits, with_all @ counts
     shares = np.where(seen > 0, met / np.maximum(seen, 1), np.nan)
     value, *draws = 100 * np.nanmean(shares, axis=1)
-    return Figure(float(value), np.array(draws))
+    return BootstrappedMetric(float(value), np.array(draws))
 
 
-def keypoint_hits(measured: Measured, people: PoseDataset, skeleton: Skeleton) -> Float[np.ndarray, "N K"]:
+def keypoint_hits(measured: EvaluatedModel, people: PoseDataset, skeleton: Skeleton) -> Float[np.ndarray, "N K"]:
     """1 where a labelled keypoint lies within OKS 0.5 of its label, 0 where not, NaN where there is no label."""
     similarity = label_similarity(measured.poses, people.people, skeleton)
     return np.where(np.isnan(similarity), np.nan, similarity >= RIGHT_OKS)

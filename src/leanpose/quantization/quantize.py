@@ -27,10 +27,10 @@ from leanpose.files import staging_folder
 from leanpose.inference.choice import interleaved_benchmark
 from leanpose.locks import lock_file
 from leanpose.models.base import PoseModel
-from leanpose.quantisation.calibration import choose_people
-from leanpose.quantisation.layers import module_of
-from leanpose.quantisation.quantisers import SCHEMES, Quantiser, Scheme
-from leanpose.quantisation.sensitivity import Sensitivity, fewest_in_float, outputs_of, rank_layers
+from leanpose.quantization.calibration import choose_people
+from leanpose.quantization.layers import module_of
+from leanpose.quantization.quantizers import SCHEMES, Quantizer, Scheme
+from leanpose.quantization.sensitivity import Sensitivity, fewest_in_float, outputs_of, rank_layers
 from leanpose.weights import load_model
 
 MAX_AP_DROP = 0.5  # AP points
@@ -40,13 +40,13 @@ BATCH = 8  # as `PoseEstimator` on a CPU: with dynamic ranges, who shares a batc
 
 
 @dataclass(frozen=True)
-class QuantisationReport:
+class QuantizationReport:
     """What was written and measured.
 
     Attributes:
         path: the file; OpenVINO's weights lie beside it, with the ending `.bin`.
         card: what the file says of itself.
-        bytes, float_bytes: of all files together, quantised and in float.
+        bytes, float_bytes: of all files together, quantized and in float.
         ap, float_ap: OKS AP in points, of both files in the same backend on the same people.
         in_float: those that were not, the worst first.
         speedup: how many times as fast as the float file it is, for one crop on one thread.
@@ -66,10 +66,10 @@ class QuantisationReport:
     @property
     def summary(self) -> Mapping[str, Any]:
         """What the file's card says of its making: scheme, sets, numbers of people and layers, AP before and after."""
-        return self.card.quantisation or {}
+        return self.card.quantization or {}
 
 
-def quantise_model(
+def quantize_model(
     model: PoseModel | str | Path,
     path: Path | str,
     source: DatasetConfig,
@@ -84,12 +84,12 @@ def quantise_model(
     include_decoding: bool = False,
     flip_test: bool | None = None,
     advance: Callable[[str], None] = lambda _: None,
-) -> QuantisationReport:
+) -> QuantizationReport:
     """Write a model as a file that computes in int8, and measure AP before and after.
 
     The model is exported in float, and checked as `export_model` checks. Then all its convolutions and matrix products with
-    weights are quantised; norms, softmax, products of attention, normalisation and decoding stay in float. If AP on
-    the measured people falls by more than `max_ap_drop`, each layer is quantised alone, and those that change the outputs most
+    weights are quantized; norms, softmax, products of attention, normalization and decoding stay in float. If AP on
+    the measured people falls by more than `max_ap_drop`, each layer is quantized alone, and those that change the outputs most
     stay in float: as few as bring the loss within the bound.
 
     Args:
@@ -98,7 +98,7 @@ def quantise_model(
         source: the set to measure on.
         scheme: `dynamic` or `static` (onnxruntime), or `nncf` (OpenVINO).
         calibration: where other people come from, who say how large values become and which layers break; their labels
-            are not used. None: some pictures of `source`, which are not measured then.
+            are not used. None: some images of `source`, which are not measured then.
         calibration_people: how many, at most.
         seed: decides who they are.
         max_ap_drop: in AP points; with a greater loss nothing is written.
@@ -109,7 +109,7 @@ def quantise_model(
 
     Raises:
         LeanposeError: an argument does not fit, a package is missing, a set cannot be read, the model cannot be exported or
-            is too bad to lose AP, or the quantised file loses more than `max_ap_drop`.
+            is too bad to lose AP, or the quantized file loses more than `max_ap_drop`.
     """
     path = Path(path)
     if scheme not in SCHEMES:
@@ -125,7 +125,7 @@ def quantise_model(
     if flips and include_decoding:
         raise LeanposeError(NO_PREDICTION)
     if READERS[source.format].metric == "mpii":
-        raise LeanposeError("A quantised file is judged by its AP, and MPII has none; give a set in COCO's format.")
+        raise LeanposeError("A quantized file is judged by its AP, and MPII has none; give a set in COCO's format.")
     chosen_scheme.require()
     spec = ModelSpec.of(model if isinstance(model, PoseModel) else load_model(model))
     advance("reading people")
@@ -150,23 +150,23 @@ def quantise_model(
             include_decoding=include_decoding,
             crops=crops[:BATCH],
         )
-        unseal(exported.path)  # or the files that quantisers make of it would have a seal that is not theirs
+        unseal(exported.path)  # or the files that quantizers make of it would have a seal that is not theirs
         advance("calibrating")
         prepare = open_file(exported.path).prepare
-        quantiser = chosen_scheme(
+        quantizer = chosen_scheme(
             exported.path, [np.ascontiguousarray(prepare(crop[None])) for crop in crops], exported.card
         )
-        layers = quantiser.layers
+        layers = quantizer.layers
         if not layers:
-            hint = "; the scheme static quantises convolutions too" if scheme == "dynamic" else ""
-            raise LeanposeError(f"'{spec.name}' has no layer that the scheme {scheme} quantises{hint}.")
-        plain, float_bytes = open_file(quantiser.float_path), _size(quantiser.float_path)
+            hint = "; the scheme static quantizes convolutions too" if scheme == "dynamic" else ""
+            raise LeanposeError(f"'{spec.name}' has no layer that the scheme {scheme} quantizes{hint}.")
+        plain, float_bytes = open_file(quantizer.float_path), _size(quantizer.float_path)
         advance("measuring in float")
         float_ap = evaluate_ap(plain)
         if float_ap <= max_ap_drop:
             raise LeanposeError(
                 f"{path} is not written, since '{spec.name}' reaches {float_ap:.1f} AP on {people.name} in float: "
-                "with so little to lose nothing can be said of the quantised file; give trained weights or another set."
+                "with so little to lose nothing can be said of the quantized file; give trained weights or another set."
             )
         ranked: list[Sensitivity] = []
         tried: dict[int, float] = {}
@@ -175,8 +175,8 @@ def quantise_model(
             """What is lost with so many of the worst layers in float."""
             if number not in tried:
                 advance(f"measuring with {number} of {len(layers)} layers in float")
-                file = _attempt(folder, number, quantiser)
-                quantiser.write([entry.layer for entry in ranked[:number]], file)
+                file = _attempt(folder, number, quantizer)
+                quantizer.write([entry.layer for entry in ranked[:number]], file)
                 tried[number] = evaluate_ap(open_file(file))
             return float_ap - tried[number]
 
@@ -184,17 +184,17 @@ def quantise_model(
         if loss(0) > max_ap_drop:
             most = min(len(layers) // 2 if max_float_layers is None else max_float_layers, len(layers) - 1)
             if most:
-                ranked += rank_layers(quantiser, plain, crops[:RANKING_CROPS], folder, open_file, advance)
+                ranked += rank_layers(quantizer, plain, crops[:RANKING_CROPS], folder, open_file, advance)
             count = fewest_in_float(loss, most, max_ap_drop)
         if count is None:
             best = max(tried, key=lambda number: tried[number])
             raise LeanposeError(
-                f"{path} is not written, since the quantised file loses {loss(best):.2f} AP ({float_ap:.2f} in float, "
+                f"{path} is not written, since the quantized file loses {loss(best):.2f} AP ({float_ap:.2f} in float, "
                 f"{tried[best]:.2f} with {best} of {len(layers)} layers left in float), and allowed are {max_ap_drop:g}."
             )
         in_float = tuple(ranked[:count])
         tool = chosen_scheme.packages[-1]
-        quantisation = {
+        quantization = {
             "scheme": scheme,
             "backend": chosen_scheme.backend,
             "tool": f"{tool} {importlib.metadata.version(tool)}",
@@ -210,19 +210,19 @@ def quantise_model(
             "layers": len(layers),
             "float_layers": [module_of(entry.layer) for entry in in_float],
         }
-        card = replace(exported.card, precision="int8", quantisation=quantisation)
+        card = replace(exported.card, precision="int8", quantization=quantization)
         advance("checking")
-        file = _attempt(folder, count, quantiser)
-        quantiser.stamp(file, card)
+        file = _attempt(folder, count, quantizer)
+        quantizer.stamp(file, card)
         _check_file(open_file(file), plain, card, crops)
         advance("timing")
-        speedup = _speedup((quantiser.float_path, file), open_file, crops)
+        speedup = _speedup((quantizer.float_path, file), open_file, crops)
         size = move_files(file, path)
-    return QuantisationReport(path, card, size, float_bytes, tried[count], float_ap, in_float, speedup, broken)
+    return QuantizationReport(path, card, size, float_bytes, tried[count], float_ap, in_float, speedup, broken)
 
 
-def _attempt(folder: Path, number: int, quantiser: Quantiser) -> Path:
-    return folder / f"try{number}{quantiser.suffix}"
+def _attempt(folder: Path, number: int, quantizer: Quantizer) -> Path:
+    return folder / f"try{number}{quantizer.suffix}"
 
 
 def _size(path: Path) -> int:
@@ -231,13 +231,13 @@ def _size(path: Path) -> int:
 
 
 def _check_file(backend: ExportedBackend, plain: ExportedBackend, card: ExportCard, crops: Crops) -> None:
-    """See that a quantised file has its card, and runs in batches of any size.
+    """See that a quantized file has its card, and runs in batches of any size.
 
     Raises:
         LeanposeError: it does not, or the card is lost.
     """
     if json.loads(backend.card.to_json()) != json.loads(card.to_json()):
-        raise LeanposeError(f"The card of the quantised '{card.spec.name}' cannot be read back as it was written.")
+        raise LeanposeError(f"The card of the quantized '{card.spec.name}' cannot be read back as it was written.")
     for size in BATCHES:
         batch = np.ascontiguousarray(crops[np.arange(size) % len(crops)])
         shapes = [value.shape for value in outputs_of(plain, batch)]
@@ -245,20 +245,20 @@ def _check_file(backend: ExportedBackend, plain: ExportedBackend, card: ExportCa
             outputs = outputs_of(backend, batch)
         except Exception as error:  # a backend's own exception, of which each has several
             reason = first_line(error)
-            raise LeanposeError(f"{backend.name} cannot run the quantised '{card.spec.name}': {reason}") from error
+            raise LeanposeError(f"{backend.name} cannot run the quantized '{card.spec.name}': {reason}") from error
         if [value.shape for value in outputs] != shapes or not all(np.isfinite(value).all() for value in outputs):
-            raise LeanposeError(f"The quantised '{card.spec.name}' gives too few or infinite values for {size} crops.")
+            raise LeanposeError(f"The quantized '{card.spec.name}' gives too few or infinite values for {size} crops.")
 
 
 def _speedup(
-    files: Sequence[Path], open_file: Callable[[Path], ExportedBackend], crops: Crops, seconds: float = 2.0
+    files: Sequence[Path], open_file: Callable[[Path], ExportedBackend], crops: Crops, time_budget: float = 2.0
 ) -> float:
     """How many times as fast one crop is with the second file as with the first, on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         backends = [open_file(file) for file in files]
-        slow, fast = interleaved_benchmark(backends, crops, (1,), seconds, time.process_time)
+        slow, fast = interleaved_benchmark(backends, crops, (1,), time_budget, time.process_time)
     finally:
         torch.set_num_threads(before)
     return slow[1] / fast[1]

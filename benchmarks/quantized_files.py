@@ -9,17 +9,17 @@ import numpy as np
 
 from leanpose.backends import open_exported
 from leanpose.export.agreement import check_crops
-from leanpose.quantisation.quantisers import SCHEMES, Scheme
+from leanpose.quantization.quantizers import SCHEMES, Scheme
 
 
-def quantised_file(source: Path, scheme: Scheme, people: int = 16) -> Path:
-    """A file beside `source` (an exported ONNX file) with every layer quantised, calibrated on a portrait and drawn people."""
+def quantized_file(source: Path, scheme: Scheme, people: int = 16) -> Path:
+    """A file beside `source` (an exported ONNX file) with every layer quantized, calibrated on a portrait and drawn people."""
     backend = open_exported(source)
     crops = check_crops(backend.spec)
     crops = crops[np.arange(people) % len(crops)]
     inputs = [np.ascontiguousarray(backend.prepare(crop[None])) for crop in crops]
-    quantiser = SCHEMES[scheme](source, inputs, backend.card)
-    path = source.with_name(f"{source.stem}_{scheme}{quantiser.suffix}")
-    quantiser.write([], path)
-    quantiser.stamp(path, replace(backend.card, precision="int8"))
+    quantizer = SCHEMES[scheme](source, inputs, backend.card)
+    path = source.with_name(f"{source.stem}_{scheme}{quantizer.suffix}")
+    quantizer.write([], path)
+    quantizer.stamp(path, replace(backend.card, precision="int8"))
     return path

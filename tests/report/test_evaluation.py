@@ -13,13 +13,13 @@ from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.models.registry import create_model
-from leanpose.report.measure import measure, torso_pck
+from leanpose.report.evaluation import evaluate_models, torso_pck
 from leanpose.skeleton import BODY19, COCO17
 from tiny import TINY_MODEL, write_tiny_coco
 
 
 def standing(count: int) -> tuple[PoseDataset, PosePredictions]:
-    """People with a torso of 50 pixels (shoulder to opposite hip), and poses on their labels, two a picture."""
+    """People with a torso of 50 pixels (shoulder to opposite hip), and poses on their labels, two an image."""
     labels = np.full((count, 17, 3), 50.0)
     labels[..., 2] = 2
     labels[:, [5, 6], :2] = (30, 20), (60, 20)
@@ -60,8 +60,8 @@ def test_keypoints_that_a_model_does_not_look_for_count_as_missed(tmp_path: Path
     source = DatasetConfig(format="coco", images=Path("images"), annotations=Path(file.name))
     people = read_people(source, BODY19, tmp_path, training=False)
     shutil.copy(tmp_path / "images" / "1.jpg", tmp_path / "images" / "kept.jpg")
-    (tmp_path / "images" / "2.jpg").write_bytes(b"no picture")
-    found = measure({"small": create_model("tokenpose_s_v1", **TINY_MODEL)}, people, BODY19)
+    (tmp_path / "images" / "2.jpg").write_bytes(b"no image")
+    found = evaluate_models({"small": create_model("tokenpose_s_v1", **TINY_MODEL)}, people, BODY19)
     names = ("neck", "head_top")
     assert found.absent == {"small": names}
     missing = [BODY19.keypoints.index(name) for name in names]

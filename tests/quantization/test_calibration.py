@@ -9,7 +9,7 @@ import pytest
 from layered_spots import LayeredSpotFinder, write_spot_people
 from leanpose.backends.base import ModelSpec
 from leanpose.errors import LeanposeError
-from leanpose.quantisation.calibration import choose_people
+from leanpose.quantization.calibration import choose_people
 
 
 @pytest.fixture
@@ -17,10 +17,10 @@ def spec() -> ModelSpec:
     return ModelSpec.of(LayeredSpotFinder())
 
 
-def test_some_pictures_are_set_apart(spec: ModelSpec, tmp_path: Path) -> None:
-    source = write_spot_people(tmp_path, pictures=8, people=3)
+def test_some_images_are_set_apart(spec: ModelSpec, tmp_path: Path) -> None:
+    source = write_spot_people(tmp_path, count=8, people=3)
     chosen, measured = choose_people(spec, source, None, count=100, seed=0)
-    assert len(chosen) == 6  # two pictures: no more than a third of 24 people
+    assert len(chosen) == 6  # two images: no more than a third of 24 people
     assert len(measured.people) == 18
     apart = {person.image_id for person in chosen}
     assert not apart & {person.image_id for person in measured.people}
@@ -35,11 +35,11 @@ def test_some_pictures_are_set_apart(spec: ModelSpec, tmp_path: Path) -> None:
     assert all(len(people) == 3 for people in seeds)
 
 
-def test_pictures_that_are_measured_do_not_calibrate(spec: ModelSpec, tmp_path: Path) -> None:
-    source = write_spot_people(tmp_path / "a", pictures=4)
+def test_images_that_are_measured_do_not_calibrate(spec: ModelSpec, tmp_path: Path) -> None:
+    source = write_spot_people(tmp_path / "a", count=4)
     with pytest.raises(LeanposeError, match="among those to measure on"):
         choose_people(spec, source, source, count=10, seed=0)
-    other = write_spot_people(tmp_path / "b", pictures=4, seed=50)
+    other = write_spot_people(tmp_path / "b", count=4, seed=50)
     chosen, measured = choose_people(spec, source, other, count=5, seed=0)
     assert len(chosen) == 5
     assert len(measured.people) == 12
@@ -47,6 +47,6 @@ def test_pictures_that_are_measured_do_not_calibrate(spec: ModelSpec, tmp_path: 
 
 
 def test_too_few_people(spec: ModelSpec, tmp_path: Path) -> None:
-    source = write_spot_people(tmp_path, pictures=1)
+    source = write_spot_people(tmp_path, count=1)
     with pytest.raises(LeanposeError, match="too few to set some apart"):
         choose_people(spec, source, None, count=10, seed=0)

@@ -18,13 +18,13 @@ from leanpose.backends.exported import INPUT, KEY, ExportCard
 from leanpose.backends.openvino import import_openvino
 from leanpose.errors import LeanposeError
 from leanpose.export.program import quiet
-from leanpose.quantisation.layers import LAYERS, find_followers, find_layers
+from leanpose.quantization.layers import LAYERS, find_followers, find_layers
 
 Scheme = Literal["dynamic", "static", "nncf"]
 RANKING_PEOPLE = 16  # that NNCF calibrates on when single layers are compared
 
 
-class Quantiser(ABC):
+class Quantizer(ABC):
     """Writes one model with its layers in int8.
 
     Args:
@@ -33,7 +33,7 @@ class Quantiser(ABC):
         card: the source's.
 
     Attributes:
-        layers: those that can be quantised.
+        layers: those that can be quantized.
         kinds: of layers that can be.
         format, suffix: of the files that it writes.
         backend: that runs them.
@@ -66,7 +66,7 @@ class Quantiser(ABC):
                 for name in cls.packages:
                     importlib.import_module(name)
         except ImportError as error:
-            raise LeanposeError(f"Quantising needs {error.name}: `pip install 'leanpose[{cls.extra}]'`.") from error
+            raise LeanposeError(f"Quantizing needs {error.name}: `pip install 'leanpose[{cls.extra}]'`.") from error
 
     def names_but(self, in_float: Collection[str]) -> list[str]:
         """The names of all layers but these."""
@@ -90,8 +90,8 @@ class Quantiser(ABC):
         path.write_bytes(model.SerializeToString())
 
 
-class DynamicQuantiser(Quantiser):
-    """onnxruntime's dynamic scheme: weights are stored in int8, activations are quantised at run time.
+class DynamicQuantizer(Quantizer):
+    """onnxruntime's dynamic scheme: weights are stored in int8, activations are quantized at run time.
 
     Matrix products alone: a convolution of this kind is slower in onnxruntime than in single precision.
     """
@@ -99,7 +99,7 @@ class DynamicQuantiser(Quantiser):
     kinds = ("MatMul", "Gemm")
 
     def write(self, in_float: Collection[str], path: Path, *, roughly: bool = False) -> None:
-        """See `Quantiser.write`."""
+        """See `Quantizer.write`."""
         with quiet():
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -113,7 +113,7 @@ class DynamicQuantiser(Quantiser):
             )
 
 
-class StaticQuantiser(Quantiser):
+class StaticQuantizer(Quantizer):
     """onnxruntime's static scheme: pairs of QuantizeLinear and DequantizeLinear, weights with a step for each channel.
 
     The range of a value is the mean, over the calibration's people, of its least and greatest: rare peaks are cut off, which
@@ -147,12 +147,12 @@ class StaticQuantiser(Quantiser):
         return [*names, *find_followers(self.model, names)]
 
     def write(self, in_float: Collection[str], path: Path, *, roughly: bool = False) -> None:
-        """See `Quantiser.write`."""
+        """See `Quantizer.write`."""
         with quiet():
             import onnx
             from onnxruntime.quantization import QDQQuantizer, QuantType
 
-            quantiser = QDQQuantizer(
+            quantizer = QDQQuantizer(
                 onnx.load(self.source),
                 per_channel=True,
                 reduce_range=False,
@@ -164,17 +164,17 @@ class StaticQuantiser(Quantiser):
                 op_types_to_quantize=self.kinds_used,
                 extra_options={"OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
             )
-            quantiser.quantize_model()
-            quantiser.model.save_model_to_file(str(path))
+            quantizer.quantize_model()
+            quantizer.model.save_model_to_file(str(path))
 
 
-class NncfQuantiser(Quantiser):
-    """NNCF's post-training quantisation for OpenVINO, with its corrections of biases."""
+class NncfQuantizer(Quantizer):
+    """NNCF's post-training quantization for OpenVINO, with its corrections of biases."""
 
     kinds = LAYERS
     format, suffix, backend = "openvino", ".xml", "openvino"
     packages, extra = ("openvino", "nncf"), "openvino"
-    # They only hand values on: whether they are quantised is a matter of what comes after them.
+    # They only hand values on: whether they are quantized is a matter of what comes after them.
     passive = frozenset(
         {"Broadcast", "Concat", "Constant", "Convert", "Gather", "Parameter", "Range", "Reshape", "Result", "ShapeOf"}
         | {"Slice", "Split", "Squeeze", "StridedSlice", "Transpose", "Unsqueeze", "VariadicSplit"}
@@ -193,7 +193,7 @@ class NncfQuantiser(Quantiser):
         import_openvino().save_model(self.converted, self.float_path, compress_to_fp16=False)
 
     def write(self, in_float: Collection[str], path: Path, *, roughly: bool = False) -> None:
-        """See `Quantiser.write`."""
+        """See `Quantizer.write`."""
         names = self.names_but(in_float)
         chosen = {self._alias[name] for name in (*names, *find_followers(self.model, names))}
         ignored = [
@@ -206,17 +206,17 @@ class NncfQuantiser(Quantiser):
         with quiet():
             import nncf
 
-            quantised = nncf.quantize(
+            quantized = nncf.quantize(
                 self.converted.clone(),
                 nncf.Dataset(inputs),
                 subset_size=len(inputs),
                 model_type=nncf.ModelType.TRANSFORMER if self.attends else None,
                 ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
             )
-            import_openvino().save_model(quantised, path, compress_to_fp16=False)
+            import_openvino().save_model(quantized, path, compress_to_fp16=False)
 
     def stamp(self, path: Path, card: ExportCard) -> None:
-        """See `Quantiser.stamp`."""
+        """See `Quantizer.stamp`."""
         openvino = import_openvino()
         model = openvino.Core().read_model(path)
         model.set_rt_info(card.to_json(), [KEY])
@@ -227,4 +227,4 @@ class NncfQuantiser(Quantiser):
             stamped.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
-SCHEMES: dict[str, type[Quantiser]] = {"dynamic": DynamicQuantiser, "static": StaticQuantiser, "nncf": NncfQuantiser}
+SCHEMES: dict[str, type[Quantizer]] = {"dynamic": DynamicQuantizer, "static": StaticQuantizer, "nncf": NncfQuantizer}

@@ -4,7 +4,7 @@
 /** @typedef {Blob | ImageData | ImageBitmap | HTMLImageElement | HTMLVideoElement | HTMLCanvasElement} ImageSource */
 
 const SCRATCH = document.createElement("canvas");
-// Blue, orange and pale yellow, as in leanpose's own pictures: they stay apart for colour-blind eyes.
+// Blue, orange and pale yellow, as in leanpose's own images: they stay apart for colour-blind eyes.
 /** @type {Record<string, string>} */
 const COLOURS = { left: "#28aaff", right: "#ff7a18", centre: "#faeb82" };
 const OUTLINE = "#121216";
