@@ -104,7 +104,7 @@ class Browser:
 
 @contextmanager
 def open_browser(*flags: str) -> Iterator[Browser]:
-    """A browser of its own, without anybody's settings."""
+    """A browser of its own, without people's settings."""
     assert CHROMIUM is not None
     its_input, our_output = os.pipe()
     our_input, its_output = os.pipe()

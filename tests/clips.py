@@ -43,7 +43,7 @@ def write_clip(
     """A clip of grey frames, each `shade` of its number, with a red patch in the top left corner.
 
     Args:
-        rate: frames a second.
+        rate: frames per second.
         ticks: when each frame is shown; evenly by default.
         audio: codec of a sine tone as long as the images.
         rotation: degrees, anticlockwise, by which a player turns the images.

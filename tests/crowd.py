@@ -50,7 +50,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 class CrowdEstimator:
     """Answers as a `PoseEstimator` on the frames of `video`; who is mostly behind a nearer person is not found.
 
-    A box shows the nearest person who fills much of it; a box without anybody gives a pose of low scores.
+    A box shows the nearest person who fills much of it; a box without people gives a pose of low scores.
     """
 
     walkers: Sequence[Walker]

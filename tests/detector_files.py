@@ -11,7 +11,7 @@ from leanpose.inference.detectors import Detector, OnnxDetector
 
 BOXES = [(40.0, 50.0, 30.0, 60.0, 0.9, 0), (150.0, 100.0, 50.0, 40.0, 0.6, 0), (100.0, 30.0, 20.0, 20.0, 0.8, 2)]
 """Centre x, y, width, height, score, class."""
-WANTED = [[25, 20, 55, 80], [125, 80, 175, 120]]  # the third is no person
+WANTED = [[25, 20, 55, 80], [125, 80, 175, 120]]  # the third is not a person
 SIZE = (128, 192)
 
 

@@ -22,7 +22,7 @@ class LayeredSpotFinder(PureSpotFinder):
     Args:
         outlier: how large a fourth channel between `wide` and `narrow` is, beside colours of 0..1; nobody reads it, but eight
             bits that must reach it have no steps left for the colours.
-        products: matrix products in place of convolutions.
+        products: matrix products instead of convolutions.
     """
 
     def __init__(self, outlier: float = 0.0, products: bool = False) -> None:

@@ -19,7 +19,7 @@ def constant_file(
     metadata: dict[str, str] | None = None,
     **description: Any,
 ) -> Path:
-    """A file that answers the same for every crop, with its description beside it if there is one."""
+    """A file that answers the same for every crop, with its description next to it if there is one."""
     tensors = {name: onnx.numpy_helper.from_array(value.astype(np.float32)) for name, value in answers.items()}
     nodes = [helper.make_node("Constant", [], [name], value=tensor) for name, tensor in tensors.items()]
     outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(value.shape)) for n, value in answers.items()]

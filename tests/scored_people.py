@@ -1,4 +1,4 @@
-"""Poses with scores whose probability of being right is known, in place of a network's."""
+"""Poses with scores whose probability of being right is known, instead of a network's."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def model() -> PoseModel:
 
 
 def state(folder: Path, model: PoseModel) -> Files:
-    """Two states, so that a damaged one has another to fall back to: the step tells which was read."""
+    """Two states, so that a corrupt one has another to fall back to: the step tells which was read."""
     for step in (20, 40):
         save_state(folder, {"run": {"step": step}, "task": {"w": torch.full((40, 10), float(step))}})
 
@@ -140,7 +140,7 @@ def unfinished_labels(folder: Path, model: PoseModel) -> Files:
 
     def read() -> Any:
         found = {i: {p: {n: x.to_list() for n, x in parts.items()} for p, parts in people.items()} for i, people in ResumeFile(path, settings).done.items()}  # fmt: skip
-        assert found.items() <= whole.items(), "a line that was cut off is looked for again, none is another one"
+        assert found.items() <= whole.items(), "a line that was truncated is looked for again, none is another one"
         return 0
 
     return [path], read
@@ -192,7 +192,7 @@ def test_a_changed_detector_of_the_package_is_noticed(monkeypatch: pytest.Monkey
     files = list(PACKAGE.rglob("*.onnx"))
     assert {file: file_checksum(file) for file in files} == CHECKSUMS
     monkeypatch.setitem(CHECKSUMS, files[0], "00000000")
-    with pytest.raises(LeanposeError, match="is damaged: its checksum differs"):
+    with pytest.raises(LeanposeError, match="is corrupt: its checksum differs"):
         Detector.load("auto")
 
 
@@ -202,11 +202,11 @@ def test_a_damaged_state_falls_back_to_the_one_before(tmp_path: Path, caplog: py
     files[0].write_bytes(content[:-40] + bytes([content[-40] ^ 1]) + content[-39:])
     assert load_state(tmp_path)["run"]["step"] == 20
     assert caplog.messages == [
-        f"{files[0]} is damaged, or another program has changed it: its leanpose_crc32 differs. The run goes on from the state saved "
-        "before it, of step 20."
+        f"{files[0]} is corrupt, or another program has changed it: its leanpose_crc32 differs. The run resumes from the previous "
+        "state, of step 20."
     ]
     (tmp_path / "state-previous.pt").write_bytes(b"half")
-    with pytest.raises(LeanposeError, match=r"state\.pt is damaged"):
+    with pytest.raises(LeanposeError, match=r"state\.pt is corrupt"):
         load_state(tmp_path)
 
 
@@ -224,5 +224,5 @@ def test_whatever_a_sealed_states_content_raises_is_a_sentence(tmp_path: Path, m
 
     save_state(tmp_path, {"run": {"step": 1}})
     monkeypatch.setattr("torch.load", misled)
-    with pytest.raises(LeanposeError, match=r"state\.pt is damaged \(TypeError\)"):
+    with pytest.raises(LeanposeError, match=r"state\.pt is corrupt \(TypeError\)"):
         load_state(tmp_path)

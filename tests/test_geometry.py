@@ -1,4 +1,4 @@
-"""Crop geometry: the papers' toolbox's numbers, and the laws that must hold for any crop."""
+"""Crop geometry: mmpose's numbers, and the laws that must hold for any crop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suppression of duplicates: the toolbox's index lists, and what must hold for any people."""
+"""Suppression of duplicates: mmpose's index lists, and what must hold for any people."""
 
 from __future__ import annotations
 

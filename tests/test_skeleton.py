@@ -64,7 +64,7 @@ def test_sigmas_are_those_of_the_official_evaluation(shared: Path) -> None:
 
 @pytest.mark.parametrize("sigma", [0.0, -0.1, float("nan"), 1e3])
 def test_a_sigma_that_measures_nothing_is_refused(sigma: float) -> None:
-    with pytest.raises(LeanposeError, match="Skeleton 'flat' has a sigma that is no number above 0"):
+    with pytest.raises(LeanposeError, match="Skeleton 'flat' has a sigma that is not a number above 0"):
         Skeleton("flat", ("a", "b"), (), (0.05, sigma))
 
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from leanpose.video.tracking import PoseTracker
     from leanpose.weights import load_model
 
-# Threads of torch that spin while they wait for each other take the cores from the work they wait for: beside other programs two
-# were seen to be 40 times slower than one. OpenMP reads this when torch is first imported; what the user has set stays.
+# Threads of torch that spin while they wait for each other take the cores from the work they wait for: beside other
+# programs two were seen to be 40 times slower than one. OpenMP reads this when torch is first imported; what the user
+# has set stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {

@@ -1,7 +1,8 @@
 """Checksums (CRC-32) in files that are written to be read again: every flipped bit in them is found.
 
 Beside what a format holds itself, a file ends with a seal that its other readers pass over: a metadata entry in ONNX, a
-comment in XML, bytes behind the archive in a saved state. A file without one, such as another program's, is taken as it is.
+comment in XML, bytes behind the archive in a saved state. A file without one, such as another program's, is taken as it
+is.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKSUM_KEY = "leanpose_crc32"
-"""Of the metadata of safetensors files, under which the checksum of the card lies."""
+"""Metadata key of safetensors files for the checksum of the card."""
 
 _NAME = CHECKSUM_KEY.encode()
 _SEALS = {
@@ -51,7 +52,7 @@ def checked_card(metadata: Mapping[str, str], key: str, path: Path) -> str:
     """
     text = metadata[key]
     if metadata.get(CHECKSUM_KEY) not in (None, checksum(text.encode())):
-        raise LeanposeError(f"{path} is damaged: its card is not what was written (its checksum differs).")
+        raise LeanposeError(f"{path} is corrupt: its card is not what was written (its checksum differs).")
     return text
 
 
@@ -73,7 +74,7 @@ def seal(path: Path, beside: Path | None = None) -> None:
 
 
 def check_seal(path: Path, beside: Path | None = None) -> None:
-    """See that a file holds what was written, where it has a seal.
+    """Check that a file holds what was written, where it has a seal.
 
     Raises:
         LeanposeError: it does not.
@@ -81,7 +82,7 @@ def check_seal(path: Path, beside: Path | None = None) -> None:
     """
     size, mark = _read_seal(path)
     if mark is not None and _checksum_of(path, size, beside) != mark:
-        raise LeanposeError(f"{path} is damaged, or another program has changed it: its {CHECKSUM_KEY} differs.")
+        raise LeanposeError(f"{path} is corrupt, or another program has changed it: its {CHECKSUM_KEY} differs.")
 
 
 def unseal(path: Path) -> None:

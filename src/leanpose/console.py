@@ -1,8 +1,8 @@
-"""The terminal: names of files, keypoints and models are shown as they are, whatever brackets or colons they have, and what a terminal
-would obey is shown as an escape (`\\x1b`).
+"""The terminal: names of files, keypoints and models are shown as they are, whatever brackets or colons they have, and
+what a terminal would obey is shown as an escape (`\\x1b`).
 
-Rich, which draws tables and bars, takes text in brackets for styles and names between colons for emoji. Nothing else in this package
-makes a console, and what is to be styled is a `Text` with a style.
+Rich, which draws tables and bars, takes text in brackets for styles and names between colons for emoji. Nothing else in
+this package makes a console, and what is to be styled is a `Text` with a style.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 MAX_SHOWN = 2000
-"""Characters of an error's sentence: what a damaged file holds may be millions."""
+"""Characters of an error's sentence: what a corrupt file holds may be millions."""
 
 
 def make_console(*, stderr: bool = False, **settings: Any) -> Console:
@@ -99,7 +99,8 @@ class EscapingStream:
 def write_any_text() -> None:
     """Let standard output and error take any text.
 
-    What their encoding lacks, such as a file's name that is no UTF-8, and what a terminal would obey are written as escapes.
+    What their encoding lacks, such as a file's name that is not UTF-8, and what a terminal would obey are written as
+    escapes.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

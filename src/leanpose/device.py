@@ -49,9 +49,10 @@ def device_constant(values: ArrayLike, device: torch.device | None, dtype: torch
 
 
 def available_cores() -> int:
-    """The cores that this process may use: those of its affinity (`taskset`), or fewer where its container has a quota."""
+    """The cores that this process may use: those of its affinity (`taskset`), or fewer where its container has a
+    quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no such file, or `max` in place of a number
+    with suppress(OSError, ValueError):  # no such file, or `max` instead of a number
         quota, period = CPU_QUOTA.read_text().split()
         cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
     return cores

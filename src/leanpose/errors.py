@@ -11,7 +11,7 @@ class LeanposeError(Exception):
 
 
 class StoppedError(LeanposeError):
-    """The user stopped something that can go on later; what was done is kept.
+    """The user stopped something that can be resumed later; what was done is kept.
 
     Attributes:
         signal: the number of the signal that did it.

@@ -95,7 +95,7 @@ def files_below(folder: Path) -> list[Path]:
     """The files in a folder and in those below it, in order; links to folders are not followed.
 
     Raises:
-        LeanposeError: a folder there may not be read, so that nobody knows what is in it.
+        LeanposeError: a folder there cannot be read.
     """
 
     def refuse(error: OSError) -> None:
@@ -105,9 +105,9 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def require_honest_archive(path: Path, what: str) -> None:
-    """See that the parts of a zip archive are together hardly larger than itself: PyTorch and NumPy do not compress.
+    """Check that the parts of a zip archive are together hardly larger than itself: PyTorch and NumPy do not compress.
 
-    Anything that is no zip archive passes.
+    Anything that is not a zip archive passes.
 
     Raises:
         LeanposeError: they are, as in an archive that is made to fill the memory.
@@ -130,7 +130,7 @@ def read_errors(what: str, path: Path | str, *damage: type[Exception], kind: str
     Args:
         what: the file is, such as `recipe`.
         damage: the exceptions that its content can raise.
-        kind: what it is then, such as `cut off or no JSON`.
+        kind: what it is then, such as `truncated or not valid JSON`.
 
     Raises:
         LeanposeError: the file cannot be opened, or its content raised one of `damage`.
@@ -149,7 +149,8 @@ def read_errors(what: str, path: Path | str, *damage: type[Exception], kind: str
 def any_damage(what: str, path: Path | str) -> Iterator[None]:
     """The boundary around a reader: whatever a file's content makes it raise becomes one sentence with the file's name.
 
-    Readers say better themselves what they know to be wrong; this is for the rest. `leanpose --debug` shows where it comes from.
+    Readers say better themselves what they know to be wrong; this is for the rest. `leanpose --debug` shows where it
+    comes from.
 
     Args:
         what: the file is, such as `data set`.
@@ -164,9 +165,7 @@ def any_damage(what: str, path: Path | str) -> Iterator[None]:
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) else None
         reason = reason or f"{type(error).__name__}: {_reason(error)}"
-        raise LeanposeError(
-            f"The {what} {path} is damaged, or holds what leanpose does not know ({reason})."
-        ) from error
+        raise LeanposeError(f"The {what} {path} is corrupt or not supported ({reason}).") from error
 
 
 def _reason(error: Exception) -> str:
@@ -179,11 +178,11 @@ def load_json(path: Path, what: str) -> Any:
     """Read a JSON file.
 
     Raises:
-        LeanposeError: it is missing, cut off or no JSON.
+        LeanposeError: it is missing, truncated or not valid JSON.
     """
     from pydantic_core import from_json  # takes a moment
 
-    with read_errors(what, path, ValueError, RecursionError, kind="cut off or no JSON"):
+    with read_errors(what, path, ValueError, RecursionError, kind="truncated or not valid JSON"):
         data = read_regular(path)
         try:
             return from_json(data, cache_strings="keys")  # twice as fast
@@ -210,7 +209,8 @@ def load_yaml(path: Path, what: str) -> dict[str, Any]:
 
 
 def _unfolded(node: Any, known: dict[int, float]) -> float:
-    """How many values a tree has once every alias is replaced by what it stands for; infinite for one that holds itself."""
+    """How many values a tree has once every alias is replaced by what it stands for; infinite for one that holds
+    itself."""
     if not isinstance(node, dict | list):
         return 1
     if id(node) not in known:
@@ -228,7 +228,7 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
         framework: `np` does without torch, which is enough for the metadata.
 
     Raises:
-        LeanposeError: there is no such file, or it or what the caller reads in it is damaged.
+        LeanposeError: there is no such file, or it or what the caller reads in it is corrupt.
     """
     import safetensors  # takes time that `leanpose --help` does not have
 
@@ -241,11 +241,12 @@ def open_safetensors(path: Path, framework: Literal["pt", "np"] = "pt") -> Itera
     except OSError as error:
         raise describe_read_error(path, error) from error
     except Exception as error:  # safetensors' own, or of a card that is none
-        raise LeanposeError(f"{path} is damaged, cut off or no safetensors file ({_reason(error)}).") from error
+        raise LeanposeError(f"{path} is corrupt, truncated or not a safetensors file ({_reason(error)}).") from error
 
 
 def safetensors_bytes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """The bytes of a safetensors file. Other than `safetensors.torch.save`'s, they are the same for the same content."""
+    """The bytes of a safetensors file. Other than `safetensors.torch.save`'s, they are the same for the same
+    content."""
     from safetensors.torch import save  # takes time that `leanpose --help` does not have
 
     content = save(tensors, metadata)
@@ -267,8 +268,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         LeanposeError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    # The suffix stays last: writers such as OpenCV and numpy choose the format by it. The name is this writer's own: threads,
-    # processes and machines may share a folder.
+    # The suffix stays last: writers such as OpenCV and numpy choose the format by it. The name is this writer's own:
+    # threads, processes and machines may share a folder.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -290,7 +291,7 @@ def open_whole(path: Path | str) -> Iterator[TextIO]:
     Raises:
         LeanposeError: it cannot be written.
     """
-    # Names of files that are no text are written as escapes.
+    # Names of files that are not text are written as escapes.
     with (
         atomic_write(path) as temporary,
         open(temporary, "w", encoding="utf-8", newline="", errors="backslashreplace") as file,
@@ -335,7 +336,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_cell(text: str) -> str:
-    """Text as a cell of a CSV table: what a spreadsheet would take for a formula, and compute, gets an apostrophe in front."""
+    """Text as a cell of a CSV table: what a spreadsheet would take for a formula, and compute, gets an apostrophe in
+    front."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
@@ -353,15 +355,15 @@ def cache_folder() -> Path:
 
 
 def require_own_folder(folder: Path, marker: str, what: str) -> None:
-    """See that nothing of somebody else's is replaced in a folder.
+    """Check that no other files are replaced in a folder.
 
     Args:
         marker: a file that lies in each folder that was written by this program.
         what: was written there, such as `demo`.
 
     Raises:
-        LeanposeError: there is a file of that name, or a folder with something in it but without the marker. Hidden files,
-            such as a lock, do not count: they are not replaced.
+        LeanposeError: there is a file of that name, or a folder with something in it but without the marker. Hidden
+            files, such as a lock, do not count: they are not replaced.
     """
     free = not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir()))
     if not free and not (folder / marker).exists():

@@ -1,14 +1,14 @@
-"""Boxes, crops, affine maps, flips: the one home of coordinate conventions.
+"""Boxes, crops, affine transforms, flips: all coordinate conventions.
 
-Points are (x, y) in pixels, pixel centres at whole numbers; sizes are (height, width); boxes are xyxy. A person's crop
-is an affine map from the image: a *centre* and a *scale* (width and height of the region, in image pixels) say what
-is seen, the output size says how large it comes out, and one of two conventions says how pixels meet pixels:
+Points are (x, y) in pixels, pixel centres at integer coordinates; sizes are (height, width); boxes are xyxy. A person's
+crop is an affine transform of the image: a *centre* and a *scale* (width and height of the region, in image pixels)
+define the region, the output size its resolution, and one of two conventions how image and crop pixels are aligned:
 
 - `msra`: the region's width W becomes w output pixels, so its centre lands on w / 2 and one step is W / w;
 - `udp`: the region spans the centres of the first and the last pixel, so its centre lands on (w - 1) / 2 and one step
   is W / (w - 1) (Huang et al., "The Devil is in the Details", CVPR 2020).
 
-The numbers equal those of mmpose 0.29 and 1.x, the toolbox of the papers.
+The results equal those of mmpose 0.29 and 1.x.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from leanpose.errors import LeanposeError
 
 Warp = Literal["msra", "udp"]
 PADDING = 1.25
-"""How much larger than the person's box a crop is, as in the papers' toolbox."""
+"""How much larger than the person's box a crop is, as in mmpose."""
 
 _OPENCV_LIMIT = 32767  # OpenCV's warp keeps source positions in 16 bits
 
@@ -101,7 +101,7 @@ def warp_matrix(
         scale: (width, height) of the region, in image pixels. The `msra` warp reads the width alone: its height
             follows from the aspect of the output.
         output_size: (height, width) of the crop.
-        rotation: degrees. As in the papers' toolbox, a positive angle turns the image counter-clockwise under
+        rotation: degrees. As in mmpose, a positive angle turns the image counter-clockwise under
             the `msra` warp and clockwise under UDP.
         flip: mirror the crop (x becomes width - 1 - x); the mirroring is part of the returned map.
         warp: the pixel convention.

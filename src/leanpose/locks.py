@@ -1,7 +1,7 @@
 """One writer at a time: a lock on a folder or a file, held by the process and released by its end, however that comes.
 
-The system keeps the lock (`flock`, on Windows a locked byte), so a process that was killed holds none. Whoever holds one
-also removes what killed processes have left unfinished there.
+The system keeps the lock (`flock`, on Windows a locked byte), so a process that was killed holds none. Whoever holds
+one also removes what killed processes have left unfinished there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK_SUFFIX = ".lock"
-"""Of the locks' files; that of a folder lies in it, that of a file beside it."""
+"""Suffix of lock files; that of a folder is inside it, that of a file next to it."""
 LOG = logging.getLogger(__name__)
 _TAKEN = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 _UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # by some network file systems
@@ -49,7 +49,7 @@ def lock_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Be the only one who writes in a folder. It is made if missing, and removed again if nothing was written.
 
     Args:
-        wait: until another process is done, in place of an error.
+        wait: until another process is done, instead of an error.
 
     Raises:
         LeanposeError: another process does, or the folder cannot be written.
@@ -64,7 +64,7 @@ def lock_file(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Be the only one who writes a file.
 
     Args:
-        wait: until another process is done, in place of an error.
+        wait: until another process is done, instead of an error.
 
     Raises:
         LeanposeError: another process does, or its folder cannot be written.

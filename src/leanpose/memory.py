@@ -1,9 +1,9 @@
 """A limit on the memory that files of strangers may make other people's runtimes take.
 
-What a graph allocates inside is not to be told from its file: sizes are computed as it runs. So the limit is the system's, on
-this process, for as long as a file is opened and run for the first time: an allocation beyond it fails, and the runtime
-raises an error. A child process could be limited in the same way, but would start Python and the runtime again for every
-file; working out the sizes from the graph would find only those that are constants.
+What a graph allocates inside is not to be told from its file: sizes are computed as it runs. So the limit is the
+system's, on this process, for as long as a file is opened and run for the first time: an allocation beyond it fails,
+and the runtime raises an error. A child process could be limited in the same way, but would start Python and the
+runtime again for every file; working out the sizes from the graph would find only those that are constants.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ except ImportError:  # Windows
     resource = None
 
 _MODEST = 700_000_000
-"""Bytes for what a runtime computes in between: the pose models and detectors that are known here take less than half."""
+"""Bytes for what a runtime computes in between: the pose models and detectors that are known here take less than
+half."""
 
 _TIMES = 4
 """As much as a file, for its graph, its weights, and copies of them in other orders."""
@@ -42,8 +43,9 @@ _inside = False
 def limited_memory(*files: Path, input_bytes: int = 0) -> Iterator[None]:
     """Let this process take only so much more memory meanwhile as files of networks of this size can need.
 
-    The limit is that of writable memory (`RLIMIT_DATA`), since the address space is also reserved without being used; it is
-    the whole process's, so threads that come here wait for each other. Linux alone has it; elsewhere there is no limit.
+    The limit is that of writable memory (`RLIMIT_DATA`), since the address space is also reserved without being used;
+    it is the whole process's, so threads that come here wait for each other. Linux alone has it; elsewhere there is no
+    limit.
     """
     global _inside
     with _LOCK:

@@ -1,7 +1,7 @@
 """Non-maximum suppression of poses by object keypoint similarity (OKS), and of boxes by overlap.
 
 Plain greedy suppression keeps the best person and drops those too much like it; the soft form (Bodla et al., ICCV 2017)
-lowers their scores instead. Both follow the papers' toolbox: OKS between two detections is relative to their mean area.
+lowers their scores instead. Both follow mmpose: OKS between two detections is relative to their mean area.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def oks_between(
 
 
 def _best_first(scores: Float[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
-    # Of equal scores the later one goes first: what reversing an ascending order gives, as the papers' toolbox does.
+    # Of equal scores the later one goes first: what reversing an ascending order gives, as mmpose does.
     return np.argsort(scores, kind="stable")[::-1]
 
 
@@ -76,7 +76,7 @@ def soft_oks_nms(
     """Indices of at most `max_detections` people, in the order in which the soft form takes them.
 
     After each choice the scores of the others fall by exp(-OKS² / `threshold`). The lowered scores only decide the
-    order and who is among the first `max_detections`, as in the papers' toolbox.
+    order and who is among the first `max_detections`, as in mmpose.
 
     Args:
         similarity: from `oks_between` of the people and themselves.
@@ -102,7 +102,7 @@ def box_nms(
     """Indices of the boxes to keep, the best first: each drops the worse ones that overlap it more than `threshold`.
 
     Args:
-        boxes: xyxy in pixels. A box from x 3 to x 5 covers three pixels (3, 4, 5), as the papers' toolbox counts.
+        boxes: xyxy in pixels. A box from x 3 to x 5 covers three pixels (3, 4, 5), as mmpose counts.
         scores: of the boxes.
         threshold: intersection over union.
     """

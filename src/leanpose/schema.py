@@ -23,12 +23,14 @@ class Section(BaseModel):
 
 
 class MethodSection(Section):
-    """The recipe's `distillation`: `method` names an entry of `leanpose.losses.METHODS`, whose section has the other keys."""
+    """The recipe's `distillation`: `method` names an entry of `leanpose.losses.METHODS`, whose section has the other
+    keys."""
 
     method: str = "none"
 
     def label_loss_scale(self, cycles: int) -> float:
-        """What the log's loss against the labels is, as a multiple of the loss of one prediction; 0 where there is none.
+        """What the log's loss against the labels is, as a multiple of the loss of one prediction; 0 where there is
+        none.
 
         Args:
             cycles: how many the student has, 1 for most.
@@ -48,11 +50,13 @@ class TeacherSection(MethodSection):
     """The section of a method with a frozen teacher."""
 
     teacher: str = Field(min_length=1)
-    """A released name, a .safetensors, .onnx or .xml file, hf://USER/NAME, or the folder of a run (its best weights)."""
+    """A released name, a .safetensors, .onnx or .xml file, hf://USER/NAME, or the folder of a run (its best
+    weights)."""
     teacher_skeleton: str | None = None
     """Names the keypoints of an exported teacher that does not name them: a known skeleton or a YAML file."""
     teacher_backend: Literal["torch", "onnxruntime"] = "torch"
-    """`onnxruntime` is two to three times as fast on a CPU, and gives the teacher's prediction alone: no features, no tokens."""
+    """`onnxruntime` is two to three times as fast on a CPU, and gives the teacher's prediction alone: no features, no
+    tokens."""
     compile_teacher: bool = False
     teacher_flip_test: bool = False
     """Average the teacher's prediction with that for the mirrored crop; takes its pass twice."""
@@ -124,14 +128,14 @@ def parse_card(kind: type[BaseModel], text: str, path: object) -> dict[str, Any]
     """What a file says of itself, in JSON, once it has the fields of `kind`; others are kept.
 
     Raises:
-        LeanposeError: it is no JSON object, or a field is missing or of the wrong type; `path` names the file.
+        LeanposeError: it is not a JSON object, or a field is missing or of the wrong type; `path` names the file.
     """
     try:
         card = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise LeanposeError(f"{path} is damaged: its card is no JSON.") from error
+        raise LeanposeError(f"{path} is corrupt: its card is not valid JSON.") from error
     if not isinstance(card, dict):
-        raise LeanposeError(f"{path} is damaged: its card is no JSON object.")
+        raise LeanposeError(f"{path} is corrupt: its card is not a JSON object.")
     try:
         kind.model_validate(card)
     except ValidationError as error:
@@ -139,7 +143,7 @@ def parse_card(kind: type[BaseModel], text: str, path: object) -> dict[str, Any]
         where = ".".join(map(str, first["loc"]))
         wrong = f"lacks '{where}'" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
         wrong = wrong if first["type"] in ("missing", "value_error") else f"has a wrong '{where}': {wrong}"
-        raise LeanposeError(f"{path} is damaged: its card {wrong}.") from error
+        raise LeanposeError(f"{path} is corrupt: its card {wrong}.") from error
     return card
 
 

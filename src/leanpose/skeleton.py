@@ -1,6 +1,6 @@
-"""Skeletons: which keypoints there are, how they mirror, which limbs join them, how exactly they can be labelled.
+"""Skeletons: keypoints, their left/right pairs, limbs, and OKS sigmas.
 
-The keypoint names are the joint between data sets: a reader of one skeleton feeds a model of another by name
+Keypoint names link data sets and models: data of one skeleton are used for a model of another by name
 (`Skeleton.indices_in`), and what a data set does not label stays unlabelled.
 """
 
@@ -19,7 +19,8 @@ from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import any_damage, load_yaml
 
 SAME_POINT = {"neck": "upper_neck", "upper_neck": "neck"}
-"""What MPII calls the upper neck is the neck of LSP and CrowdPose; its thorax, between the shoulders, they do not have."""
+"""What MPII calls the upper neck is the neck of LSP and CrowdPose; its thorax, between the shoulders, they do not
+have."""
 
 FLIP_TEST = "The flip test mirrors crops (--no-flip-test does not)"
 """What `Skeleton.require_pairs` is told by whatever makes a flip test."""
@@ -39,8 +40,8 @@ _FIELDS = ("name", "keypoints", "limbs", "sigmas", "parts", "pairs")  # of a ske
 
 
 def keypoint_name(text: str) -> str:
-    """A keypoint's name as skeletons here spell it, with its side in front: `Left Shoulder`, `leftShoulder`, `LShoulder`,
-    `l_shoulder`, `shoulder_left`, `shoulder (left)` and `shoulder.L` → `left_shoulder`."""
+    """A keypoint's name as skeletons here spell it, with its side in front: `Left Shoulder`, `leftShoulder`,
+    `LShoulder`, `l_shoulder`, `shoulder_left`, `shoulder (left)` and `shoulder.L` → `left_shoulder`."""
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", text.strip())
     text = re.sub(_SEPARATORS, "_", text).strip("_").lower() or text
     text = re.sub(r"^(left|right)(?=[a-z]{2})", r"\1_", re.sub(r"(?<=[a-z]{3})(left|right)$", r"_\1", text))
@@ -72,8 +73,8 @@ def _right_of_word(name: str) -> list[str]:
 
 
 def _right_of_letter(name: str) -> list[str]:
-    """What the other side may be called where a word begins or ends with l: `lear`, `eye_l2`, `hl_paw`. Only that there is a
-    keypoint of that name makes it one."""
+    """What the other side may be called where a word begins or ends with l: `lear`, `eye_l2`, `hl_paw`. Only that there
+    is a keypoint of that name makes it one."""
     words = name.split("_")
     found = []
     for i, word in enumerate(words):
@@ -100,7 +101,7 @@ class Skeleton:
         keypoints: K names; `left` and `right` name the two sides of the person, not of the image.
         limbs: pairs of keypoint indices that are joined by a line in images.
         sigmas: K per-keypoint standard deviations of the labels, as a fraction of the square root of the person's
-            area (COCO's OKS constants; 0.05 where nobody has measured them).
+            area (COCO's OKS constants; 0.05 if unknown).
         parts: named groups of keypoint indices, such as `body` or `left_hand`.
         given_pairs: pairs of keypoint indices that change places in the mirror, where the names do not tell; an empty
             tuple where none do.
@@ -120,7 +121,7 @@ class Skeleton:
         if len(self.sigmas) != len(self.keypoints):
             raise LeanposeError(f"Skeleton '{self.name}' has {len(self)} keypoints but {len(self.sigmas)} sigmas.")
         if not all(0 < sigma < 100 for sigma in self.sigmas):
-            raise LeanposeError(f"Skeleton '{self.name}' has a sigma that is no number above 0 and below 100.")
+            raise LeanposeError(f"Skeleton '{self.name}' has a sigma that is not a number above 0 and below 100.")
         if len(set(self.keypoints)) != len(self.keypoints):
             twice = next(name for i, name in enumerate(self.keypoints) if name in self.keypoints[:i])
             raise LeanposeError(f"Skeleton '{self.name}' names the keypoint '{twice}' twice.")
@@ -168,24 +169,24 @@ class Skeleton:
 
     @cached_property
     def upper_body(self) -> tuple[int, ...]:
-        """Keypoints above the waist: the half that the half-body augmentation may keep (hips and below are the other)."""
+        """Keypoints above the waist: the half that the half-body augmentation may keep (hips and below are the
+        other)."""
         lower = ("hip", "knee", "ankle", "toe", "heel", "foot", "pelvis")
         return tuple(i for i, name in enumerate(self.keypoints) if not any(word in name for word in lower))
 
     def require_pairs(self, use: str) -> None:
-        """See that every keypoint with a side has a partner that it changes places with in a mirrored image.
+        """Check that every left or right keypoint has a partner on the other side.
 
         Args:
-            use: what mirrors images, and how to leave that away.
+            use: what flips images, and how to disable it.
 
         Raises:
             LeanposeError: one has none.
         """
         if alone := self.unpaired_sides:
             raise LeanposeError(
-                f"{use}, but of the skeleton '{self.name}' the keypoints {', '.join(alone[:4])}{' …' if alone[4:] else ''} have no "
-                "partner on the other side, so left and right would be mixed: give its YAML file `pairs: [[left, right], …]`, "
-                "or `pairs: []` where mirroring the image changes nothing."
+                f"{use}, but the keypoints {', '.join(alone[:4])}{' …' if alone[4:] else ''} of skeleton '{self.name}' "
+                "have no left/right counterpart: add `pairs: [[left, right], …]` to its YAML file, or `pairs: []` if the object has no left and right."
             )
 
     def indices_in(self, other: Skeleton) -> tuple[int, ...]:
@@ -219,7 +220,8 @@ class Skeleton:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Skeleton:
-        """Build from `to_dict`'s form. Limbs and pairs may be given by keypoint name; sigmas may be left out (0.05 each).
+        """Build from `to_dict`'s form. Limbs and pairs may be given by keypoint name; sigmas may be left out (0.05
+        each).
 
         Raises:
             LeanposeError: a field is missing or does not fit.
@@ -310,7 +312,7 @@ def get_skeleton(skeleton: str | Path | Skeleton) -> Skeleton:
     """A known skeleton by name, one of your own from a YAML file, or the skeleton itself.
 
     Raises:
-        LeanposeError: the name is unknown, or the file is missing or is no skeleton.
+        LeanposeError: the name is unknown, or the file is missing or is not a skeleton.
     """
     if isinstance(skeleton, Skeleton):
         return skeleton

@@ -130,11 +130,11 @@ def test_damaged_files(files: dict[str, Path], tmp_path: Path) -> None:
     strange = onnx.load(files["outside.onnx"])
     strange.metadata_props[0].value = '{"model": "spots"}'
     onnx.save(strange, tmp_path / "strange.onnx")
-    with pytest.raises(LeanposeError, match=r"strange\.onnx is damaged, or another program has changed it"):
+    with pytest.raises(LeanposeError, match=r"strange\.onnx is corrupt, or another program has changed it"):
         open_exported(tmp_path / "strange.onnx")
     del strange.metadata_props[1:]  # the checksum
     onnx.save(strange, tmp_path / "strange.onnx")
-    with pytest.raises(LeanposeError, match=r"strange\.onnx has a card that cannot be read"):
+    with pytest.raises(LeanposeError, match=r"strange\.onnx has invalid metadata"):
         open_exported(tmp_path / "strange.onnx")
     with pytest.raises(LeanposeError, match="must end in"):
         open_exported(tmp_path / "model.pt2")
@@ -189,13 +189,13 @@ def test_a_foreign_files_keypoints_get_names(tmp_path: Path) -> None:
     assert whole.spec.skeleton.name == "coco_wholebody133"
     turned = open_exported(simcc_file(tmp_path / "b.onnx", 17, (128, 64)))  # y before x
     assert turned.spec.codec.bins == (64, 128)  # pyright: ignore
-    with pytest.raises(LeanposeError, match="26 keypoints and does not name them"):
+    with pytest.raises(LeanposeError, match="26 keypoints without names"):
         open_exported(simcc_file(tmp_path / "c.onnx", 26))
     named = PoseEstimator(simcc_file(tmp_path / "d.onnx", 3), "whole-image", "cpu", skeleton=SPOTS)
     assert named.skeleton is SPOTS
-    with pytest.raises(LeanposeError, match="finds 17 keypoints, but the skeleton 'spots' has 3"):
+    with pytest.raises(LeanposeError, match="predicts 17 keypoints, but the skeleton 'spots' has 3"):
         open_exported(tmp_path / "b.onnx", skeleton=SPOTS)
-    with pytest.raises(LeanposeError, match="no pose model that is known here"):
+    with pytest.raises(LeanposeError, match="is not a known pose model"):
         open_exported(simcc_file(tmp_path / "e.onnx", 17, (60, 128)))
 
 

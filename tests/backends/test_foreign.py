@@ -60,7 +60,7 @@ def photo(shared: Path) -> np.ndarray:
 )
 def test_known_families_are_recognised(models: Path, name: str, family: str, keypoints: tuple, size: tuple) -> None:
     backend = open_exported(models / f"{name}.onnx")
-    assert backend.card.origin == f"taken for {family} by its shapes"
+    assert backend.card.origin == f"recognised as {family} by its shapes"
     assert backend.spec.skeleton.keypoints == keypoints
     assert backend.spec.input_size == size
     points, scores = backend.predict_keypoints(np.full((1, *size, 3), 127, np.uint8), flip_test=True)
@@ -78,10 +78,10 @@ def test_known_families_are_recognised(models: Path, name: str, family: str, key
     ],
 )
 def test_a_detector_is_no_pose_model(shared: Path, name: str, shapes: str) -> None:
-    with pytest.raises(LeanposeError, match="is no pose model that is known here") as error:
+    with pytest.raises(LeanposeError, match="is not a known pose model") as error:
         open_exported(shared / "data" / f"{name}.onnx")
     assert shapes in str(error.value)
-    assert f"describe it in {Path(name).name}.yaml beside it" in str(error.value)
+    assert f"describe it in {Path(name).name}.yaml next to it" in str(error.value)
 
 
 def test_a_tflite_file_is_none_of_the_kinds(models: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_file_that_takes_three_crops_at_once_is_filled(tmp_path: Path, people:
 @pytest.mark.parametrize(
     ("shape", "output", "dtype", "said", "words"),
     [
-        ([1, 3, 64, 32], (1, 14, 16, 8), 1, {}, "14 keypoints and does not name them"),
+        ([1, 3, 64, 32], (1, 14, 16, 8), 1, {}, "14 keypoints without names"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"layout": "nchw"}, "needs the `kind`"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "values": 3}, "unknown key 'values'"),
         ([1, 3, 64, 32], (1, 34), 1, {"kind": "coordinates"}, "unit"),
@@ -227,12 +227,12 @@ def test_a_file_that_takes_three_crops_at_once_is_filled(tmp_path: Path, people:
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "outputs": ["heat"]}, "of which heat should be read"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "layout": "nhwc"}, "1×3×64×32 float32, .* not fit nhwc"),
         ([100, 3, 64, 32], (100, 17, 16, 8), 1, {"kind": "heatmaps"}, "any number of crops, or a fixed one up to 64"),
-        ([4, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps"}, "are no heatmaps of crops of 64x32"),
+        ([4, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps"}, "are not heatmaps of crops of 64x32"),
         ([1, 3, "h", "w"], (1, 17, 16, 8), 1, {"kind": "heatmaps"}, "make_dynamic_shape_fixed"),
-        ([1, 3, 64, 32], (1, 17, 16, 8), 6, {"kind": "heatmaps"}, "whole numbers must be nhwc"),
-        ([1, 64, 32, 3], (1, 16, 8, 17), 6, {"kind": "heatmaps", "layout": "nhwc", "std": [1, 1, 1]}, "leave mean and std"),
+        ([1, 3, 64, 32], (1, 17, 16, 8), 6, {"kind": "heatmaps"}, "integers must be nhwc"),
+        ([1, 64, 32, 3], (1, 16, 8, 17), 6, {"kind": "heatmaps", "layout": "nhwc", "std": [1, 1, 1]}, "remove mean and std"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "skeleton": "mpii16"}, "17 keypoints, but .*'mpii16' has 16"),
-        ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "skeleton": ["a"]}, "finds 17 keypoints, but .* names 1"),
+        ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "skeleton": ["a"]}, "predicts 17 keypoints, but .* names 1"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "skeleton": {17: "a"}}, "names 1, up to 17"),
     ],
 )  # fmt: skip
@@ -269,7 +269,7 @@ def test_what_the_metadata_say_of_the_keypoints(
 
 
 def test_metadata_that_do_not_fit_get_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(LeanposeError, match="finds 17 keypoints, but the skeleton 'halpe26' has 26"):
+    with pytest.raises(LeanposeError, match="predicts 17 keypoints, but the skeleton 'halpe26' has 26"):
         open_exported(simcc_file(tmp_path / "a.onnx", 17, skeleton="halpe26"))
     odd = open_exported(simcc_file(tmp_path / "b.onnx", 17, keypoints="(" * 300, skeleton="nobody's"))
     assert odd.card.guess
@@ -277,7 +277,7 @@ def test_metadata_that_do_not_fit_get_a_sentence(tmp_path: Path) -> None:
 
 def test_a_number_alone_is_named_as_a_guess(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = simcc_file(tmp_path / "a.onnx", 17)
-    guess = "17 keypoints of 'coco17', going by their number alone (--skeleton says otherwise), at 64x32"
+    guess = "17 keypoints of 'coco17', guessed from their number (override with --skeleton), at 64x32"
     assert load_pose_model(path).skeleton == COCO17
     assert guess in caplog.text
     caplog.clear()
@@ -319,7 +319,7 @@ def test_commands_take_the_skeleton_of_a_file(
 
 
 def test_a_skeleton_is_for_files_that_do_not_name_their_own(tmp_path: Path, small_model_file: Path) -> None:
-    with pytest.raises(LeanposeError, match="A skeleton is given for exported files alone"):
+    with pytest.raises(LeanposeError, match="A skeleton can only be given for exported files"):
         load_pose_model(small_model_file, "halpe26")
     card = open_exported(simcc_file(tmp_path / "a.onnx", 17)).card
     own = constant_file(tmp_path / "b.onnx", [1, 64, 32, 3], {"a": np.zeros(1)}, metadata={"leanpose": card.to_json()})
@@ -359,7 +359,7 @@ def test_a_batch_that_no_model_takes_is_refused_before_it_is_filled(tmp_path: Pa
     }  # fmt: skip
     onnx.helper.set_model_props(model, {"leanpose": json.dumps(card)})
     onnx.save(model, path)
-    with pytest.raises(LeanposeError, match="takes 100000 crops at once, which no pose model does"):
+    with pytest.raises(LeanposeError, match="expects 100000 crops at once, which is implausible"):
         open_exported(path)
 
 
@@ -374,5 +374,5 @@ def test_names_that_are_no_text_are_a_sentence() -> None:
 
         get_outputs = get_inputs
 
-    with pytest.raises(LeanposeError, match="the names of its inputs or outputs are no text"):
+    with pytest.raises(LeanposeError, match="the names of its inputs or outputs are not text"):
         values_of(Garbled())  # pyright: ignore[reportArgumentType]

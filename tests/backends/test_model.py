@@ -36,7 +36,7 @@ def test_it_predicts_what_the_file_does(tmp_path: Path) -> None:
 
 def test_a_file_that_decodes_is_no_model(tmp_path: Path) -> None:
     path = export_model(PureSpotFinder(), tmp_path / "points.onnx", include_decoding=True, batches=(1, 2)).path
-    with pytest.raises(LeanposeError, match="gives decoded keypoints"):
+    with pytest.raises(LeanposeError, match="outputs decoded keypoints"):
         load_pose_model(path)
 
 
@@ -49,6 +49,6 @@ def test_eval_measures_a_file_and_says_what_it_is_taken_for(
     assert ended.returncode == 0, ended.stderr
     assert "tinypose_128x96 128x96 on annotations: 3 people" in ended.stdout.replace("\n", " ")
     assert (
-        "taken for heatmaps of a UDP model by its shapes; 17 keypoints of 'coco17', going by their number alone"
+        "recognised as heatmaps of a UDP model by its shapes; 17 keypoints of 'coco17', guessed from their number"
         in caplog.text
     )

@@ -48,8 +48,8 @@ def test_a_split_takes_every_tenth_image_of_each_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("counts", "words"),
     [
-        ({}, "holds 0 folders of classes"),
-        ({"cat": 2}, "holds 1 folders of classes, too few to tell apart"),
+        ({}, "contains 0 class folders"),
+        ({"cat": 2}, "contains 1 class folders, but at least 2 are needed"),
         ({"cat": 2, "dog": 0}, "The class 'dog' in .* has no image .*; fill its folder or delete it"),
         ({"cat": 0, "dog": 0}, "The class 'cat' in .* has no image"),
     ],

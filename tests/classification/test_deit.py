@@ -104,11 +104,11 @@ def test_a_file_describes_it(tmp_path: Path) -> None:
     with torch.inference_mode():
         assert torch.equal(loaded(images()).logits, model.eval()(images()).logits)
     assert describe(path)["classes"] == list(model.class_names)
-    with pytest.raises(LeanposeError, match="a classifier, which finds no poses"):
+    with pytest.raises(LeanposeError, match="a classifier, not a pose model"):
         load_model(path)
     pose = tmp_path / "pose.safetensors"
     save_model(create_model("sdpose_t", input_size=(64, 48), depth=1), pose, training_data=[], licence="", metrics={})
-    with pytest.raises(LeanposeError, match="finds poses and is no classifier"):
+    with pytest.raises(LeanposeError, match="a pose model, not a classifier"):
         load_classifier(pose)
 
 

@@ -93,7 +93,7 @@ def test_the_command_measures_it_and_others_refuse_it(learnt: tuple[Any, Path], 
     for words in (["predict", image, "--model", file], ["eval", file, "--annotations", "a.json", "--images", "i"]):
         refused = CliRunner().invoke(app, words)
         assert isinstance(refused.exception, LeanposeError)
-        assert "a classifier, which finds no poses" in str(refused.exception)
+        assert "a classifier, not a pose model" in str(refused.exception)
 
 
 def test_a_checkpoint_of_other_classes_is_refused(learnt: tuple[Any, Path], few: Path, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
     monkeypatch.setattr(Trainer, "_step", step)
     for part in ("train", "val"):
         (few / part / "2").rename(few / part / "two")
-    with pytest.raises(LeanposeError, match="has other classes now: 'two' in place of '2'; put the old folders back"):
+    with pytest.raises(LeanposeError, match="has other classes now: 'two' instead of '2'; restore the old folders"):
         run(recipe, tmp_path / "cut", resume=True)
     for part in ("train", "val"):
         (few / part / "two").rename(few / part / "2")
@@ -257,10 +257,10 @@ def test_a_broken_image_is_skipped_and_named(few: Path, tmp_path: Path) -> None:
         ({"codec": {"sigma": 3.0}}, "unknown key 'codec'"),
         ({"distillation": {"method": "distilpose", "teacher": "x"}}, "'deit_tiny' takes none or sdpose"),
         ({"model": "sdpose_t", "model_options": {}}, "Model 'sdpose_t' has no setting 'classes'"),
-        ({"model_options": {**SMALL, "classes": 7}}, "holds 3 classes, but model_options.classes is 7"),
-        ({"classification": {"aspect": [2, 0.5]}}, "the first number is the least"),
+        ({"model_options": {**SMALL, "classes": 7}}, "contains 3 classes, but model_options.classes is 7"),
+        ({"classification": {"aspect": [2, 0.5]}}, "the first number must be the minimum"),
         ({"classification": {"aspect": [0, 1]}}, "greater than 0"),
-        ({"classification": {"area": [1.0, 0.1]}}, "the first number is the least"),
+        ({"classification": {"area": [1.0, 0.1]}}, "the first number must be the minimum"),
     ],
 )
 def test_what_does_not_fit_gets_one_sentence(few: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:

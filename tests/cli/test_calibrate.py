@@ -32,9 +32,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
 def test_it_writes_a_calibrated_model_and_a_diagram(small_model_file: Path, data: list[object]) -> None:
     text = run(small_model_file, *data)
     assert "1020 labelled keypoints of 60 people in 60 images" in text
-    assert "no flip test; keypoints without a label do not count" in text
+    assert "no flip test; unlabelled keypoints are ignored" in text
     assert "No labels for 2 keypoints (neck, head_top)" in text
-    assert "cross-validated: 5 folds over images" in text
+    assert "cross-validated (5 folds over images)" in text
     assert "AP: " in text
     before, after = (float(word) for word in text.split("Expected calibration error: ")[1].split()[::2][:2])
     assert after < 0.06 < before

@@ -43,8 +43,8 @@ def test_the_list_has_a_row_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"source": None}, "Give a checkpoint and where to write it"),
-        ({"source": "a.pth"}, "Give a checkpoint and where to write it"),
+        ({"source": None}, "Give a checkpoint and an output file"),
+        ({"source": "a.pth"}, "Give a checkpoint and an output file"),
         ({"source": "a.pth", "out": Path("a.pth")}, "must end in .safetensors"),
         ({"source": "a.pth", "out": Path("a.safetensors")}, "There is no file a.pth"),
         ({"source": "nothing", "out": Path("a.safetensors")}, "neither a file nor an official checkpoint"),

@@ -47,11 +47,11 @@ def test_it_labels_and_compares_real_people(
             del record[f"{key}_kpts"], record[f"{key}_valid"]
     body = tmp_path / "body.json"
     body.write_text(json.dumps(content))
-    with pytest.raises(LeanposeError, match="nothing to compare with"):
+    with pytest.raises(LeanposeError, match="Nothing to compare with"):
         label_wholebody(body, images=data / "images", models=models, compare=True)
     label_wholebody(body, images=data / "images", models=models, out=tmp_path / "whole.json")
     printed = capsys.readouterr().out
-    assert "10 people looked at" in printed
+    assert "10 people processed" in printed
     assert "body: 11 people in the file, 10 used: 1 without a labelled keypoint of the body." in printed
     labelled = json.loads((tmp_path / "whole.json").read_text())
     assert sum(record["face_valid"] for record in labelled["annotations"]) >= 4

@@ -93,7 +93,7 @@ def test_a_decoder_is_explained_and_what_it_lacks_is_said(folder: Path, query_at
     assert written == {"sampling_nose.png", "refinement.png", "points.png", "weights.png"} | queries
     assert all(name in result.output for name in written)
     assert "encoder_layers=2, decoder_layers=1)" in result.output
-    assert ("nor queries attend to each other" in result.output) != query_attention
+    assert ("has no attention between keypoints" in result.output) != query_attention
 
 
 @pytest.mark.parametrize(
@@ -107,10 +107,10 @@ def test_a_decoder_is_explained_and_what_it_lacks_is_said(folder: Path, query_at
         ),
         (["photo.jpg", "--model", "leanpose-bodi-s"], "did you mean 'leanpose-body-s'"),
         (["photo.jpg", "--model", "missing.safetensors"], "There is no file missing.safetensors"),
-        (["photo.jpg", "--teacher", "body.safetensors", "--detector", "whole-image"], "finds the 19 keypoints"),
+        (["photo.jpg", "--teacher", "body.safetensors", "--detector", "whole-image"], "predicts the 19 keypoints"),
         (["photo.jpg", "--teacher", "student.safetensors", "--detector", "whole-image"], "predicts no heatmaps"),
         (["photo.jpg", "--person", "3"], "no person 3"),
-        (["photo.jpg"], "the detector finds 0; give a box with --box"),
+        (["photo.jpg"], "the detector detects 0; give a box with --box"),
         (["photo.jpg", "--detector", "whole-imag"], "did you mean 'whole-image'"),
         (["photo.jpg", "--box", "200", "0", "300", "50"], "not x1 y1 x2 y2 in pixels of the image"),
         (["photo.jpg", "--box", "1", "1", "9", "9", "--person", "1"], "not both"),

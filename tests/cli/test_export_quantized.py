@@ -26,7 +26,7 @@ def run(*arguments: str) -> str:
 
 @pytest.fixture
 def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A set to measure on, as options; the current folder is another and empty."""
+    """A set to evaluate on, as options; the current folder is another and empty."""
     write_spot_people(tmp_path / "people")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -40,7 +40,7 @@ def test_it_says_what_was_measured(people: list[str], tmp_path: Path, monkeypatc
     assert "21 people of annotations, labelled boxes, no flip test, both in onnxruntime" in text
     assert "calibrated on 3 other people of annotations" in text
     assert "AP 100.00 in float, " in text
-    assert "of 4 layers, those that break most" in text
+    assert "of 4 layers (the most sensitive ones)" in text
     assert "wide (alone it changes the output by" in text or "narrow (alone it changes the output by" in text
     assert "times as fast as in float" in text
     given = scene(100, 2)
@@ -50,7 +50,7 @@ def test_it_says_what_was_measured(people: list[str], tmp_path: Path, monkeypatc
 
 def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["leanpose.cli.export"], "fresh_model", lambda _: LayeredSpotFinder(outlier=3000.0))
-    with pytest.raises(LeanposeError, match=r"loses \d+\.\d+ AP \(100\.00 in float.*allowed are 0\.5"):
+    with pytest.raises(LeanposeError, match=r"loses \d+\.\d+ AP \(100\.00 in float.*the maximum is 0\.5"):
         run("spots", "--quantize", "static", "--max-float-layers", "0", "-o", "small.onnx", *people)
     assert not list(Path().iterdir())
 
@@ -70,10 +70,10 @@ def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch
         ),
         (["--quantize", "static", "--calibration-images", "x"], "needs --calibration-annotations"),
         (["--quantize", "static", "--calibration-annotations", "absent.json"], r"absent\.json"),
-        (["--quantize", "static", "--images", "more"], "give the set to measure it on with --annotations and --images"),
+        (["--quantize", "static", "--images", "more"], "give the evaluation set with --annotations and --images"),
         ([], "--annotations is for quantized and mobile files"),
         (["--format", "mnn", "--calibration-images", "x"], "--calibration-images is for quantized files"),
-        (["--format", "mnn", "--images", "more"], "give the set to measure it on with --annotations and --images"),
+        (["--format", "mnn", "--images", "more"], "give the evaluation set with --annotations and --images"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], words: str, people: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,5 +84,5 @@ def test_wrong_arguments(arguments: list[str], words: str, people: list[str], mo
 
 
 def test_a_set_to_measure_on_is_needed() -> None:
-    with pytest.raises(LeanposeError, match="give the set to measure it on with --annotations"):
+    with pytest.raises(LeanposeError, match="give the evaluation set with --annotations"):
         run("leanpose-body-s", "--quantize", "static")

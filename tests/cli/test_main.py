@@ -36,7 +36,7 @@ def test_both_names_of_help(command: list[str]):
 
 
 def test_the_exit_codes_are_in_the_help():
-    assert "130 or 143 stopped" in " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+    assert "130 or 143 interrupted" in " ".join(CliRunner().invoke(app, ["--help"]).output.split())
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_the_exit_codes_are_in_the_help():
         (
             KeyError("a\nb"),
             1,
-            "leanpose: `leanpose weights` failed in a way that leanpose does not know (KeyError: 'a\\nb'); please report it with "
-            "what `leanpose --debug …` prints.\n",
+            "leanpose: `leanpose weights` failed unexpectedly (KeyError: 'a\\nb'); please report it with "
+            "the output of `leanpose --debug …`.\n",
         ),
         (LeanposeError("\x1b[2J\ud800" + "x" * 5000), 1, f"leanpose: \\x1b[2J\\ud800{'x' * 995} … {'x' * 1000}\n"),
     ],

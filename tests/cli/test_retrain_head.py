@@ -46,7 +46,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_by_the_runs_own_recipe(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["retrain-head", str(run), "seed=3"], catch_exceptions=False)
-    assert "with the trained head" in result.output
+    assert "with the old head" in result.output
     made = saved_recipe(tmp_path / "runs" / "trained-new-head")
     assert (made.schedule.epochs, made.seed, made.distillation.method) == (2, 3, "dwpose_stage2")
     before, after = load_file(run / "best.safetensors"), load_file(tmp_path / "runs/trained-new-head/last.safetensors")
@@ -60,7 +60,7 @@ def test_a_file_needs_a_recipe_and_keeps_its_own_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     file = run / "best.safetensors"
-    with pytest.raises(LeanposeError, match="name one for data"):
+    with pytest.raises(LeanposeError, match="is not a run folder with a recipe"):
         CliRunner().invoke(app, ["retrain-head", str(file)], catch_exceptions=False)
     other = write_tiny_recipe(tmp_path / "other.yaml", data, distillation=None)  # of another model
     CliRunner().invoke(
@@ -78,12 +78,12 @@ def test_what_cannot_get_a_new_head(run: Path, data: Path, tmp_path: Path, monke
     for arguments, match in (
         (["h.safetensors", str(recipe)], "SimCC"),
         ([str(run), str(recipe), "skeleton=crowdpose14"], "add skeleton=coco17"),
-        ([str(data), str(recipe)], "holds no weights"),
+        ([str(data), str(recipe)], "contains no weights"),
         ([str(run), "--logit-weight", "0"], "above 0, not 0"),
         ([str(run), "--logit-weight", "inf"], "above 0, not inf"),
         (["x" * 3000], "cannot be the name of a file"),
-        ([str(run), "codec.beta=5"], "'codec.beta=5' would change nothing"),
-        ([str(run), "--out", str(run)], "already holds a run"),
+        ([str(run), "codec.beta=5"], "'codec.beta=5' has no effect"),
+        ([str(run), "--out", str(run)], "already contains a run"),
     ):
         with pytest.raises(LeanposeError, match=match):
             CliRunner().invoke(app, ["retrain-head", *arguments], catch_exceptions=False)

@@ -123,7 +123,7 @@ def test_ranks_without_processes_mean_nothing(monkeypatch: pytest.MonkeyPatch):
     assert not writes_files()
     for rank in ("abc", "-1", "4", "²"):
         monkeypatch.setenv("RANK", rank)
-        with pytest.raises(LeanposeError, match="RANK is the number of a process, from 0 to 3"):
+        with pytest.raises(LeanposeError, match="RANK must be the index of a process, from 0 to 3"):
             writes_files()
 
 
@@ -199,7 +199,7 @@ STATES: dict[str, dict[str, Any]] = {
     "a step that is text": {"run": {"step": "a"}, "metrics": {}, "broken": {}},
     "a step below 0": {"run": {"step": -5}, "metrics": {}, "broken": {}},
     "an epoch beyond all": {"run": {"epoch": 10**30}, "metrics": {}, "broken": {}},
-    "a best that is no number": {"run": {"epoch": 9, "best": float("nan")}, "metrics": {}, "broken": {}},
+    "a best that is not a number": {"run": {"epoch": 9, "best": float("nan")}, "metrics": {}, "broken": {}},
     "a field more": {"run": {"epoch": 9, "zzz": 1}, "metrics": {}, "broken": {}},
     "no metrics": {"run": {"epoch": 9}, "broken": {}},
     "metrics that are text": {"run": {"epoch": 9}, "metrics": "x", "broken": {}},
@@ -218,7 +218,7 @@ def test_saved_states(values: dict[str, Any], tmp_path: Path):
 @pytest.mark.parametrize("text", ["a,b\n1,2\n", "\0\n1\n"])
 def test_logs_of_another_form(text: str, tmp_path: Path):
     (tmp_path / "train.csv").write_text(text)
-    with pytest.raises(LeanposeError, match=r"train\.csv is damaged"):
+    with pytest.raises(LeanposeError, match=r"train\.csv is corrupt"):
         RunLog(tmp_path, 1)
 
 

@@ -51,7 +51,7 @@ def test_a_folder_is_listed_as_without_a_cluster(folder: Path) -> None:
     expected = {image.name: image.image_id for image in find_inputs([str(folder)]).images}
     assert values(listed) == {"a.png": (8, 2), "b/7.png": (7, 0), "b/x.png": (9, 1)}
     assert {image.name: image.image_id for image in listed.images} == expected
-    assert listed.left_out == {"files that are no images": 1}
+    assert listed.left_out == {"files that are not images": 1}
     assert list_images(folder.as_uri()) == listed
 
 
@@ -61,7 +61,7 @@ def test_archives_are_looked_into(folder: Path, tmp_path: Path) -> None:
     for shard in range(2):
         write_tar(shards / f"{shard}.tar", {f"./{shard}1.png": png(10 + shard), f"{shard}1.json": b"{}"})
     assert values(list_images(str(shards))) == {"0.tar/01.png": (1, 10), "1.tar/11.png": (11, 11)}
-    assert list_images(str(shards)).left_out == {"members of archives that are no images": 2}
+    assert list_images(str(shards)).left_out == {"members of archives that are not images": 2}
     assert values(list_images(str(shards / "1.tar"))) == {"11.png": (11, 11)}
     write_tar(folder / "more.tar", {"y.png": png(5)})
     assert values(list_images(str(folder))).keys() == {"a.png", "b/7.png", "b/x.png", "more.tar/y.png"}
@@ -79,7 +79,7 @@ def test_addresses_of_fsspec(tmp_path: Path) -> None:
         listed = list_images("memory://bucket/x")
         assert values(listed) == {"0.tar/3.png": (3, 30), "1.png": (1, 1), "2.png": (2, 2)}
         assert list(values(listed)) == sorted(values(listed))
-        assert listed.left_out == {"files that are no images": 1, "members of archives that are no images": 1}
+        assert listed.left_out == {"files that are not images": 1, "members of archives that are not images": 1}
         digest = listed.digest
         files.pipe("/bucket/x/2.png", png(2) + b"more")
         assert list_images("memory://bucket/x").digest != digest
@@ -88,7 +88,7 @@ def test_addresses_of_fsspec(tmp_path: Path) -> None:
         files.rm("/bucket/x/2.png")
         with pytest.raises(LeanposeError, match="missing") as gone:
             listed.images[-1].read()
-        assert not isinstance(gone.value, BrokenImageError), "what is gone is no damaged image"
+        assert not isinstance(gone.value, BrokenImageError), "what is gone is not a corrupt image"
     finally:
         files.rm("/bucket", recursive=True)
 
@@ -105,7 +105,11 @@ def test_damage_is_the_images_own(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("source", "sentence"),
-    [("nowhere", "no file or folder"), ("ftp://a/b", "no place for"), ("memory://nothing/there", "nothing/there")],
+    [
+        ("nowhere", "no file or folder"),
+        ("ftp://a/b", "not a location for"),
+        ("memory://nothing/there", "nothing/there"),
+    ],
 )
 def test_nothing_there(source: str, sentence: str) -> None:
     with pytest.raises(LeanposeError, match=sentence):

@@ -114,7 +114,7 @@ class TestParts:
             raise AssertionError("all is done")
 
         assert label(tmp_path / "cut", unused).resumed == 4
-        (tmp_path / "cut" / "labels.json").write_text("damaged")
+        (tmp_path / "cut" / "labels.json").write_text("corrupt")
         label(tmp_path / "cut", unused)
         assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
@@ -174,8 +174,8 @@ def test_an_address_where_nothing_is(monkeypatch: pytest.MonkeyPatch, address: s
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--workers", "2"], "--workers belongs to --ray"),
-        (["--no-coco"], "--no-coco belongs to --ray"),
+        (["--workers", "2"], "--workers needs --ray"),
+        (["--no-coco"], "--no-coco needs --ray"),
         (["--ray"], "--out is a folder, not labels.json"),
         (["--ray-address", "nowhere"], "host:port"),
     ],
@@ -190,7 +190,7 @@ def test_the_command_says_what_was_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     labels = ClusterLabels(
-        tmp_path, tmp_path / "labels.json", 5, 9, 1, ["The image a.jpg is cut off."], {"It was turned.": 2}, {"videos": 3}, 4, 2
+        tmp_path, tmp_path / "labels.json", 5, 9, 1, ["The image a.jpg is truncated."], {"It was turned.": 2}, {"videos": 3}, 4, 2
     )  # fmt: skip
     given: list[object] = []
 
@@ -204,8 +204,6 @@ def test_the_command_says_what_was_left_out(
     assert app(line.split(), standalone_mode=False) == 3
     assert given == ["s3://a/b", tmp_path / "out", LabelSettings("t", "auto", 0.4, None), 8, False]
     printed = capsys.readouterr().out
-    assert (
-        "9 people in 5 images (1 without anybody, 1 that could not be read; 2 of 4 parts were done before)" in printed
-    )
-    for line in ("Left out: 3 videos", "Noticed:  It was turned. (2 images)", "The image a.jpg is cut off."):
+    assert "9 people in 5 images (1 without people, 1 that could not be read; 2 of 4 parts were done before)" in printed
+    for line in ("Left out: 3 videos", "Noticed:  It was turned. (2 images)", "The image a.jpg is truncated."):
         assert line in printed

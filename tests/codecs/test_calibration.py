@@ -91,7 +91,7 @@ def test_what_is_no_calibration_is_refused(values: dict[str, Any], words: str) -
 
 
 def test_another_number_of_keypoints_is_refused() -> None:
-    with pytest.raises(LeanposeError, match="of 3 keypoints, but the model finds 17"):
+    with pytest.raises(LeanposeError, match="has 3 keypoints, but the model predicts 17"):
         CALIBRATION(torch.rand(2, 17))
 
 

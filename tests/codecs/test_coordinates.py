@@ -1,4 +1,4 @@
-"""The coordinate codec: the toolbox's numbers, round trips, flips, and what is not a number."""
+"""The coordinate codec: mmpose's numbers, round trips, flips, and what is not a number."""
 
 from __future__ import annotations
 

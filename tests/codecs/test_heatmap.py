@@ -255,7 +255,7 @@ def test_one_broken_pixel_gives_a_finite_point(encoding: Any, value: float) -> N
     maps[0, 0, 30, 27] = value
     points, scores = decode(codec, maps)
     assert np.isfinite(points).all()
-    # Minus infinity is no maximum: the point is still found.
+    # Minus infinity is not a maximum: the point is still found.
     assert scores[0, 0] == 0 if value != float("-inf") else np.abs(points[0, 0] - [100, 120]).max() < 2.1
 
 
@@ -345,10 +345,10 @@ def test_settings_travel_as_plain_values() -> None:
         ({"name": "heatmaps"}, "did you mean 'heatmap'"),
         ({"name": "heatmap", "sigmas": 2}, "did you mean 'sigma'"),
         ({"name": "heatmap", "sigma": 0}, "above 0"),
-        ({"name": "heatmap", "sigma": "two"}, "wrong kind"),
+        ({"name": "heatmap", "sigma": "two"}, "invalid value"),
         ({"name": "heatmap", "blur_kernel_size": 10}, "odd"),
         ({"name": "heatmap", "input_size": [256]}, "height, width"),
-        ({"name": "heatmap", "input_size": 256}, "wrong kind"),
+        ({"name": "heatmap", "input_size": 256}, "invalid value"),
         ({"name": "heatmap", "encoding": "unbias"}, "did you mean 'unbiased'"),
         ({"name": "heatmap", "decoding": "darc"}, "did you mean 'dark'"),
         ({"name": "heatmap", "toolbox": "mmpose"}, "mmpose"),

@@ -1,4 +1,4 @@
-"""The SimCC codec: the toolbox's numbers, round trips, flips, and what is not a number."""
+"""The SimCC codec: mmpose's numbers, round trips, flips, and what is not a number."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_point_comes_back_to_half_a_bin(x: float, y: float, split: float, dark
     codec = SimCCCodec((128, 96), sigma=(3.5, 4.0), simcc_split_ratio=split, decoding="dark" if dark else "argmax")
     target = codec.encode(torch.tensor([[[x, y]]]), torch.ones(1, 1))
     points, scores = codec.decode(SimCC(target.x, target.y))
-    # The blur pulls a peak that is cut off by the border inwards.
+    # The blur pulls a peak that is truncated by the border inwards.
     near = dark and (min(x, 95 - x) * split < 12 or min(y, 127 - y) * split < 14)
     if not near:
         assert (points - torch.tensor([x, y])).abs().max() <= 0.5 / split + 1e-3

@@ -39,7 +39,7 @@ def test_timms_networks_are_taken_as_they_are(tmp_path: Path, variant: str, mode
     built = create_model(model, pretrained=tmp_path / "backbone.safetensors")
     assert name in theirs
     assert torch.equal(start(built, name), theirs[name])
-    with pytest.raises(LeanposeError, match="holds a backbone alone, for `pretrained`"):
+    with pytest.raises(LeanposeError, match="contains only a backbone, for `pretrained`"):
         load_model(done.path)
 
 
@@ -65,18 +65,18 @@ def test_a_backbone_that_does_not_fit_is_named(shared: Path, tmp_path: Path) -> 
     torch.save(weights, tmp_path / "rtmpose.pth")
     path = convert(tmp_path / "rtmpose.pth", tmp_path / "backbone.safetensors", backbone_only=True).path
     for model, message in (
-        ("rtmpose_s", "holds a cspnext_tiny, not the cspnext_s"),
-        ("sdpose_t", "holds a cspnext_tiny, not the stem"),
+        ("rtmpose_s", "contains a cspnext_tiny, not the model's cspnext_s"),
+        ("sdpose_t", "contains a cspnext_tiny, not the model's stem"),
     ):
         with pytest.raises(LeanposeError, match=message):
             create_model(model, pretrained=path)
     with pytest.raises(LeanposeError, match="There is no file"):
         create_model("rtmpose_t", pretrained=tmp_path / "none.safetensors")
     whole = convert(tmp_path / "rtmpose.pth", tmp_path / "whole.safetensors").path
-    with pytest.raises(LeanposeError, match="is no file of a backbone"):
+    with pytest.raises(LeanposeError, match="is not a backbone file"):
         create_model("rtmpose_t", pretrained=whole)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(LeanposeError, match="damaged, cut off"):
+    with pytest.raises(LeanposeError, match="corrupt, truncated"):
         create_model("rtmpose_t", pretrained=path)
 
 
@@ -84,6 +84,6 @@ def test_a_recipe_names_a_file_or_the_word() -> None:
     recipe = {"model": "rtmpose_t", "data": {"train": []}}
     assert parse_recipe({**recipe, "pretrained": "a.safetensors"}).pretrained == "a.safetensors"
     with pytest.raises(
-        LeanposeError, match=r"pretrained is `backbone` or a \.safetensors file of a backbone, not 'bacbone'"
+        LeanposeError, match=r"pretrained must be `backbone` or a \.safetensors file of a backbone, not 'bacbone'"
     ):
         parse_recipe({**recipe, "pretrained": "bacbone"})

@@ -83,7 +83,7 @@ def test_downloads_lie_in_the_cache_folder_and_are_not_fetched_twice(entry: Offi
     assert path.read_bytes() == CONTENT
     (tmp_path / "weights.pth").unlink()
     assert fetch_official(entry) == path
-    path.write_bytes(b"damaged")
+    path.write_bytes(b"corrupt")
     with pytest.raises(LeanposeError, match="Cannot download"):
         fetch_official(entry)
 

@@ -34,7 +34,7 @@ def test_networks_that_are_not_known_are_described(
     # No file of that few numbers would be read.
     monkeypatch.setattr("leanpose.conversion.convert.read_checkpoint", lambda _: Checkpoint(shapes))
     with pytest.raises(
-        LeanposeError, match=f"is not known by its .* such as {what[file[:5]]}.*; supported are RTMPose"
+        LeanposeError, match=f"is not recognised from its .* such as {what[file[:5]]}.*; supported are RTMPose"
     ):
         converted({}, tmp_path)
 
@@ -121,7 +121,7 @@ def convolutional(keypoints: int, backbone: str | None = None) -> dict[str, Tens
 
 def test_a_depth_that_no_model_has_is_said(tmp_path: Path) -> None:
     source = save({"state_dict": convolutional(keypoints=17, backbone="resnet18")}, tmp_path)
-    with pytest.raises(LeanposeError, match="is a SimpleBaseline of a size that no model here has"):
+    with pytest.raises(LeanposeError, match="is a SimpleBaseline of a size that no leanpose model has"):
         convert(source, tmp_path / "new.safetensors")
 
 
@@ -137,11 +137,11 @@ def test_the_size_is_that_of_the_files_name_where_nothing_else_tells(tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"skeleton": "coco17"}, "finds 133 keypoints, but the skeleton 'coco17' has 17"),
+        ({"skeleton": "coco17"}, "predicts 133 keypoints, but the skeleton 'coco17' has 17"),
         ({"input_size": (384, 288)}, "weights are for crops of 256x192, not 384x288"),
         ({"model": "rtmpose_tt"}, "Unknown model 'rtmpose_tt'; did you mean 'rtmpose_t'"),
-        ({"model": "rtmpose_m"}, "do not fit 'rtmpose_m'"),
-        ({"model": "sdpose_t"}, "do not fit 'sdpose_t'"),
+        ({"model": "rtmpose_m"}, "do not (fit|match) 'rtmpose_m'"),
+        ({"model": "sdpose_t"}, "do not (fit|match) 'sdpose_t'"),
         ({"stage": 2}, "the student of|"),
     ],
 )
@@ -158,7 +158,7 @@ def test_arguments_that_do_not_fit_are_named(
 
 def test_what_the_file_does_not_tell_is_asked(shared: Path, tmp_path: Path) -> None:
     weights = official_weights(Golden.load(shared, "ppt_s"))
-    with pytest.raises(LeanposeError, match="fits ppt_s and tokenpose_s_v1, which compute different things"):
+    with pytest.raises(LeanposeError, match="matches ppt_s and tokenpose_s_v1, which compute different things"):
         converted(weights, tmp_path)
     learnt = {**weights, "features.pos_embedding": torch.zeros(1, 256, 192)}
     with pytest.raises(LeanposeError, match="is not the fixed one of sines"):
@@ -178,7 +178,7 @@ def test_settings_that_the_name_does_not_tell_are_told(tmp_path: Path) -> None:
 def test_unknown_keypoints_are_asked_for(tmp_path: Path, rtmpose: dict[str, Tensor]) -> None:
     weights = {**rtmpose, "head.final_layer.weight": rtmpose["head.final_layer.weight"][:26]}
     weights["head.final_layer.bias"] = rtmpose["head.final_layer.bias"][:26]
-    with pytest.raises(LeanposeError, match=r"finds 26 keypoints and does not say which; give a skeleton \(--skeleton"):
+    with pytest.raises(LeanposeError, match=r"predicts 26 keypoints without names; give a skeleton \(--skeleton"):
         converted(weights, tmp_path)
     skeleton = tmp_path / "mine.yaml"
     skeleton.write_text("name: mine\nkeypoints: [" + ", ".join(f"p{i}" for i in range(26)) + "]\n")

@@ -124,7 +124,7 @@ def test_vitpose_plus_and_halves_are_refused() -> None:
     with pytest.raises(LeanposeError, match=r"a ViTPose\+, whose layers have several experts"):
         named_as_mmpose({**weights, "backbone.blocks.0.mlp.experts.0.weight": torch.ones(2)})
     half = {k: v for k, v in hugging_face_names().items() if ".value." not in k}
-    with pytest.raises(LeanposeError, match="but not the key and value beside it"):
+    with pytest.raises(LeanposeError, match="but not the key and value next to it"):
         named_as_mmpose(half)
 
 

@@ -14,7 +14,7 @@ from official_files import converted, deviation, official_weights
 SLOW = pytest.mark.slow
 SIZE = (256, 192)
 
-# reference file, the name it must get, input size, keypoints, what convert is told beside the file
+# reference file, the name it must get, input size, keypoints, what convert is told next to the file
 FAMILIES: list[Any] = [
     ("rtmpose_t_body17_256x192", "rtmpose_t", SIZE, "coco17", {}),
     ("rtmpose_s_body17_256x192", "rtmpose_s", SIZE, "coco17", {}),

@@ -36,7 +36,7 @@ def converted(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Convert
 
 @pytest.fixture
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statistics of norms are measured on less, where what they are does not matter; 48 images take seconds."""
+    """Statistics of norms are evaluated on less, where what they are does not matter; 48 images take seconds."""
     monkeypatch.setattr(onnx_models, "_SCENES", 2)
 
 
@@ -175,13 +175,13 @@ def test_every_size_is_told_by_its_shapes(tmp_path: Path, variant: str) -> None:
 def test_what_is_no_such_detector_is_refused(shared: Path, detector: Path, tmp_path: Path) -> None:
     with pytest.raises(
         LeanposeError,
-        match=r"yolox_nano\.onnx is no PP-TinyPose, RTMDet or MoveNet with .*; known are movenet_lightning, .*, rtmdet_nano",
+        match=r"yolox_nano\.onnx is not a PP-TinyPose, RTMDet or MoveNet with .*; known are movenet_lightning, .*, rtmdet_nano",
     ):
         convert_onnx(shared / "data" / "detectors" / "yolox_nano.onnx", tmp_path / "x.safetensors")
     with pytest.raises(LeanposeError, match=r"There is no file .*nothing\.onnx"):
         convert_onnx(tmp_path / "nothing.onnx", tmp_path / "x.safetensors")
     (tmp_path / "broken.onnx").write_bytes(detector.read_bytes()[:5000])
-    with pytest.raises(LeanposeError, match=r"broken\.onnx is (damaged|no RTMDet and)"):
+    with pytest.raises(LeanposeError, match=r"broken\.onnx is (corrupt|no RTMDet and)"):
         convert_onnx(tmp_path / "broken.onnx", tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
 

@@ -199,7 +199,7 @@ def test_a_movenet_that_computes_otherwise_is_refused(shared: Path, tmp_path: Pa
 @pytest.mark.parametrize("name", ["tinypose_128x96", "movenet_lightning_f16"])
 def test_keypoints_that_the_file_does_not_have_are_refused(shared: Path, tmp_path: Path, name: str) -> None:
     source = shared / "data" / "pose_models" / f"{name}.onnx"
-    with pytest.raises(LeanposeError, match="finds 17 keypoints, but the skeleton 'mpii16' has 16"):
+    with pytest.raises(LeanposeError, match="predicts 17 keypoints, but the skeleton 'mpii16' has 16"):
         convert_onnx(source, tmp_path / "t.safetensors", skeleton="mpii16")
 
 
@@ -220,5 +220,5 @@ def test_weights_that_are_not_in_the_file_are_told_from_computed_ones(shared: Pa
 
 
 def test_another_network_is_not_said_to_lack_its_weights(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(LeanposeError, match="is no PP-TinyPose, RTMDet or MoveNet"):
+    with pytest.raises(LeanposeError, match="is not a PP-TinyPose, RTMDet or MoveNet"):
         convert_onnx(shared / "data" / "pose_models" / "EfficientPoseII.onnx", tmp_path / "t.safetensors")

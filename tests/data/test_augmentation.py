@@ -95,7 +95,7 @@ def test_half_body(region: tuple[np.ndarray, np.ndarray]) -> None:
     assert all(
         np.allclose(p.center, STANDING[lower].mean(axis=0)) for p, up in zip(halves, is_upper, strict=True) if not up
     )
-    assert is_upper.mean() == pytest.approx(0.6915, abs=0.04)  # the toolbox's coin: a normal number below 0.5
+    assert is_upper.mean() == pytest.approx(0.6915, abs=0.04)  # mmpose's coin: a normal number below 0.5
     extent = np.ptp(STANDING[upper], axis=0)
     height = max(extent[1], extent[0] / 0.75)
     expected = 1.5 * np.array([height * 0.75, height])

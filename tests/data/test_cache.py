@@ -1,4 +1,4 @@
-"""Packs: people are found, crops are those of their images, and what is damaged is said."""
+"""Packs: people are found, crops are those of their images, and what is corrupt is said."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_an_image_is_what_its_peoples_crops_show(people: list[PoseAnnotation], p
     lit = cv2.erode((shown.max(axis=2) > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     assert lit.mean() > 0.5
     np.testing.assert_array_equal(shown[lit], image[lit])
-    with pytest.raises(BrokenImageError, match=r"holds nobody of an image 9.jpg"):
+    with pytest.raises(BrokenImageError, match=r"contains no people of an image 9.jpg"):
         cache.read_image("9.jpg")
 
 
@@ -130,7 +130,7 @@ def test_a_damaged_crop_is_named_and_left_out_in_training(people: list[PoseAnnot
     dataset = TopDownDataset(people, COCO17, PLAN.input_size, cache=cache, replace_broken=True)
     crop, broken = dataset[2]
     assert crop is not None
-    sentence = f"The crop of person 3 of 0002.jpg in {packed} is damaged; pack it again."
+    sentence = f"The crop of person 3 of 0002.jpg in {packed} is corrupt; pack it again."
     assert broken == {str(people[2].image): sentence}
 
 
@@ -145,10 +145,10 @@ def test_what_is_no_whole_pack_of_this_version_is_refused(people: list[PoseAnnot
     whole = packed.read_bytes()
     index = len(whole) - 400
     for data, sentence in (
-        (whole[:-1], "is cut off"),
-        (whole[: len(whole) // 2], "is cut off"),
-        (MAGIC, "is cut off"),
-        (whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :], "is damaged: its checksum differs"),
+        (whole[:-1], "is truncated"),
+        (whole[: len(whole) // 2], "is truncated"),
+        (MAGIC, "is truncated"),
+        (whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :], "is corrupt: its checksum differs"),
         (MAGIC.replace(b"4", b"3") + whole[16:-16] + MAGIC.replace(b"4", b"3"), "is of another version"),
         (bytes(500) + b"leanpose-crops-3", "is of another version"),
     ):
@@ -158,7 +158,7 @@ def test_what_is_no_whole_pack_of_this_version_is_refused(people: list[PoseAnnot
     for data in (b"", b"something else entirely, but long enough to be one"):
         packed.write_bytes(data)
         assert not is_pack_file(packed)
-        with pytest.raises(LeanposeError, match="is no pack of crops"):
+        with pytest.raises(LeanposeError, match="is not a pack of crops"):
             CropCache(packed)
     with pytest.raises(LeanposeError, match="Cannot read the pack"):
         CropCache(packed.with_name("none.pack"))

@@ -57,9 +57,9 @@ def read(path: Path, change: Callable[[Record], None]) -> tuple[Any, str]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (ids_are_names, "6 images have ids that are no numbers, and are counted anew"),
-        (each("annotations", "id", lambda person: f"5f3-{person['id']}"), "6 people have ids that are no numbers, or none"),
-        (drop("annotations", "id"), "6 people have ids that are no numbers, or none"),
+        (ids_are_names, "6 images have ids that are not numbers, and are renumbered"),
+        (each("annotations", "id", lambda person: f"5f3-{person['id']}"), "6 people have ids that are not numbers, or none"),
+        (drop("annotations", "id"), "6 people have ids that are not numbers, or none"),
         (each("annotations", "category_id", lambda _: "person"), ""),
         (each("annotations", "category_id", lambda _: "1.0"), ""),
         (each("annotations", "category_id", lambda _: None), ""),
@@ -108,7 +108,7 @@ def test_people_with_empty_keypoints_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", ["nose,left_eye", [["nose"]], 17])
 def test_names_of_keypoints_that_are_no_list(tmp_path: Path, names: Any) -> None:
-    with pytest.raises(LeanposeError, match="`keypoints` of its category person are no list of names"):
+    with pytest.raises(LeanposeError, match="`keypoints` of its category person are not a list of names"):
         read(write_coco(tmp_path, 2), each("categories", "keypoints", lambda _: names))
 
 

@@ -188,7 +188,7 @@ def test_the_command(tmp_path: Path, command: Callable[..., Any]) -> None:
     for a, b in zip(read.people, before.people, strict=True):
         np.testing.assert_allclose(a.keypoints, b.keypoints, atol=1e-3)
     wrong = command("data", "convert", tmp_path / "in", tmp_path / "x", "--to", "yolov8")
-    assert "'yolov8' is no format that is written; choose one of: coco" in wrong.stderr
+    assert "'yolov8' is not a format that can be written; choose one of: coco" in wrong.stderr
     checked = command("data", "check", tmp_path / "yolo", "--contact-sheet", tmp_path / "sheet.png")
     assert "data: 3 people in the file, all used." in checked.stdout
 

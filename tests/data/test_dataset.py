@@ -61,7 +61,7 @@ def test_without_augmentation_the_crop_is_the_toolboxs(people: list[PoseAnnotati
 
 @pytest.mark.parametrize("warp", ["msra", "udp"])
 def test_flip_is_that_of_a_mirrored_image(people: list[PoseAnnotation], warp: Warp) -> None:
-    """The papers' toolbox mirrors image and points first, then crops around the mirrored centre."""
+    """mmpose mirrors image and points first, then crops around the mirrored centre."""
     sample = people[0]
     image = read_image(sample.image)
     centers, scales = bbox_to_center_scale(sample.box[None], SIZE)

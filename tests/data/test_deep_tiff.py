@@ -145,11 +145,11 @@ def test_other_kinds_get_a_sentence(values: np.ndarray, options: dict[str, Any],
 
 def test_what_claims_too_much_or_is_cut_off_gets_a_sentence() -> None:
     data = bytearray(tiff(FINE[..., 0].astype(np.float32)))
-    with pytest.raises(BrokenImageError, match=r"damaged|cut off|cannot be read"):
+    with pytest.raises(BrokenImageError, match=r"corrupt|truncated|cannot be read"):
         read_image_and_notices(bytes(data[:-300]))
     (start,) = struct.unpack_from("<I", data, 4)
     for at in range(start + 2, start + 2 + 12 * struct.unpack_from("<H", data, start)[0], 12):
         if struct.unpack_from("<H", data, at)[0] in (256, 257):
             struct.pack_into("<HHII", data, at, struct.unpack_from("<H", data, at)[0], 4, 1, 60000)
-    with pytest.raises(BrokenImageError, match="claims 60000 × 60000"):
+    with pytest.raises(BrokenImageError, match="has 60000 × 60000"):
         read_image_and_notices(bytes(data))

@@ -176,7 +176,7 @@ def test_a_raw_pack_has_nothing_to_decode(people: list[PoseAnnotation], cache: C
 
 
 def test_a_damaged_jpeg_is_passed_over_or_named(people: list[PoseAnnotation], jpegs: CropCache, tmp_path: Path) -> None:
-    path = tmp_path / "damaged.pack"
+    path = tmp_path / "corrupt.pack"
     row = int(jpegs.find(people[:1])[0])
     data = bytearray(jpegs.path.read_bytes())
     data[int(jpegs.index["offset"][row]) + 200] ^= 0xFF

@@ -102,7 +102,7 @@ def test_cvat_points_without_names_take_a_skeleton(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("<annotations><image", "cut off or no XML"),
+        ("<annotations><image", "truncated or not valid XML"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotations>&b;</annotations>', "declares a document type"),
         ('<annotations><image id="0" name="a"/></annotations>', "lacks or garbles 'width'"),
         (

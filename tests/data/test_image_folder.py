@@ -1,4 +1,4 @@
-"""Images by the names that label files call them by: found in other spellings with a note, never outside of the folder."""
+"""Images by the names that label files call them by: found in other spellings with a note, never outside the folder."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_missing_image_is_not_taken_from_another_folder_where_others_are_in_pl
 def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret.jpg").write_bytes(encoded(make_image(1)))
     folder = ImageFolder(folder_of(tmp_path, "1.jpg"), "set")
-    with pytest.raises(LeanposeError, match=r"names the image .* which lies outside of its image folder"):
+    with pytest.raises(LeanposeError, match=r"names the image .* which lies outside its image folder"):
         folder(name)
 
 

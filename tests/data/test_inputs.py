@@ -320,5 +320,5 @@ def test_files_that_are_missing_or_cut_off(tmp_path: Path):
     with pytest.raises(LeanposeError, match=r"absent\.json"):
         BoxFile(tmp_path / "absent.json")
     (tmp_path / "cut.json").write_text('[{"image_id": 1, "bb')
-    with pytest.raises(LeanposeError, match="cut off"):
+    with pytest.raises(LeanposeError, match="truncated"):
         BoxFile(tmp_path / "cut.json")

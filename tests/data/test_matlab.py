@@ -1,4 +1,4 @@
-"""MATLAB files are read as SciPy reads them, and damaged ones end in a sentence, where SciPy can crash."""
+"""MATLAB files are read as SciPy reads them, and corrupt ones end in a sentence, where SciPy can crash."""
 
 from __future__ import annotations
 

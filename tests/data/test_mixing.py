@@ -87,8 +87,8 @@ def test_a_recipe_mixes_its_sets(tmp_path: Path) -> None:
     assert batch.sets.tolist() == [int(person >= 2) for person in mixture.draw(1)]
     assert batch.inputs[3] is batch.sets
     for change, sentence in (
-        ("data.train.0.weight=null", "some have a `weight`"),
-        ("data.train.0.repeat=2", "both a `weight` and `repeat`"),
+        ("data.train.0.weight=null", "give a `weight` to all sets"),
+        ("data.train.0.repeat=2", "both `weight` and `repeat`"),
         ("data.train.0.weight=0", "greater than 0"),
     ):
         with pytest.raises(LeanposeError, match=sentence):

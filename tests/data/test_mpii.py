@@ -164,7 +164,11 @@ def test_a_wrong_json_gets_one_sentence(tmp_path: Path, change: dict[str, Any], 
 
 def test_a_file_that_is_not_mpiis_gets_one_sentence(tmp_path: Path) -> None:
     path = write_mpii_json(tmp_path)
-    for content, words in (("[]", "is no MPII annotation file"), ('{"images": []}', "is no MPII"), ("[{", "cut off")):
+    for content, words in (
+        ("[]", "is not an MPII annotation file"),
+        ('{"images": []}', "is not an MPII"),
+        ("[{", "truncated"),
+    ):
         path.write_text(content)
         with pytest.raises(LeanposeError, match=words):
             load_mpii(path)
@@ -177,10 +181,10 @@ def test_a_file_that_is_not_mpiis_gets_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match="leave `head_sizes` out"):
         load_mpii(mat, path)
     mat.write_bytes(mat.read_bytes()[:300])
-    with pytest.raises(LeanposeError, match=r"is cut off or no MATLAB file: a variable declares \d+ bytes"):
+    with pytest.raises(LeanposeError, match=r"is truncated or not a MATLAB file: a variable declares \d+ bytes"):
         load_mpii(mat)
     mat.write_text("a page of text, not numbers " * 20)
-    with pytest.raises(LeanposeError, match="cut off or no MATLAB file"):
+    with pytest.raises(LeanposeError, match="truncated or not a MATLAB file"):
         load_mpii(mat)
     bad = mpii_person(x1="left")
     with pytest.raises(LeanposeError, match="image 1 lacks or garbles"):

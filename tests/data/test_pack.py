@@ -141,28 +141,30 @@ def test_a_pack_is_checked_and_converted_like_any_set(labels: Path, tmp_path: Pa
     (finding,) = [finding for finding in check_data([path]).findings if finding.kind == "image broken"]
     assert "of 0001.jpg in" in finding.text
     path.write_bytes(content[:-1])
-    assert "is cut off" in check_data([path]).damaged[0].text
+    assert "is truncated" in check_data([path]).damaged[0].text
 
 
 def test_the_command_packs_files_and_folders(labels: Path, tmp_path: Path) -> None:
     folder = labels.parent
     shutil.copy(labels, folder / "val.json")
     output = run(folder, "-o", tmp_path / "people.pack", "--size", "32x24", "--margin", "1", "--encoding", "jpeg")
-    assert f"{folder / 'val.json'} is left out: its name says that it is to be measured on." in output
+    assert f"{folder / 'val.json'} is left out: its name says that it is to be evaluated on." in output
     assert "annotations: 6 people in the file, 4 used" in output
     assert "4 people in" in output
     assert "MB, " in output
     assert "Warning: " in output
-    assert "of the pixels of views by SDPose's augmentation lie outside of the crops; a larger --margin" in output
+    assert (
+        "of the pixels of crops under SDPose's augmentation lie outside the stored crops; a larger --margin" in output
+    )
     cache = CropCache(tmp_path / "people.pack")
     assert cache.plan == CropPlan((32, 24), 1.0, 1.0, "jpeg", 1.25)
     assert run(labels, "-o", tmp_path / "model.pack", "--model", "movenet_lightning").count("Warning") == 0
     assert CropCache(tmp_path / "model.pack").plan.input_size == (192, 192)
     with pytest.raises(LeanposeError, match="--images is for one set, not for 2"):
         run(labels, folder / "val.json", "-o", tmp_path / "two.pack", "--images", folder / "images")
-    with pytest.raises(LeanposeError, match="Say where to write"):
+    with pytest.raises(LeanposeError, match="No output file"):
         run(labels)
-    with pytest.raises(LeanposeError, match="give one of --model and --size"):
+    with pytest.raises(LeanposeError, match="give only one of --model and --size"):
         run(labels, "--size", "32x24", "--model", "sdpose_t", "-o", tmp_path / "large.pack")
     with pytest.raises(LeanposeError, match="--size 1000000x9 is too large"):
         run(labels, "--size", "1000000x9", "-o", tmp_path / "large.pack")
@@ -181,7 +183,7 @@ def test_what_a_file_measures_on_is_not_packed(labels: Path, tmp_path: Path) -> 
     file = tmp_path / "yolo" / "data.yaml"
     file.write_text(f"{file.read_text()}\nval: images/val\n")
     output = run(file, "-o", tmp_path / "yolo.pack")
-    assert f"{file} says itself what is measured on, which is left out." in output
+    assert f"{file} says itself what is evaluated on, which is left out." in output
     assert CropCache(tmp_path / "yolo.pack").image_names == ["0002.jpg", "0003.jpg"]
 
 
@@ -190,12 +192,12 @@ def test_the_command_packs_a_recipes_people(tmp_path: Path) -> None:
     recipe = write_tiny_recipe(tmp_path / "recipe.yaml", tmp_path / "data")
     output = run(recipe, f"data.cache={tmp_path / 'crops.pack'}", "codec.padding=1.5")
     assert "5 people in" in output
-    assert "of views by the recipe's augmentation" in output
+    assert "of crops under the recipe's augmentation" in output
     cache = CropCache(tmp_path / "crops.pack")
     assert (len(cache), cache.plan.input_size, cache.plan.padding) == (5, (64, 48), 1.5)
-    with pytest.raises(LeanposeError, match="Say where to write"):
+    with pytest.raises(LeanposeError, match="No output file"):
         run(recipe)
-    with pytest.raises(LeanposeError, match="--category is for files of labels"):
+    with pytest.raises(LeanposeError, match="--category is for annotation files"):
         run(recipe, "--category", "person", "-o", tmp_path / "x.pack")
 
 

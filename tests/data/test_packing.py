@@ -55,7 +55,7 @@ def test_broken_images_are_named_and_left_out(people: list[PoseAnnotation], path
     assert (done[0], done[-1]) == ((0, 4), (4, 4))
     assert len(cache) == 2
     assert list(cache.broken) == ["0001.jpg"]
-    assert "cut off" in cache.broken["0001.jpg"]
+    assert "truncated" in cache.broken["0001.jpg"]
 
 
 class Killed(Exception):
@@ -170,10 +170,10 @@ def test_a_pack_that_is_damaged_or_older_is_made_again(people: list[PoseAnnotati
     path.write_bytes(path.read_bytes()[:-5])
     cache, said = cached(people, path)
     assert len(cache) == 4
-    assert "is cut off" in said[0]
+    assert "is truncated" in said[0]
     assert said[0].endswith("pack it again. This is done now.")
     path.write_text("a letter")
-    with pytest.raises(LeanposeError, match="is no pack of crops"):
+    with pytest.raises(LeanposeError, match="is not a pack of crops"):
         cached(people, path)
 
 

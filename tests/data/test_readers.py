@@ -67,7 +67,7 @@ def test_labels_are_hidden_always_alike_and_never_from_the_measurement(tmp_path:
     share = sum(map(sum, half.values())) / sum(map(sum, everybody.values()))
     assert 0.4 < share < 0.6
     assert labels(labelled_people=0.1, training=False) == everybody
-    with pytest.raises(LeanposeError, match=r"Nobody of the data set 'annotations' keeps a label \(labelled_people, "):
+    with pytest.raises(LeanposeError, match=r"The data set 'annotations' has no labels left after labelled_people"):
         labels(labelled_people=0)
 
 
@@ -83,7 +83,7 @@ def test_coco_people(tmp_path: Path) -> None:
     assert len(people.people) == 3
     first = people.people[0]
     assert (first.image_id, first.person_id, first.area, first.score) == (1, 1, 2000.0, 1.0)
-    np.testing.assert_allclose(first.box, [50, 10, 89, 109])  # the last pixel's edge, as the papers' toolbox has it
+    np.testing.assert_allclose(first.box, [50, 10, 89, 109])  # the last pixel's edge, as mmpose has it
     np.testing.assert_allclose(first.keypoints[5], [80, 32, 2])
     assert read_image(first.image).shape == (HEIGHT, WIDTH, 3)
 
@@ -254,7 +254,7 @@ def test_detected_boxes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(people.people[1].box, [-10, 5, 50, 115])
     assert people.ground_truth is not None
     assert len(people.ground_truth["annotations"]) == 2
-    with pytest.raises(LeanposeError, match="training uses the labelled ones"):
+    with pytest.raises(LeanposeError, match="training uses ground-truth boxes"):
         read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=True)
 
 
@@ -323,7 +323,7 @@ def broken_annotation(kind: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("cut", "cut off or no JSON"),
+        ("cut", "truncated or not valid JSON"),
         ("list", "needs the lists `images` and `annotations`"),
         ("no id", "image_id"),
         ("stranger", "image 77, which is not there"),
@@ -385,7 +385,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match=r"The image folder .*images of the data set 'annotations' does not exist"):
         read_people(coco(images="other_images"), COCO17, tmp_path, training=True)
     source = DatasetConfig(format="lsp", images=Path("images"), annotations=Path("annotations.json"))
-    with pytest.raises(LeanposeError, match="cut off or no MATLAB file"):
+    with pytest.raises(LeanposeError, match="truncated or not a MATLAB file"):
         read_people(source, LSP14, tmp_path, training=True)
     strange = Skeleton("strange", ("antenna",), (), (0.05,))
     with pytest.raises(LeanposeError, match="none of them is a keypoint of the skeleton 'strange'"):

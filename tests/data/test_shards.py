@@ -180,20 +180,24 @@ def test_damage_is_fetched_again_and_else_named(
     os.environ["LEANPOSE_CACHE"] += "2"
     _bytes_of(streamed, damage)
     cache = CropCache(streamed.cache.path)
-    with pytest.raises(BrokenImageError, match="is damaged"):
+    with pytest.raises(BrokenImageError, match="is corrupt"):
         cache.read(first)
-    assert "is damaged in" in caplog.text
+    assert "is corrupt in" in caplog.text
     last = int(streamed.pack.rows[-1])
     np.testing.assert_array_equal(cache.read(last)[0], streamed.pack.read(last)[0])
 
 
 def test_what_is_missing_or_wrong_is_said(streamed: Streamed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index, row = streamed.cache.path, int(streamed.pack.rows[0])
-    with pytest.raises(LeanposeError, match="cut into shards already"):
+    with pytest.raises(LeanposeError, match="is already sharded"):
         write_shards(streamed.cache, streamed.bucket, tmp_path / "other.shards")
     with pytest.raises(LeanposeError, match="would replace the pack"):
         write_shards(streamed.pack, streamed.bucket, streamed.pack.path)
-    for url, says in (("ftp://a/b", "no place for shards"), ("file://a::memory://b", "no place"), ("gs://b", "gcsfs")):
+    for url, says in (
+        ("ftp://a/b", "not a location for shards"),
+        ("file://a::memory://b", "not a location"),
+        ("gs://b", "gcsfs"),
+    ):
         if url == "gs://b" and find_spec("gcsfs"):
             continue
         with pytest.raises(LeanposeError, match=says):
@@ -201,7 +205,7 @@ def test_what_is_missing_or_wrong_is_said(streamed: Streamed, tmp_path: Path, mo
     content = index.read_bytes()
     for damaged in (content[:-9], content[:200] + bytes([content[200] ^ 1]) + content[201:]):
         index.write_bytes(damaged)
-        with pytest.raises(LeanposeError, match="damaged or cut off; copy it again"):
+        with pytest.raises(LeanposeError, match="corrupt or truncated; copy it again"):
             CropCache(index)
     index.write_bytes(content)
     files, root = shards.open_storage(streamed.bucket, tmp_path)

@@ -70,7 +70,7 @@ def test_frames_that_are_not_there_or_are_no_images_are_broken(package: dict[str
     with pytest.raises(BrokenImageError, match=r"Cannot read the frame a\.pkg\.slp:video0/000004\.png"):
         read_image(frame(4))
     package["video0/video"].ndim = 4
-    with pytest.raises(BrokenImageError, match="is no encoded image"):
+    with pytest.raises(BrokenImageError, match="is not an encoded image"):
         read_image(frame(3))
     del package["video0/video"]
     with pytest.raises(BrokenImageError, match="Cannot read the frame"):

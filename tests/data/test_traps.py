@@ -284,7 +284,7 @@ def test_labels_that_are_no_boxes_are_to_be_converted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{}", "[]", '{"images": []}', '{"images": [1], "annotations": []}'])
 def test_labels_of_a_teacher_that_are_no_coco_file(tmp_path: Path, content: str) -> None:
     (tmp_path / "unlabelled-0.json").write_text(content)
-    with pytest.raises(LeanposeError, match=r"unlabelled-0\.json is no COCO annotation file"):
+    with pytest.raises(LeanposeError, match=r"unlabelled-0\.json is not a COCO annotation file"):
         read_labels(tmp_path / "unlabelled-0.json", tmp_path)
 
 
@@ -293,7 +293,7 @@ def test_image_ids_twice_are_refused_for_whole_bodies_too(tmp_path: Path) -> Non
     line = BodyDataset.open(tmp_path / "annotations.json", tmp_path / "images").account().sentences()[0]
     assert line == "annotations: 2 people in the file, 1 used: 1 of a crowd."
     write_people(tmp_path, [person(1, 1)], images=[{"id": 1, "file_name": f"000{n}.jpg"} for n in (1, 2)])
-    with pytest.raises(LeanposeError, match="gives the image id 1 to both"):
+    with pytest.raises(LeanposeError, match="has the image id 1 twice"):
         BodyDataset.open(tmp_path / "annotations.json", tmp_path / "images")
 
 
@@ -374,7 +374,7 @@ def test_body_parts_in_another_order_in_each_video(tmp_path: Path) -> None:
 def test_a_row_of_another_length(numbers: str, tmp_path: Path) -> None:
     path = tmp_path / "CollectedData_me.csv"
     path.write_text(HEADING.format("nose", "tail") + f"labeled-data,mouse,img1.png,{numbers}\n")
-    with pytest.raises(LeanposeError, match=r"the row of labeled-data/mouse/img1\.png has \d numbers in place of 4"):
+    with pytest.raises(LeanposeError, match=r"the row of labeled-data/mouse/img1\.png has \d numbers instead of 4"):
         load_labels(path)
 
 

@@ -148,8 +148,8 @@ def test_mistakes_get_one_sentence(tmp_path: Path) -> None:
         ({"split_list": "nothing.npy", "split": "val"}, "Cannot read the split list"),
         ({"split_list": "objects.npy", "split": "val"}, "pickled Python objects"),
         ({"split_list": "numbers.npy", "split": "val"}, "holds no names"),
-        ({"split_list": "bomb.npy", "split": "val"}, "damaged or holds"),
-        ({"split_list": "packed.npy", "split": "val"}, "damaged or holds"),
+        ({"split_list": "bomb.npy", "split": "val"}, "corrupt or holds"),
+        ({"split_list": "packed.npy", "split": "val"}, "corrupt or holds"),
     ):
         with pytest.raises(LeanposeError, match=message):
             read_people(ubody(**changes), WHOLEBODY133, tmp_path, training=True)

@@ -122,9 +122,9 @@ def test_real_labels_are_read(shared: Path) -> None:
     ("changes", "message"),
     [
         ({"face_kpts": [1.0, 2.0, 2.0]}, r"Annotation 1 of .* has 1 points in `face_kpts`, not 68"),
-        ({"foot_kpts": ["a", 1, 2]}, r"has `foot_kpts` that are no list of \(x, y, v\)"),
-        ({"keypoints": [1.0, 2.0]}, r"has `keypoints` that are no list"),
-        ({"keypoints": ["a", 1, 2] * 133}, r"has `keypoints` that are no list"),
+        ({"foot_kpts": ["a", 1, 2]}, r"has `foot_kpts` that are not a list of \(x, y, v\)"),
+        ({"keypoints": [1.0, 2.0]}, r"has `keypoints` that are not a list"),
+        ({"keypoints": ["a", 1, 2] * 133}, r"has `keypoints` that are not a list"),
     ],
 )
 def test_a_wrong_part_gets_one_sentence(tmp_path: Path, changes: dict, message: str) -> None:

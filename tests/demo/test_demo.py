@@ -54,7 +54,7 @@ def test_the_demo_looks_trains_measures_and_reports(
     first, second, *_ = result.summary
     assert "86 unseen people in 20 photos" in first
     assert "from the labels alone" in first
-    assert any(verdict in first for verdict in ("distilled wins", "did harm", "no gain shown"))
+    assert any(verdict in first for verdict in ("distilled wins", "made it worse", "no gain shown"))
     assert "Both took 20 steps from the same start" in second
 
     page = result.report.read_text()

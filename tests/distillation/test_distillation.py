@@ -98,7 +98,11 @@ def test_what_is_not_said_is_chosen_and_told(teacher: str, data: Path, tmp_path:
     assert baseline.model_dump(exclude=same) == distilled.model_dump(exclude=same)
     assert (baseline.seed, baseline.skeleton, baseline.batch_size, baseline.optimizer.name) == (3, "coco17", 4, "adamw")
     told = " ".join(made.sentences)
-    for words in ("a fresh tokenpose_s_v1", "Trained on train.json, measured on val.json", "12 people to train on"):
+    for words in (
+        "tokenpose_s_v1, randomly initialised",
+        "Trained on train.json, evaluated on val.json",
+        "12 people to train on",
+    ):
         assert words in told
     # What the user says counts, for both students or for the method.
     changed = plan(teacher, data, "optimizer.lr=0.5", "distillation.teacher_weight=7")
@@ -133,7 +137,7 @@ def test_a_recipe_says_all(teacher: str, data: Path, tmp_path: Path) -> None:
         plan(teacher, data, "distillation.method=fpd").recipe(DISTILLED, 0, tmp_path).to_yaml()
     )
     told = plan_distillation(teacher, str(tmp_path / "own.yaml")).sentences
-    assert "The recipe's own distillation (fpd) is left out; distillation.method=fpd keeps the method." in told
+    assert "The recipe's own distillation (fpd) is not used; distillation.method=fpd keeps it." in told
     # Its data serve another student too.
     other = plan_distillation(teacher, "tokenpose_s_v1", tmp_path / "student.yaml", SETTINGS)
     assert other.recipe(BASELINE, 0, tmp_path).data.train == recipe.data.train
@@ -155,7 +159,7 @@ def break_images(data: Path) -> None:
         ("tokenpos_s_v1", "people", None, "There is no student 'tokenpos_s_v1'; did you mean 'tokenpose_s_v1'"),
         ("qqqq", "people", None, r"There is no student 'qqqq'; there are \d\d, among them (\w+, ){4}\w+\."),
         ("tokenpose_s_v1", "nowhere", None, "There is no .*nowhere"),
-        ("tokenpose_s_v1", None, None, "Say what to train on"),
+        ("tokenpose_s_v1", None, None, "No training data: give --data FOLDER"),
         ("tokenpose_s_v1", "people/images", None, "There is no file of labels"),
         ("tokenpose_s_v1", "people", break_images, r"The images of .*train\.json are not found"),
     ],
@@ -182,7 +186,7 @@ def test_budgets(teacher: str, data: Path, tmp_path: Path) -> None:
     assert epochs_for(made, "0.00001min", tmp_path) == 1
     assert epochs_for(made, "9h", tmp_path) == 300
     for wrong in ("soon", "0min", "-3epochs", "nanmin", "5"):
-        with pytest.raises(LeanposeError, match=f"'{wrong}' is no budget; write 30min, 2h or 20epochs"):
+        with pytest.raises(LeanposeError, match=f"'{wrong}' is not a budget; write 30min, 2h or 20epochs"):
             epochs_for(made, wrong, tmp_path)
 
 
@@ -193,10 +197,10 @@ def test_a_comparison_from_start_to_report(
     made, out = plan(teacher, data, seeds=2), tmp_path / "out"
     out.mkdir()
     (out / "unlabelled-0.json").write_text("{}")  # the teacher's labels of images come first
-    with pytest.raises(LeanposeError, match="The teacher is not better than the student at its start"):
+    with pytest.raises(LeanposeError, match="The teacher is not better than the initial student"):
         run_distillation(made, out, budget="1epochs", say=said.append)
     result = run_distillation(made, out, budget="1epochs", force=True, say=said.append)
-    assert any("Only 6 people to measure on" in sentence for sentence in said)
+    assert any("Only 6 people to evaluate on" in sentence for sentence in said)
     figures = json.loads((out / "report.json").read_text())
     assert result.summary[0] == figures["verdict"]
     assert figures["runs"].keys() == {"baseline-0", "baseline-1", "distilled-0", "distilled-1"}
@@ -242,9 +246,9 @@ def test_a_comparison_from_start_to_report(
     assert {name for name in before if before[name] != after[name]} == {"distilled-1"}
     assert again.gain == result.gain, "the run that was made again ends alike"
     assert yaml.safe_load((out / "recipe.yaml").read_text())["rows"].keys() == {"baseline", "distilled"}
-    with pytest.raises(LeanposeError, match="holds another distillation"):
+    with pytest.raises(LeanposeError, match="contains another distillation"):
         run_distillation(plan(teacher, data, "optimizer.lr=0.5", seeds=2), out, budget="1epochs", force=True)
-    with pytest.raises(LeanposeError, match="is not empty and holds no distillation"):
+    with pytest.raises(LeanposeError, match="is not empty and contains no distillation"):
         run_distillation(made, data, budget="1epochs")
 
 
@@ -300,7 +304,9 @@ def test_a_run_that_goes_on_keeps_what_its_card_says(
 
 def test_a_image_on_both_sides_is_refused(teacher: str, data: Path, tmp_path: Path) -> None:
     shutil.copy(data / "images" / "3.jpg", data / "images" / "15.jpg")
-    with pytest.raises(LeanposeError, match=r"1 of the 6 images to measure on are trained on too, such as .*15\.jpg"):
+    with pytest.raises(
+        LeanposeError, match=r"1 of the 6 validation images are also in the training set, such as .*15\.jpg"
+    ):
         run_distillation(plan(teacher, data), tmp_path / "out", budget="1epochs", force=True)
 
 
@@ -317,7 +323,7 @@ def test_a_image_that_looks_like_a_trained_one_is_told(data: Path, tmp_path: Pat
     assert pixels is not None
     cv2.imwrite(str(tmp_path / "small.jpg"), cv2.resize(pixels, None, fx=0.6, fy=0.6), [cv2.IMWRITE_JPEG_QUALITY, 60])
     (sentence,) = check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path)
-    assert re.match(r"1 of the 2 images to measure on look like images that are trained on", sentence)
+    assert re.match(r"1 of the 2 validation images look like training images", sentence)
     assert f"{tmp_path / 'small.jpg'} like {tmp_path / 'a.jpg'}" in sentence
     (tmp_path / "small.jpg").unlink()
     assert check_leaks(people("a.jpg"), people("small.jpg", "b.jpg"), tmp_path) == [sentence], "what was found is kept"
@@ -390,7 +396,7 @@ def test_a_folder_is_labelled(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match="no image"):
         label_images(tmp_path / "empty", "leanpose-body-t", tmp_path / "none.json")
     cv2.imwrite(str(tmp_path / "empty" / "wall.png"), np.full((64, 64, 3), 200, np.uint8))
-    with pytest.raises(LeanposeError, match="finds nobody in the 1 images"):
+    with pytest.raises(LeanposeError, match="detects no people in the 1 images"):
         label_images(tmp_path / "empty", "leanpose-body-t", labels.file)
     assert json.loads(labels.file.read_text()) == content, "what was found before stays"
 
@@ -494,6 +500,6 @@ def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
     monkeypatch.setattr(unlabelled, "predict_images", stopped)
     file = tmp_path / "labels.json"
     labels = label_images(tmp_path / "a.png", "leanpose-body-t", file)
-    assert str(labels).endswith("labels.json; stopped before its end")
+    assert str(labels).endswith("labels.json; stopped early")
     result = CliRunner().invoke(app, ["data", "label", str(tmp_path / "a.png"), "--out", str(file)])
     assert result.exit_code == 130

@@ -54,7 +54,7 @@ def test_every_pair_stands_in_one_table(tmp_path: Path, teachers: list[str], mon
     assert len(table.read_text().splitlines()) == 7
     assert sum("Training distilled" in sentence for sentence in said) == 2, "what is finished is not trained again"
     with pytest.raises(
-        LeanposeError, match=r"All runs of a matrix take the same steps: give --budget 5epochs, not '30min'"
+        LeanposeError, match=r"--matrix needs a budget in epochs, such as --budget 5epochs, not '30min'"
     ):
         run_matrix(plans, tmp_path / "out", budget="30min")
 
@@ -62,5 +62,5 @@ def test_every_pair_stands_in_one_table(tmp_path: Path, teachers: list[str], mon
 def test_lists_of_names() -> None:
     assert split_names("a.onnx, leanpose-body-s") == ["a.onnx", "leanpose-body-s"]
     for wrong in ("a,,b", "a,a", ""):
-        with pytest.raises(LeanposeError, match="is no list of different names with commas between them"):
+        with pytest.raises(LeanposeError, match="is not a comma-separated list of different names"):
             split_names(wrong)

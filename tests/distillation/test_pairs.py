@@ -1,4 +1,4 @@
-"""The page about who can teach whom says what the code does."""
+"""The page on student–teacher compatibility matches the code."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def test_a_refusal_says_what_would_fit() -> None:
     words = refusal("dwpose", "SimCC", "ONNX SimCC")
     assert "distillation.feature_weight=0" in words
     assert "rtmpose_t" not in words, "it holds for all models of the kind"
-    assert "does not predict coordinates" in refusal("distilpose", "SimCC", "token heatmaps")
+    assert "must predict coordinates" in refusal("distilpose", "SimCC", "token heatmaps")
     assert refusal("distilpose", "token coordinates", "token heatmaps") == ""

@@ -13,7 +13,7 @@ from leanpose import PoseResult
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
 QUICK = {"PEOPLE": 8, "EPOCHS": 1}
-"""Values of the cells tagged `parameters`, in place of the reader's."""
+"""Values of the cells tagged `parameters`, instead of the reader's."""
 
 
 def cells(notebook: Path) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ def test_cells_run(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert session.keys() >= QUICK.keys()
             session |= QUICK
     assert isinstance(session["poses"], PoseResult)
-    assert len(session["poses"]) > 0 or notebook.stem == "own-keypoints"  # nothing is learnt in one step
+    assert len(session["poses"]) > 0 or notebook.stem == "own-keypoints"  # nothing is learned in one step
 
 
 def test_all_three_are_there() -> None:

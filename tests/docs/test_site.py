@@ -31,7 +31,7 @@ def settings() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
-    """The script that writes the reference; `docs` is no package."""
+    """The script that writes the reference; `docs` is not a package."""
     spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
     assert spec is not None
     assert spec.loader is not None
@@ -77,8 +77,11 @@ def test_every_command_and_option_is_in_the_reference(pages: dict[str, str]) -> 
     for name in COMMANDS:
         assert f"\n## leanpose {name}\n" in page
     assert "\n## leanpose data check\n" in page
-    assert "| `--split` | `all, train or val` | `all` | val: every tenth image, train: the others. |" in page
-    assert "| `--baseline`, `--no-baseline` |  | `True` | Train the baseline too, to measure the gain. |" in page
+    assert "| `--split` | `all, train or val` | `all` | val (every tenth image), train (the others) or all. |" in page
+    assert (
+        "| `--baseline`, `--no-baseline` |  | `True` | Also train the student without the teacher, to measure the gain. |"
+        in page
+    )
     assert "| `INPUTS` | `list[text]` | required |" in page
 
 
@@ -90,10 +93,10 @@ def test_every_key_of_a_recipe_is_in_the_reference(pages: dict[str, str], refere
         section = page.partition(f"\n### method: {method}\n")[2].partition("\n### ")[0]
         for key in loss.section_type.model_fields:
             assert f"\n| `distillation.{key}` | " in section
-    row = "| `schedule.min_lr_ratio` | `float` | `0.0` | Where `cosine` and `flat_cosine` end, as a fraction of the "
-    assert row + "learning rate. (at least 0, at most 1) |" in page
-    assert "| `data.train.0.format` | `text` | required | `auto` finds it out" in page
-    assert reference.attribute_docs(Recipe)["skeleton"].startswith("A name or a YAML file")
+    row = "| `schedule.min_lr_ratio` | `float` | `0.0` | Final learning rate of `cosine` and `flat_cosine`, as a "
+    assert row + "fraction of the initial one. (at least 0, at most 1) |" in page
+    assert "| `data.train.0.format` | `text` | required | `auto` detects it" in page
+    assert reference.attribute_docs(Recipe)["skeleton"].startswith("A skeleton name or a YAML file")
 
 
 def test_every_public_name_is_in_the_reference(pages: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""OKS AP: the toolbox's figures, equality with pycocotools, cases by hand, what a user can do wrong."""
+"""OKS AP: mmpose's figures, equality with pycocotools, cases by hand, what a user can do wrong."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_nobody_found_gives_0_and_nobody_labelled_gives_minus_1():
 def test_crowds_and_people_without_keypoints_count_neither_way(ignored: dict):
     ground_truth, results = one_person(**ignored)
     assert average_precision(ground_truth, results, SIGMAS)["AP"] == -1
-    # A second, labelled person that is found: the one over the ignored region is no mistake.
+    # A second, labelled person that is found: the one over the ignored region is not a mistake.
     clear, _ = one_person()
     other = {**clear["annotations"][0], "id": 7, "image_id": 2}
     both = {**ground_truth, "annotations": [*ground_truth["annotations"], other]}

@@ -1,4 +1,4 @@
-"""PCK and its kin: the toolbox's figures, cases by hand, what must hold for any people."""
+"""PCK and its kin: mmpose's figures, cases by hand, what must hold for any people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AP by part: the toolbox's figures for whole bodies, and cases by hand."""
+"""AP by part: mmpose's figures for whole bodies, and cases by hand."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_what_a_place_of_a_feature_map_depends_on_is_explained():
     sizes: dict[str, Any] = {"input_size": (64, 48), "embed_dim": 32, "mlp_width": 64}
     drawings = explain(PHOTO, BOX, create_model("transpose_r_a3", **sizes), label="it", keypoints=["left_wrist"])
     assert [drawing.name for drawing in drawings] == ["dependency_left_wrist.png", "heatmaps.png", "weights.png"]
-    assert drawings[0].title == "What it finds the left_wrist by"
+    assert drawings[0].title == "Dependency area of the left_wrist in it"
 
 
 @pytest.mark.usefixtures("unpainted")
@@ -110,7 +110,7 @@ def test_a_teacher_stands_beside_the_student():
     ("options", "message"),
     [
         ({"keypoints": ["left_eer"]}, "no keypoint 'left_eer'; did you mean 'left_e"),
-        ({"teacher": ("sdpose_t", {"skeleton": "body19"})}, "finds the 19 keypoints of 'body19'"),
+        ({"teacher": ("sdpose_t", {"skeleton": "body19"})}, "predicts the 19 keypoints of 'body19'"),
         ({"teacher": ("sdpose_t", {"input_size": (96, 72)})}, "in crops of 96x72, .* in crops of 64x48"),
         ({"teacher": ("distilpose_s", {})}, "predicts no heatmaps"),
     ],

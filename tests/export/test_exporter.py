@@ -164,7 +164,7 @@ def test_half_precision_is_smaller_and_agrees(tmp_path: Path) -> None:
 
 def test_coordinates_stay_whole(tmp_path: Path) -> None:
     model = create_model("distilpose_s", input_size=(64, 48), depth=1)
-    with pytest.raises(LeanposeError, match="in single precision"):
+    with pytest.raises(LeanposeError, match="in float32"):
         export_model(model, tmp_path / "half.onnx", precision="fp16")
 
 

@@ -1,4 +1,4 @@
-"""Many damaged files for every reader: `make fuzz`; `python tests/fuzz/campaign.py NAME NUMBER [SEED]` repeats one of them.
+"""Many corrupt files for every reader: `make fuzz`; `python tests/fuzz/campaign.py NAME NUMBER [SEED]` repeats one of them.
 
 A process a reader, two at a time, so that what crashes, hangs or takes the machine's memory is counted and the rest goes on.
 """

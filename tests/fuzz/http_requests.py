@@ -167,7 +167,7 @@ def hostile_name(valid: Valid, rng: Random) -> RawRequest:
 
 
 def damaged_json(valid: Valid, rng: Random) -> RawRequest:
-    """Values of other types, numbers that are none, damaged base64."""
+    """Values of other types, numbers that are none, corrupt base64."""
     text = base64.b64encode(rng.choice(valid.images)[:300]).decode()
     body = json.dumps({"images": [{"name": "a", "base64": text}, text]}).encode()
     return RawRequest(http("POST", POSES, "application/json", change_json(body, rng)))

@@ -241,7 +241,7 @@ def change_safetensors(data: bytes, rng: Random) -> bytes:
 
 
 def change_onnx(data: bytes, rng: Random) -> bytes:
-    """Shapes, types, operations, connections, weights outside of the file, and the card."""
+    """Shapes, types, operations, connections, weights outside the file, and the card."""
     if rng.randrange(6) == 0:
         return change_bytes(data, rng)
     import onnx

@@ -1,5 +1,5 @@
-"""Every reader of files that come from elsewhere, with small valid files to begin with, how these are damaged, and what holds of a
-value that is read in spite of the damage."""
+"""Every reader of files that come from elsewhere, with small valid files to begin with, how these are corrupt, and what holds of a
+value that is read in spite of the corruption."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Target:
 
     Attributes:
         seed: writes a valid file, with what it needs around it, into an empty folder, and gives its path.
-        mutate: makes a damaged file's bytes of the valid one's.
+        mutate: makes a corrupt file's bytes of the valid one's.
         read: reads a file, and looks at what it has read.
         few: inputs that the tests try.
         share: of `make fuzz`'s inputs, compared with the others'.
@@ -72,7 +72,7 @@ class Target:
 
 
 def attempt(target: Target, valid: bytes, path: Path, seed: str) -> LeanposeError | None:
-    """Read a damaged file: None, or the sentence that says what is wrong with it.
+    """Read a corrupt file: None, or the sentence that says what is wrong with it.
 
     Raises:
         Exception: a traceback, or a value that cannot be right.

@@ -241,7 +241,7 @@ def test_a_flip_test_waits_once(people: Any) -> None:
 
 
 def test_people_are_evaluated_in_number(tmp_path: Path) -> None:
-    """The step of benchmarks/gpu with 24 people in place of 6,352."""
+    """The step of benchmarks/gpu with 24 people instead of 6,352."""
     path = Path(__file__).parents[2] / "benchmarks" / "gpu" / "measure.py"
     measure = runpy.run_path(str(path))
     results = measure["Results"]("here", "none")

@@ -74,7 +74,7 @@ def test_the_choice_is_remembered_for_these_weights(cache: Path) -> None:
     assert remembered(model, CPU, "bf16") is None
     estimator = PoseEstimator(model, "whole-image", "cpu")
     assert str(estimator.backend) == "onnxruntime fp32"
-    assert estimator.backend_reason == "the fastest measured here"
+    assert estimator.backend_reason == "the fastest in the benchmark"
     given = scene(2, 2)
     assert np.abs(estimator(given.image, given.boxes).keypoints - given.points).max() < 0.4
     assert str(PoseEstimator(model, "whole-image", "cpu", "torch").backend) == "torch fp32"
@@ -137,7 +137,7 @@ def test_what_cannot_be_exported_runs_in_torch_and_says_so_once(
         assert (str(estimator.backend), estimator.backend_reason) == ("torch fp32", choice.NOT_EXPORTED)
         assert np.abs(estimator(given.image, given.boxes).keypoints - given.points).max() < 0.4
         monkeypatch.setattr(choice, "export_model", lambda *_, **__: pytest.fail("it is not tried again"))
-    assert len([r for r in caplog.records if "Torch computes, not onnxruntime" in r.getMessage()]) == 1
+    assert len([r for r in caplog.records if "Using torch instead of onnxruntime" in r.getMessage()]) == 1
 
 
 def test_two_processes_share_a_cache(small_model_file: Path, tmp_path: Path) -> None:

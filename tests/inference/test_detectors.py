@@ -1,4 +1,4 @@
-"""Detectors: the ONNX kinds against reference boxes and against boxes known by formula, and what is no detector."""
+"""Detectors: the ONNX kinds against reference boxes and against boxes known by formula, and what is not a detector."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def yolox_people(raw: np.ndarray) -> Detections:
 def test_yolox_cells_become_boxes():
     boxes = [(40.0, 50.0, 30.0, 60.0, 0.9, 0), (150.0, 100.0, 50.0, 40.0, 0.6, 0), (100.0, 30.0, 20.0, 20.0, 0.9, 2)]
     found, scores = yolox_people(yolox_rows(boxes, SIZE))
-    assert np.allclose(found, [[25, 20, 55, 80], [125, 80, 175, 120]])  # the third is no person
+    assert np.allclose(found, [[25, 20, 55, 80], [125, 80, 175, 120]])  # the third is not a person
     assert np.allclose(scores, [0.9, 0.6])
 
 

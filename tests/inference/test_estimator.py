@@ -236,7 +236,7 @@ def test_folders_have_no_boxes(spot_finder: SpotFinder, folder: Path, tmp_path: 
     box = np.array([[0, 0, 10, 10]])
     sources: list[Any] = [folder, [folder], iter([])]
     for source in sources:
-        with pytest.raises(LeanposeError, match="not to a folder"):
+        with pytest.raises(LeanposeError, match="not for a folder"):
             estimator(source, [box])
     (tmp_path / "empty").mkdir()
     with pytest.raises(LeanposeError, match="no images"):
@@ -380,7 +380,7 @@ def test_keypoints_outside_the_image_keep_their_place_and_lose_their_score(two_p
     beyond = -0.5 - cut.keypoints[0, :, 0]
     assert beyond[0] > 6 > beyond[1] > 0 > beyond[2]  # 6 pixels are 5 % of the box's 120
     assert cut.keypoint_scores[0] == pytest.approx([0, 0.9 * (1 - beyond[1] / 6), 0.9], abs=1e-4)
-    low = estimator(image, box + corner)  # cut off at the right and the bottom: nothing falls outside there
+    low = estimator(image, box + corner)  # truncated at the right and the bottom: nothing falls outside there
     assert np.allclose(low.keypoint_scores, 0.9)
     assert (estimator(image, np.array([[110.0, 150, 290, 390]])).keypoint_scores[0] == 0).all()
 

@@ -48,7 +48,7 @@ def test_a_folder_with_broken_files_goes_on(predict, folder: Path, tmp_path: Pat
         "Done:     3 images, 3 people\n",
         "Skipped:  3",
         "is empty (0 bytes)",
-        "cut off",
+        "truncated",
         "no image",
         "notes.txt",
         "whole image",
@@ -89,14 +89,14 @@ def test_boxes_from_a_file(predict, folder: Path, tmp_path: Path):
     assert result.exit_code == 0, result.output
     records = json.loads((tmp_path / "predictions/poses.json").read_text())
     assert [r["bbox"] for r in records] == [[5, 5, 50, 90]]
-    assert "Done:     2 images, 1 person, 1 without anybody\n" in result.output
-    assert "knows none" not in result.output
+    assert "Done:     2 images, 1 person, 1 without people\n" in result.output
+    assert "has none" not in result.output
 
 
 def test_boxes_of_other_images_are_told(predict, folder: Path, tmp_path: Path):
     (tmp_path / "b.json").write_text(json.dumps([{"image_id": 987654, "bbox": [5, 5, 50, 90], "score": 0.8}]))
     result = predict(folder / "photo.jpg", "--bbox-file", "b.json")
-    assert "knows none of these images" in " ".join(result.output.split())
+    assert "has none of these images" in " ".join(result.output.split())
 
 
 def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Path, folder: Path):
@@ -104,7 +104,7 @@ def test_people_are_found_without_any_option(predict, shared: Path, tmp_path: Pa
     result = predict(photo, folder / "photo.jpg", "--person-threshold", 0)
     assert result.exit_code == 0, result.output
     assert "People:   from rtmdet_nano_person.onnx (RTMDet)\n" in result.output
-    assert "Done:     2 images, 1 person, 1 without anybody\n" in result.output
+    assert "Done:     2 images, 1 person, 1 without people\n" in result.output
     (record,) = json.loads((tmp_path / "predictions/poses.json").read_text())
     x, y, w, h = record["bbox"]
     assert np.allclose([x, y, x + w, y + h], [280, 44, 499, 389], atol=15)  # the skier
@@ -159,7 +159,7 @@ def test_uncertain_people_are_left_out_and_counted(predict, folder: Path, tmp_pa
     assert [record["score"] for record in kept] == [max(scores)]
     assert len((tmp_path / "predictions/poses.csv").read_text().splitlines()) == 2
     result = predict(folder / "photo.jpg", "--bbox-file", "b.json", "--person-threshold", 1)
-    assert "Done:     1 image, 0 people, 1 without anybody\n" in result.output
+    assert "Done:     1 image, 0 people, 1 without people\n" in result.output
 
 
 def test_what_was_recognised_of_a_file_is_said(predict, shared: Path, tmp_path: Path):
@@ -200,8 +200,8 @@ def test_a_detector_file(predict, shared: Path, tmp_path: Path):
         (["in", "--bbox-file", "absent.json", "--detector", "whole-image"], "not both"),
         (["in", "--out", "in"], "replace the originals"),
         (["in", "--device", "toaster"], "toaster"),
-        (["in", "--style", "openpose", "--no-draw"], "leave --no-draw out"),
-        (["in", "--resolution", "512"], "give --style openpose"),
+        (["in", "--style", "openpose", "--no-draw"], "cannot be combined with --no-draw"),
+        (["in", "--resolution", "512"], "--resolution needs --style openpose"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(predict, folder: Path, arguments: list[str], words: str):
@@ -246,7 +246,7 @@ def test_files_of_one_name_are_told_apart_and_links_are_named(predict, folder: P
     (folder / "a" / "2.jpg").symlink_to(folder / "a" / "1.jpg")
     result = predict("in/a", "in/b", "--detector", "whole-image")
     assert result.exit_code == 0, result.output
-    assert "Skipped:  1 link to a file that is looked at already, or to a folder: a/2.jpg\n" in result.output
+    assert "Skipped:  1 link to files already in the list, or to folders: a/2.jpg\n" in result.output
     out = tmp_path / "predictions"
     assert [record["file_name"] for record in json.loads((out / "poses.json").read_text())] == [
         "a/1.jpg",
@@ -329,6 +329,6 @@ def test_as_a_real_command(
     monkeypatch.chdir(tmp_path)
     bad = command("predict", "in/cut.jpg", "--out", "bad", "--model", small_model_file)
     assert bad.returncode == 1
-    assert "cut off" in bad.stdout
+    assert "truncated" in bad.stdout
     assert "No image could be read" in bad.stderr
     assert "Traceback" not in bad.stderr + good.stderr

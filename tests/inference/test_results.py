@@ -181,16 +181,16 @@ def test_drawn_on_its_own_image(tmp_path: Path):
     path = poses.save(tmp_path / "new" / "out.png", boxes=True)
     assert (np.asarray(Image.open(path)) == drawn).all()
     assert Image.open(poses.save(str(tmp_path / "out.JPG"))).format == "JPEG"
-    with pytest.raises(LeanposeError, match=r"out\.json is no name for an image"):
+    with pytest.raises(LeanposeError, match=r"out\.json is not a name for an image"):
         poses.save(tmp_path / "out.json")
 
 
 def test_without_its_image_nothing_is_drawn(tmp_path: Path):
-    with pytest.raises(LeanposeError, match=r"give draw\(image\)"):
+    with pytest.raises(LeanposeError, match=r"give one: draw\(image\)"):
         two_people().draw()
     poses = with_image(tmp_path)
     Image.new("RGB", (50, 50)).save(tmp_path / "a<b>.png")
-    with pytest.raises(LeanposeError, match="has no longer the 100×120 pixels"):
+    with pytest.raises(LeanposeError, match="no longer has the 100×120 pixels"):
         poses.draw()
     assert two_people()._repr_png_() is None
     assert "<img" not in poses._repr_html_()

@@ -70,7 +70,7 @@ class KnowingTeacher(Teacher):
 
 
 def as_prediction(target: Any) -> Prediction:
-    """What a model predicts that has learnt the target."""
+    """What a model predicts that has learned the target."""
     if isinstance(target, HeatmapTarget):
         return Heatmaps(target.heatmaps)
     if isinstance(target, SimCCTarget):

@@ -105,9 +105,9 @@ def test_the_unit_sees_three_sizes() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("distilpose_s", TINY_MODEL, "student's codec does not fit: 'distilpose_s' does not predict heatmaps"),
-        ("tokenpose_t", {"input_size": (64, 48)}, "its branches would share nothing"),
-        ("sdpose_t", TINY_MODEL, "trains the first cycle alone, and 'sdpose_t' has 3; set model_options.cycles=1"),
+        ("distilpose_s", TINY_MODEL, "must predict heatmaps, which 'distilpose_s' does not"),
+        ("tokenpose_t", {"input_size": (64, 48)}, "needs a model with a trunk"),
+        ("sdpose_t", TINY_MODEL, "trains only the first cycle, and 'sdpose_t' has 3; set model_options.cycles=1"),
     ],
 )
 def test_a_student_that_cannot_be_branched_is_refused(name: str, options: dict[str, Any], message: str) -> None:

@@ -90,5 +90,5 @@ def test_a_recipe_trains_the_density_and_refuses_models_without_deviations() -> 
     assert all(p.grad is not None for name, p in task.named_parameters() if "density" in name)
     assert any("density" in name for name, _ in task.named_parameters())
     assert not any("density" in name for name in model.state_dict())
-    with pytest.raises(LeanposeError, match="deviations"):
+    with pytest.raises(LeanposeError, match="predicts sigma"):
         build_task(recipe, create_model("deeppose_r50", input_size=(64, 64)))

@@ -12,7 +12,7 @@ from leanpose.models.cost import Cost, model_cost, table_row
 from leanpose.models.registry import list_models, model_table
 from models.test_every_model import WITH_EVERY_PART
 
-OUT_OF_DATE = "write the table anew: python -m leanpose.models.cost"
+OUT_OF_DATE = "regenerate the table: python -m leanpose.models.cost"
 
 
 def test_the_stored_table_is_of_todays_configurations() -> None:
@@ -94,7 +94,7 @@ def test_transpose_costs_what_the_paper_prints(name: str, millions: float, gflop
     assert (cost.macs + cost.attention_macs + enlarging) / 1e9 == pytest.approx(gflops, rel=0.025)
 
 
-# With 133 tokens the products of attention, which the toolbox's counter has here, are no longer small.
+# With 133 tokens the products of attention, which mmpose's counter has here, are no longer small.
 @pytest.mark.parametrize("size", ["t", "s", "m", "l"])
 def test_cost_of_whole_bodies_is_what_the_official_code_counts(shared: Path, size: str) -> None:
     facts = json.loads((shared / "golden" / "models" / f"rtmpose_{size}_wholebody133_256x192.json").read_text())

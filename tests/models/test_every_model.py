@@ -184,7 +184,7 @@ def test_it_provides_what_it_says(model: PoseModel, images: torch.Tensor) -> Non
         assert output.features.shape[:2] == (2, model.backbone.channels)
     sigma, score = (getattr(output.prediction, name, None) is not None for name in ("sigma", "score"))
     assert sigma == bool(model.provides & {"heatmap_sigma", "rle_sigma"})
-    # The scores of TFPose and Poseur are not learnt, and MoveNet's is the height of a heatmap, so no loss can compare them.
+    # The scores of TFPose and Poseur are not learned, and MoveNet's is the height of a heatmap, so no loss can compare them.
     assert score == ("score" in model.provides or isinstance(model, (TFPose, Poseur, MoveNet)))
 
 

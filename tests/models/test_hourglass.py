@@ -1,4 +1,4 @@
-"""Hourglass and MSPN: the toolbox's numbers after every stack and at every size, and what cannot be built."""
+"""Hourglass and MSPN: mmpose's numbers after every stack and at every size, and what cannot be built."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_maps_of_odd_sides_come_back_to_their_size() -> None:
     [
         ("hourglass_1", {"stage_channels": (16, 16)}, "stage_channels has 2 entries and stage_blocks 6"),
         ("hourglass_1", {"input_size": (254, 192)}, "the height must be a multiple of 4"),
-        ("hourglass_1", {"num_stacks": 1000}, "num_stacks=1000 is larger than the 256"),
+        ("hourglass_1", {"num_stacks": 1000}, "num_stacks=1000 exceeds the maximum of 256"),
         ("mspn50_1", {"input_size": (256, 200)}, "the width of 32"),
     ],
 )

@@ -16,7 +16,7 @@ FEATURES = sum(rows * columns for rows, columns in SHAPES)
 
 
 def filled() -> MultiScaleDeformableAttention:
-    """With all weights drawn anew, so that nothing is 0: queries look up to some features away, beyond the borders too."""
+    """With all weights drawn again, so that nothing is 0: queries look up to some features away, beyond the borders too."""
     torch.manual_seed(0)
     attention = MultiScaleDeformableAttention(32, num_heads=4, num_levels=3, num_points=3)
     for parameter in attention.parameters():

@@ -191,14 +191,14 @@ def test_the_layers_maps_show_dropped_tokens_as_they_were_last(images: Tensor) -
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"depth": 9}, r"prune_layers=\[3, 6, 9\] must lie in 0\.\.8, as depth=9 says"),
-        ({"prune_layers": (-1,)}, r"prune_layers=\[-1\] must lie in 0\.\.11"),
+        ({"depth": 9}, r"prune_layers=\[3, 6, 9\] must be in 0\.\.8, since depth=9"),
+        ({"prune_layers": (-1,)}, r"prune_layers=\[-1\] must be in 0\.\.11"),
         ({"prune_layers": (6, 3)}, "must ascend"),
         ({"prune_layers": (3, 3)}, "must ascend"),
         ({"keep_ratio": 0.0}, r"keep_ratio=0\.0 does not fit: .* greater than 0"),
         ({"keep_ratio": 1.1}, r"keep_ratio=1\.1 does not fit: .* less than or equal to 1"),
         ({"keep_ratio": float("nan")}, "keep_ratio=nan does not fit"),
-        ({"stages": 3}, "stages=3 must be 1 where tokens are dropped"),
+        ({"stages": 3}, "stages=3 must be 1 if tokens are pruned"),
         ({"prune_layer": (3,)}, "did you mean 'prune_layers'"),
     ],
 )

@@ -218,7 +218,7 @@ def test_its_crops_and_points_are_udps() -> None:
     ("overrides", "message"),
     [
         ({"input_size": (20, 64)}, "input_size 20x64 .*: both sides must be at least 32"),
-        ({"embed_dim": 100}, "embed_dim=100 is not a multiple of 32"),
+        ({"embed_dim": 100}, "embed_dim=100 must be a multiple of 32"),
         ({"embed_dim": 96, "num_heads": 10}, "embed_dim=96 is not divisible by num_heads=10"),
         ({"decoder_layers": 0}, "decoder_layers=0 does not fit: .* greater than 0"),
         ({"encoder_layers": -1}, "encoder_layers=-1 does not fit: .* greater than or equal to 0"),

@@ -89,7 +89,7 @@ def test_its_position_is_the_sine_embedding_of_the_grid() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "cspnext_tiny"}, "TransPose reads features at stride 8, .* 'cspnext_tiny' has none"),
+        ({"backbone": "cspnext_tiny"}, "TransPose needs features at stride 8, .* 'cspnext_tiny' has none"),
         ({"embed_dim": 250}, "embed_dim=250 is not divisible by num_heads=8"),
         ({"input_size": (250, 192)}, "the height must be a multiple of 8"),
     ],

@@ -1,4 +1,4 @@
-"""A video's people as OpenPose's JSON, a file a frame, or as ComfyUI's list of frames; scaled with the canvas."""
+"""A video's people as OpenPose's JSON, a file per frame, or as ComfyUI's list of frames; scaled with the canvas."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "mine.txt").write_text("")
     with (
-        pytest.raises(LeanposeError, match="holds other files than OpenPose's JSON"),
+        pytest.raises(LeanposeError, match="contains other files than OpenPose's JSON"),
         open_openpose(tmp_path / "walk.mp4"),
     ):
         pass

@@ -48,7 +48,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> PageReport:
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video of four seconds in which a photo of one person moves to and fro, beside it the same for a webcam (.y4m)."""
+    """A video of four seconds in which a photo of one person moves to and fro, next to it the same for a webcam (.y4m)."""
     image = read_image(ONE_PERSON)
     path = tmp_path_factory.mktemp("clip") / "clip.webm"
     with av.open(path, "w") as file, open(path.with_suffix(".y4m"), "wb") as camera:
@@ -146,7 +146,7 @@ def test_one_person_is_followed_at_15_frames_a_second_on_one_thread(browser: Bro
     before, begun = browser.renderer_seconds(), time.monotonic()
     browser.evaluate("frames_(20, 120)")
     seconds, wall = browser.renderer_seconds() - before, time.monotonic() - begun
-    print(f"{100 / seconds:.1f} frames a second of processor time, {100 / wall:.1f} by the clock")
+    print(f"{100 / seconds:.1f} frames per second of processor time, {100 / wall:.1f} by the clock")
     assert 100 / seconds >= 15
 
 

@@ -168,7 +168,7 @@ def test_npm_fetches_the_runtime_once(archive: Path, tmp_path: Path, monkeypatch
     assert files.keys() == runtime.SHA256.keys()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert runtime.runtime_files() == files
-    next((tmp_path / "cache").glob("*/*.wasm")).write_bytes(b"damaged")
+    next((tmp_path / "cache").glob("*/*.wasm")).write_bytes(b"corrupt")
     with pytest.raises(LeanposeError, match="npm, which is not installed"):
         runtime.runtime_files()
 
@@ -290,7 +290,7 @@ def test_poses_scores_and_duplicates_are_those_of_python(tmp_path: Path, calibra
     assert estimator.uncertain == 1
     assert len(found) == len(expected) == 3
     points = np.array([[[point["x"], point["y"], point["score"]] for point in pose["keypoints"]] for pose in found])
-    assert (points[..., 2] == 0).any()  # outside of the image
+    assert (points[..., 2] == 0).any()  # outside the image
     np.testing.assert_allclose(points[..., :2], expected.keypoints, atol=1e-3)
     np.testing.assert_allclose(points[..., 2], expected.keypoint_scores, atol=1e-5)
     np.testing.assert_allclose([pose["score"] for pose in found], expected.person_scores, atol=1e-5)

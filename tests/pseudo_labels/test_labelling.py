@@ -129,7 +129,7 @@ def test_a_run_that_was_stopped_goes_on(body_set: Path, tmp_path: Path) -> None:
         run(body_set, out, progress=stop)
     assert not out.exists()
     partial = tmp_path / "stopped.json.partial"
-    partial.write_bytes(partial.read_bytes() + b'[3, [[5, {"face": ["acc')  # cut off in the middle of a line
+    partial.write_bytes(partial.read_bytes() + b'[3, [[5, {"face": ["acc')  # truncated in the middle of a line
     models = truth()
     assert run(body_set, out, models).resumed == 2
     assert models.calls["face"] == 3  # one person was left, with three looks
@@ -141,7 +141,9 @@ def test_a_run_that_was_stopped_goes_on(body_set: Path, tmp_path: Path) -> None:
 def test_an_unfinished_run_goes_on_with_the_same_settings_only(body_set: Path, tmp_path: Path, content: bytes) -> None:
     partial = tmp_path / "whole.json.partial"
     partial.write_bytes(content)
-    with pytest.raises(LeanposeError, match=r"whole\.json\.partial was begun with other .*; delete it to begin anew"):
+    with pytest.raises(
+        LeanposeError, match=r"whole\.json\.partial was started with other .*; delete it to start again"
+    ):
         run(body_set, tmp_path / "whole.json")
     assert partial.read_bytes() == content
 
@@ -243,14 +245,14 @@ def test_a_folder_without_the_models_is_named(tmp_path: Path) -> None:
     with pytest.raises(LeanposeError, match=r"mediapipe_face_landmark_468\.onnx is missing"):
         OnnxLandmarkModels(tmp_path)
     (tmp_path / "mediapipe_face_landmark_468.onnx").write_bytes(b"no model")
-    with pytest.raises(LeanposeError, match="no ONNX model"):
+    with pytest.raises(LeanposeError, match="not an ONNX model"):
         OnnxLandmarkModels(tmp_path)
 
 
 def test_a_model_under_the_name_of_another_is_refused(tmp_path: Path, shared: Path) -> None:
     hand = shared / "data/pose_models/mediapipe_hand_landmark_lite.onnx"
     (tmp_path / "mediapipe_face_landmark_468.onnx").write_bytes(hand.read_bytes())
-    with pytest.raises(LeanposeError, match="another model than its name says"):
+    with pytest.raises(LeanposeError, match="is not the model of its name"):
         OnnxLandmarkModels(tmp_path)
 
 

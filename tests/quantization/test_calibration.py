@@ -37,7 +37,7 @@ def test_some_images_are_set_apart(spec: ModelSpec, tmp_path: Path) -> None:
 
 def test_images_that_are_measured_do_not_calibrate(spec: ModelSpec, tmp_path: Path) -> None:
     source = write_spot_people(tmp_path / "a", count=4)
-    with pytest.raises(LeanposeError, match="among those to measure on"):
+    with pytest.raises(LeanposeError, match="among those to evaluate on"):
         choose_people(spec, source, source, count=10, seed=0)
     other = write_spot_people(tmp_path / "b", count=4, seed=50)
     chosen, measured = choose_people(spec, source, other, count=5, seed=0)
@@ -48,5 +48,5 @@ def test_images_that_are_measured_do_not_calibrate(spec: ModelSpec, tmp_path: Pa
 
 def test_too_few_people(spec: ModelSpec, tmp_path: Path) -> None:
     source = write_spot_people(tmp_path, count=1)
-    with pytest.raises(LeanposeError, match="too few to set some apart"):
+    with pytest.raises(LeanposeError, match="too few to hold out some"):
         choose_people(spec, source, None, count=10, seed=0)

@@ -106,7 +106,7 @@ def test_a_file_that_loses_is_refused(limits: dict, people: DatasetConfig, tmp_p
     model = LayeredSpotFinder(outlier=3000.0)
     if limits.get("max_ap_drop") == 0.0:
         model = _blurred(model)
-    with pytest.raises(LeanposeError, match=r"not written.*loses \d+\.\d+ AP .*of 4 layers.*allowed are 0"):
+    with pytest.raises(LeanposeError, match=r"not written.*loses \d+\.\d+ AP .*of 4 layers.*the maximum is 0"):
         quantize_model(model, path, people, **limits)
     assert path.read_text() == "an earlier file"
     assert list(tmp_path.iterdir()) == [path]
@@ -144,8 +144,8 @@ def test_dynamic_quantizes_matrix_products_alone(people: DatasetConfig, tmp_path
         ({"scheme": "statik"}, "did you mean 'static'"),
         ({"scheme": "nncf"}, r"must end in \.xml"),
         ({"max_ap_drop": -1.0}, "0 to 100"),
-        ({"max_float_layers": -1}, "0 or more"),
-        ({"calibration_people": 0}, "one person at least"),
+        ({"max_float_layers": -1}, "max_float_layers must be at least 0"),
+        ({"calibration_people": 0}, "calibration_people at least 1"),
         ({"include_decoding": True, "flip_test": True}, "--no-include-decoding"),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_missing_package_is_named(
 def test_mpii_has_no_ap_to_lose(shared: Path, tmp_path: Path) -> None:
     mini = shared / "data" / "mpii_mini"
     people = DatasetConfig(format="mpii", annotations=mini / "annot/mpii_sample.json", images=mini / "images")
-    with pytest.raises(LeanposeError, match="judged by its AP, and MPII has none"):
+    with pytest.raises(LeanposeError, match="evaluated by AP, and MPII has none"):
         quantize_model("leanpose-body-s", tmp_path / "body.onnx", people, scheme="dynamic", calibration=people)
 
 

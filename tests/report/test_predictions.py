@@ -1,4 +1,4 @@
-"""`leanpose report`: what runs find on their own people to measure on."""
+"""`leanpose report`: what runs find on their own people to evaluate on."""
 
 from __future__ import annotations
 

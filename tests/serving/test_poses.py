@@ -136,14 +136,14 @@ def test_what_was_guessed_of_an_image_is_said(client: Client):
 def test_one_broken_image_refuses_the_request_by_its_place_and_name(client: Client, photos: list[bytes]):
     answer = client.poses(photos[0], photos[1][:-200], name="b.png")
     assert (answer.status, list(answer.content)) == (422, ["error"])
-    assert "1 ('b.png') is cut off" in answer.content["error"]
+    assert "1 ('b.png') is truncated" in answer.content["error"]
 
 
 def test_an_image_of_too_many_pixels(client: Client, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LEANPOSE_MAX_MEGAPIXELS", "0.001")
     answer = client.poses(png(np.zeros((40, 40, 3), np.uint8)))
     assert answer.status == 413
-    assert "0 ('photo.png') claims 40 × 40 pixels" in answer.content["error"]
+    assert "0 ('photo.png') has 40 × 40 pixels" in answer.content["error"]
 
 
 GOOD = base64.b64encode(png(np.zeros((8, 8, 3), np.uint8))).decode()
@@ -163,21 +163,21 @@ PART = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="images"'
         ("", "json", [1], 422, "a JSON object with a list 'images'"),
         ("", "json", {"image": [GOOD]}, 422, "a JSON object with a list 'images'"),
         ("", "json", {"images": [GOOD], "urls": []}, 422, "Unknown key 'urls'"),
-        ("", "json", {"images": [{"url": "http://x"}]}, 422, "Image 0 is no text in base64"),
+        ("", "json", {"images": [{"url": "http://x"}]}, 422, "Image 0 is neither base64 text"),
         ("", "json", {"images": [{"base64": GOOD, "path": "/etc/passwd"}]}, 422, "unknown key 'path'"),
-        ("", "json", {"images": [{"base64": GOOD, "name": 1}]}, 422, "The name of image 0 is no text"),
+        ("", "json", {"images": [{"base64": GOOD, "name": 1}]}, 422, "The name of image 0 is not text"),
         ("", "json", {"images": [{"base64": GOOD, "name": "a" * 256}]}, 422, "more than 255 characters"),
         ("", "json", {"images": [GOOD[:-1] + "!"]}, 422, "Image 0 is not in base64"),
         ("", "json", {"images": ["é"]}, 422, "Image 0 is not in base64"),
         ("", "json", {"images": [GOOD] * 4}, 413, "more than the 3 images allowed"),
         ("", "json", {"images": ["A" * 1_000_001]}, 413, "larger than the 1 MB allowed"),
-        ("", "json", b'{"images": [NaN]}', 400, "NaN is no number of JSON"),
+        ("", "json", b'{"images": [NaN]}', 400, "NaN is not a number of JSON"),
         ("", "json", b"[" * 50_000, 400, "nested too deeply"),
-        ("", "json", b"\xff\xfe\x00", 400, "is no JSON"),
+        ("", "json", b"\xff\xfe\x00", 400, "is not valid JSON"),
         ("", "text/plain", b"x", 415, "not as 'text/plain'"),
         ("", MULTIPART, multipart([("a", b"x")])[:-9], 400, "its last boundary is missing"),
         ("", MULTIPART, multipart([("a", b"x")], field="image"), 422, "Unknown field 'image'; did you mean 'images'?"),
-        ("", MULTIPART, f"{PART}\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode(), 422, "text in place of a file"),
+        ("", MULTIPART, f"{PART}\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode(), 422, "text instead of a file"),
         ("", MULTIPART, b"nothing of the kind", 400, "multipart body"),
         ("", "multipart/form-data", b"x", 400, "Missing boundary"),
         ("", MULTIPART, multipart([("a", b"x")] * 5), 400, "Too many files"),

@@ -186,8 +186,9 @@ def test_headers_that_do_not_end(guarded: Client, monkeypatch: pytest.MonkeyPatc
         assert connection.recv(100) == b""  # closed
     with socket.create_connection(("127.0.0.1", guarded.port), timeout=5) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000)
-        assert b'{"error": "The request is no HTTP, or its headers are longer than 16384 bytes."}' in connection.recv(
-            4096
+        assert (
+            b'{"error": "The request is not valid HTTP, or its headers are longer than 16384 bytes."}'
+            in connection.recv(4096)
         )
 
 
@@ -307,7 +308,7 @@ def end_by_signal(gate: Gate, drain_seconds: float) -> Future[Answer]:
             answered.set_result(asked.result())
 
     driver = threading.Thread(target=drive)
-    cut_off = pytest.raises(LeanposeError, match=r"^1 requests were cut off, since they were not done within 0 s\.$")
+    cut_off = pytest.raises(LeanposeError, match=r"^1 requests were aborted, since they were not done within 0 s\.$")
     with nullcontext() if drain_seconds else cut_off:
         serve(spots(gate), ServeSettings("spots", drain_seconds=drain_seconds), listener, driver.start)
     driver.join(10)
@@ -346,7 +347,11 @@ def test_a_key_that_is_none_is_refused_and_not_shown(
     (tmp_path / "key").write_text(key)
     for arguments in ([], ["--api-key-file", tmp_path / "key"]):
         ended = command("serve", *arguments)
-        assert (ended.returncode, "16 or more characters" in ended.stderr, key in ended.stderr) == (1, True, False)
+        assert (ended.returncode, "at least 16 printable ASCII characters" in ended.stderr, key in ended.stderr) == (
+            1,
+            True,
+            False,
+        )
     assert "cannot be read" in command("serve", "--api-key-file", tmp_path / "missing").stderr
 
 
@@ -375,7 +380,7 @@ def test_all_interfaces_without_a_key_are_warned_of(
     ended = command("serve", "--model", small_model_file, "--host", host, "--port", 0, *options)
     assert ended.returncode == 0, ended.stderr
     assert re.search(rf"^Serving:  http://{host}:\d+$", ended.stdout, re.MULTILINE)
-    assert ("Warning:  anybody who reaches 0.0.0.0" in ended.stdout) == warned
+    assert ("Warning:  anyone who can reach 0.0.0.0" in ended.stdout) == warned
     assert KEY not in ended.stdout + ended.stderr
 
 

@@ -121,6 +121,6 @@ def test_a_flipped_bit_in_a_file_is_noticed(tmp_path: Path) -> None:
         content = path.read_bytes()
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-        with pytest.raises(LeanposeError, match=r"is damaged or was changed; delete .*set to draw"):
+        with pytest.raises(LeanposeError, match=r"is corrupt or was changed; delete .*set to draw"):
             read_synthetic(config, COCO17, tmp_path, training=True)
         path.write_bytes(content)

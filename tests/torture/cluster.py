@@ -1,7 +1,7 @@
 """Kill workers and the command of `leanpose data label --ray` at random, run it again, and compare with an uninterrupted run.
 
 Each round kills `--workers` workers, one after the other, and then the command itself, by SIGKILL; the same command then goes
-on. All files must be equal byte for byte, with nothing unfinished beside them, and no process of Ray may be left.
+on. All files must be equal byte for byte, with nothing unfinished next to them, and no process of Ray may be left.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
         (root / "photos").mkdir()
         for photo in sorted(PHOTOS.glob("*.jpg"))[: options.images]:
             shutil.copy(photo, root / "photos")
-        (root / "photos" / "damaged.jpg").write_bytes(next(PHOTOS.glob("*.jpg")).read_bytes()[:3000])
+        (root / "photos" / "corrupt.jpg").write_bytes(next(PHOTOS.glob("*.jpg")).read_bytes()[:3000])
         began = time.monotonic()
         _finish(root, root / "whole")
         expected, seconds = _files(root / "whole"), time.monotonic() - began
@@ -106,7 +106,7 @@ def _command(root: Path, out: Path) -> list[str]:
 
 def _finish(root: Path, out: Path) -> None:
     done = subprocess.run(_command(root, out), capture_output=True, text=True, check=False)
-    if done.returncode != 3:  # the damaged image
+    if done.returncode != 3:  # the corrupt image
         sys.exit(f"The command ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 

@@ -135,7 +135,7 @@ def _finish(work: Work, out: Path) -> None:
     """Run the command to its end, on from where it was stopped."""
     arguments = work.again(out) if out.exists() else work.first(out)
     done = subprocess.run(_command(arguments), capture_output=True, text=True, check=False)
-    if done.returncode and "already holds a run" not in done.stderr:
+    if done.returncode and "already contains a run" not in done.stderr:
         sys.exit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
 
 
@@ -146,7 +146,7 @@ def _works(root: Path) -> list[Work]:
     settings = tiny_recipe(data, schedule={"epochs": 12, "warmup_steps": 0}, checkpoint_minutes=0.01)
     settings["data"]["num_workers"] = 2
     recipe.write_text(yaml.safe_dump(settings))
-    val = write_tiny_coco(root / "val", people=20, seed=1)  # distill refuses to measure on what it trains on
+    val = write_tiny_coco(root / "val", people=20, seed=1)  # distill refuses to evaluate on what it trains on
     others = {
         **settings["data"],
         "val": {"format": "coco", "images": str(val.parent / "images"), "annotations": str(val)},

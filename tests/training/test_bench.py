@@ -64,14 +64,14 @@ def test_the_command_prints_a_table(recipe: Path) -> None:
     for phase in (*PHASES, "whole step"):
         assert phase in result.output
     assert "A step of 2 people on CPU" in result.output
-    assert "people a second over 2 steps" in result.output
+    assert "people per second over 2 steps" in result.output
     assert "Limit: " in result.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["train"], "Say which recipe: leanpose bench train RECIPE"),
+        (["train"], "Give a recipe: leanpose bench train RECIPE"),
         (["train", "sdpose/nothing"], "There is no recipe 'sdpose/nothing'"),
         (["leanpose-body-s", "sdpose/t_coco"], "'sdpose/t_coco' is one argument too many"),
     ],

@@ -83,7 +83,7 @@ def test_a_start_gives_the_keypoints_that_it_knows_its_calibration(tmp_path: Pat
     assert built([names[3]], model="rtmpose_t", init_from=None, pretrained=None) is None
     # What a resumed run reads: the recipe that was written with the codec of the first start.
     assert built([names[3], names[0]], codec={"calibration": kept.to_dict()}, init_from=None) == kept
-    with pytest.raises(LeanposeError, match=r"codec\.calibration has 2 offsets; 'tinypose' finds 1 keypoints"):
+    with pytest.raises(LeanposeError, match=r"codec\.calibration has 2 offsets; 'tinypose' predicts 1 keypoints"):
         built([names[3]], codec={"calibration": kept.to_dict()})
 
 
@@ -108,7 +108,7 @@ def test_jpegs_are_decoded_on_the_device_where_that_pays(tmp_path: Path, monkeyp
     assert not decodes(said, warp_on_device=True), "a CPU has no decoder of its own"
     with pytest.raises(LeanposeError, match=r"data\.decode_on_device=true needs data\.warp_on_device=true"):
         decodes(said, decode_on_device=True)
-    with pytest.raises(LeanposeError, match="it needs warp_on_device, too"):
+    with pytest.raises(LeanposeError, match="decode_on_device needs warp_on_device"):
         decodes(said, decode_on_device=True, warp_on_device=False)
     monkeypatch.setattr(build, "has_decoder", lambda _device: True)
     assert decodes(said, warp_on_device=True)
@@ -117,7 +117,7 @@ def test_jpegs_are_decoded_on_the_device_where_that_pays(tmp_path: Path, monkeyp
     assert not [sentence for sentence in said if "decoded" in sentence]
     assert not decodes(said, warp_on_device=True)
     assert [sentence for sentence in said if "decoded" in sentence] == [
-        "JPEG crops are decoded by the loader processes, since torchvision cannot do it on cpu: it is built without nvJPEG"
+        "JPEG crops are decoded by the DataLoader workers, since torchvision cannot do it on cpu: it is built without nvJPEG"
     ]
     with pytest.raises(LeanposeError, match="torchvision cannot decode JPEG on cpu: it is built without nvJPEG"):
         decodes(said, warp_on_device=True, decode_on_device=True)
@@ -131,5 +131,5 @@ def test_who_leaves_deviations_untrained_is_told(tmp_path: Path, loss: str, told
     said: list[str] = []
     recipe = parse_recipe(tiny_recipe(tmp_path, **changes))
     build_trainer(recipe, tmp_path / "run", tmp_path / "run", resume=False, device="cpu", quiet=True, say=said.append)
-    sentence = "loss=codec does not train the deviations by which 'rle_r50' scores its keypoints; loss=rle does."
+    sentence = "loss=codec does not train the sigma that 'rle_r50' uses as keypoint score; loss=rle does."
     assert (sentence in said) == told

@@ -130,6 +130,6 @@ def test_tfposes_transformer_learns_at_a_tenth_of_the_rate() -> None:
 
 def test_muon_needs_matrices_and_needs_nothing_else() -> None:
     section = OptimizerSection(name="muon", lr=0.01, muon_lr=0.1)
-    with pytest.raises(LeanposeError, match="muon is for matrices of weights, and of this network none is learnt"):
+    with pytest.raises(LeanposeError, match="muon needs 2-D weight matrices, and this network has no trainable ones"):
         build_optimizers(section, nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
     assert len(build_optimizers(section, nn.Linear(4, 2, bias=False))) == 1

@@ -106,7 +106,7 @@ def test_a_recipe_survives_being_written_out() -> None:
         ({"codec": {"sigma": [4.9, 0]}}, ["codec.sigma = [4.9, 0]", "two of them"]),
         (
             {"augmentation": {"coarse_dropout_size": [0.4, 0.2]}},
-            ["augmentation.coarse_dropout_size", "the first number is the least"],
+            ["augmentation.coarse_dropout_size", "the first number must be the minimum"],
         ),
         (
             {"data": {"train": [{"format": "lsp", "images": "i", "annotations": "a.mat", "bbox_file": "b.json"}]}},
@@ -149,7 +149,7 @@ def test_the_last_epochs_are_drawn_otherwise() -> None:
     for last, words in (({"scle": 1}, "'scle'; did you mean 'scale'"), ({"scale": 3}, "less than 1")):
         with pytest.raises(LeanposeError, match=words):
             parse_recipe({**minimal(), "augmentation": {"stage2": last, "stage2_epochs": 3}})
-    with pytest.raises(LeanposeError, match="say in stage2_epochs how many"):
+    with pytest.raises(LeanposeError, match="stage2 needs stage2_epochs"):
         parse_recipe({**minimal(), "augmentation": {"stage2": {"scale": 0.1}}})
 
 

@@ -40,7 +40,7 @@ def test_a_student_whose_layers_all_predict_is_supervised_in_all_of_them() -> No
     assert isinstance(teacher.codec, HeatmapCodec)
     teacher.codec = replace(teacher.codec, encoding="udp")  # TFPose's crops are of the udp warp
     section = DistilPoseSection(teacher="t", keypoint_token_weight=0, visual_token_weight=0, simulated_heatmap_weight=0)
-    with pytest.raises(LeanposeError, match="'tfpose_r18' learns no score"):
+    with pytest.raises(LeanposeError, match="'tfpose_r18' predicts no score"):
         DistilPoseLoss.build(section, model, teacher, model.codec)
     section = section.model_copy(update={"confidence_weight": 0})
     distillation = DistilPoseLoss.build(section, model, teacher, model.codec)

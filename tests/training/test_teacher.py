@@ -99,7 +99,7 @@ def test_a_run_is_a_teacher_by_its_folder(data: Path, tmp_path: Path) -> None:
     [
         ({"skeleton": "crowdpose14"}, {}, ["skeleton", "14 keypoints of 'crowdpose14'", "17 of 'coco17'", "skeleton=crowdpose14"]),
         ({"input_size": [128, 96]}, {}, ["input_size", "128x96", "64x48", "model_options.input_size=[128,96]"]),
-        ({"name": "distilpose_s", "head_hidden": None}, {}, ["codec", "distilpose_s", "does not predict heatmaps"]),
+        ({"name": "distilpose_s", "head_hidden": None}, {}, ["codec", "distilpose_s", "must predict heatmaps"]),
         ({"embed_dim": 32}, {}, ["keypoint_tokens", "17x32", "17x16", "distillation.keypoint_token_weight=0"]),
         ({"embed_dim": 32}, {"keypoint_token_weight": 0}, ["visual_tokens", "distillation.visual_token_weight=0"]),
     ],
@@ -121,18 +121,18 @@ def test_a_teacher_of_the_udp_warp_is_refused(data: Path, tmp_path: Path) -> Non
     model = create_model("tokenpose_s_v1", **TINY_MODEL)
     model.codec = dataclasses.replace(model.codec, encoding="udp")  # pyright: ignore[reportArgumentType]
     save_model(model, tmp_path / "udp.safetensors", training_data=[], licence="Apache-2.0", metrics={})
-    with pytest.raises(LeanposeError, match=r"codec does not fit.*'udp' warp.*unbiased or msra"):
+    with pytest.raises(LeanposeError, match=r"crop conventions .* differ.*'udp' crops.*unbiased or msra"):
         train(student_recipe(data, tmp_path / "udp.safetensors"), tmp_path / "run", quiet=True)
 
 
 def test_missing_and_damaged_teachers_get_a_sentence(data: Path, tmp_path: Path) -> None:
-    damaged = save_teacher(tmp_path / "damaged.safetensors")
+    damaged = save_teacher(tmp_path / "corrupt.safetensors")
     damaged.write_bytes(damaged.read_bytes()[:-50])
     (tmp_path / "empty").mkdir()
     for teacher, words in (
         (tmp_path / "no.safetensors", "There is no file"),
-        (damaged, "damaged"),
-        (tmp_path / "empty", "holds no weights of a run"),
+        (damaged, "corrupt"),
+        (tmp_path / "empty", "contains no weights of a run"),
         ("leanpose-wholebody-t", "did you mean 'leanpose-wholebody-s'?"),
     ):
         with pytest.raises(LeanposeError, match=re.escape(words)):
@@ -196,7 +196,10 @@ def test_a_student_that_cannot_be_taught_so_gets_a_sentence(data: Path, tmp_path
     for changes, words in (
         ({"model_options": {**STUDENT, "outputs": "xy"}}, "model_options.outputs=xy_sigma_score"),
         ({"model_options": {**STUDENT, "cycles": 2}}, "model_options.cycles=1"),
-        ({"model": "tokenpose_s_v1", "model_options": TINY_MODEL}, "'tokenpose_s_v1' does not predict coordinates"),
+        (
+            {"model": "tokenpose_s_v1", "model_options": TINY_MODEL},
+            "must predict coordinates, which 'tokenpose_s_v1' does not",
+        ),
     ):
         with pytest.raises(LeanposeError, match=re.escape(words)):
             train(student_recipe(data, teacher).model_copy(update=changes), tmp_path / "run", quiet=True)
@@ -245,9 +248,9 @@ def test_a_changed_description_makes_another_teacher(data: Path, tmp_path: Path)
         (
             "rtmpose_t",
             {"method": "auto", "feature_loss": "cwd"},
-            "'t' has no backbone whose features could be compared; choose a model",
+            "'t' exposes no backbone features; choose another model",
         ),
-        ("rtmpose_t", {"method": "dwpose"}, "'t' has no backbone whose features .*feature_weight=0"),
+        ("rtmpose_t", {"method": "dwpose"}, "'t' exposes no backbone features; .*feature_weight=0"),
         ("rtmpose_t", {"method": "dwpose_stage2"}, "the teacher's: it is 't' with"),
         ("distilpose_s", {"method": "auto", "compile_teacher": True}, r"compile_teacher is for models in torch"),
     ],

@@ -103,5 +103,5 @@ def test_a_body_learns_from_whole_bodies_and_a_whole_body_from_bodies(tmp_path: 
     assert (people[-1].keypoints[17:, 2] == 0).all()
     of_body = recipe(skeleton="coco17", data=both["data"], validation={})
     assert {p.keypoints.shape for p in read_training_people(parse_recipe(of_body))[0].people} == {(17, 3)}
-    with pytest.raises(LeanposeError, match="metric wholebody measures parts, but the skeleton 'coco17'"):
+    with pytest.raises(LeanposeError, match="metric wholebody evaluates parts, but the skeleton 'coco17'"):
         read_training_people(parse_recipe(recipe(skeleton="coco17", data=both["data"])))

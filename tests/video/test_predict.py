@@ -231,7 +231,7 @@ def test_a_size_that_changes_midway(second: tuple[int, int], tmp_path: Path):
 
 
 def test_frames_that_are_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Of a video that grows, the frames that are too large are damaged ones."""
+    """Of a video that grows, the frames that are too large are corrupt ones."""
     source = write_resized(tmp_path / "a.ts", (64, 64), (128, 192))
     monkeypatch.setenv(VARIABLE, "0.003")
     with pytest.raises(VideoError, match=r"a\.ts claims 64 × 64 pixels, more than the 0\.003 million allowed"):

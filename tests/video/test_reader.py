@@ -1,4 +1,4 @@
-"""Frames and times of videos, as they are, as they should be held, and when they are damaged."""
+"""Frames and times of videos, as they are, as they should be held, and when they are corrupt."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_file_that_was_cut_off(tmp_path: Path):
     assert reader.cut_off
     late_index = write_clip(tmp_path / "b.mp4")
     late_index.write_bytes(late_index.read_bytes()[:-1200])
-    with pytest.raises(VideoError, match=r"b\.mp4 cannot be opened: it is damaged, cut off"):
+    with pytest.raises(VideoError, match=r"b\.mp4 cannot be opened: it is corrupt, truncated"):
         VideoReader(late_index)
 
 
@@ -199,10 +199,10 @@ def no_frame(path: Path) -> None:
     [
         (lambda path: None, "There is no video file"),
         (lambda path: path.write_bytes(b""), r"is empty \(0 bytes\)"),
-        (lambda path: path.write_bytes(b"no video" * 999), "damaged, cut off before its end, or no video at all"),
-        (lambda path: path.mkdir(), "is no file"),
+        (lambda path: path.write_bytes(b"no video" * 999), "corrupt, truncated, or not a video"),
+        (lambda path: path.mkdir(), "is not a file"),
         (still_image, "is an image, not a video"),
-        (only_audio, "is no video: it holds only audio"),
+        (only_audio, "is not a video: it holds only audio"),
         (unknown_codec, "cannot decode"),
         (no_frame, "Not one frame of"),
     ],

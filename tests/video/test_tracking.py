@@ -378,7 +378,7 @@ def test_two_frames_at_almost_one_time_are_no_leap(detect_every: int, gap: float
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"detect_every": 0}, "detect_every is a whole number"),
+        ({"detect_every": 0}, "detect_every is a number of frames"),
         ({"detect_every": 2.5}, r"not 2\.5"),
         ({"in_flight": 0}, "in_flight"),
         ({"max_age": -1}, "max_age"),
@@ -474,7 +474,7 @@ def test_a_keypoint_that_flies_away_does_not_take_the_box_along():
 
 
 def test_who_is_sure_of_a_pose_anywhere_stays_near_the_image():
-    """An untrained network finds somebody in any box, also outside of the image, a little off its middle."""
+    """An untrained network finds somebody in any box, also outside the image, a little off its middle."""
     table = TrackTable(COCO17, max_age=30, oks_threshold=0.3, lost_score=0.3, start_score=0.4)
     whole, scores = np.array([[0.0, 0.0, 112.0, 128.0]]), np.full((1, 17), 0.9, np.float32)
     shape = np.random.default_rng(0).uniform(-0.2, 0.2, (17, 2))

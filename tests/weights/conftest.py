@@ -1,4 +1,4 @@
-"""A hub of this machine, in place of huggingface.co."""
+"""A hub of this machine, instead of huggingface.co."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_an_address_names_a_repository_and_a_revision(text: str, repository: str
 )
 def test_what_is_no_address_is_one_sentence(text: str) -> None:
     assert is_hub_address(text)
-    with pytest.raises(LeanposeError, match=r"is no address on the hub: hf://USER/NAME or hf://USER/NAME@REVISION\."):
+    with pytest.raises(LeanposeError, match=r"is not a hub address: hf://USER/NAME or hf://USER/NAME@REVISION\."):
         load_model(text)
 
 
@@ -115,18 +115,18 @@ def nothing(*_: object) -> None:
 @pytest.mark.parametrize(
     ("happens", "name", "sentence"),
     [
-        (gated, "me/pose", r"may be read by those alone who have accepted its terms: accept them on http://\S+/me/pose"),
+        (gated, "me/pose", r"is gated: accept its terms on http://\S+/me/pose"),
         (hidden, "me/pose", r"has no repository 'me/pose', or hides it from this account; `hf auth login` logs in\."),
         (broken, "me/pose", r"hf://me/pose is not in the cache, and http://\S+ answers with status 500 about me/pose\."),
-        (offline, "me/pose", r"hf://me/pose is not in the cache, and HF_HUB_OFFLINE forbids to ask http://\S+ about me/pose\."),
+        (offline, "me/pose", r"hf://me/pose is not in the cache, and HF_HUB_OFFLINE forbids requests to http://\S+ about me/pose\."),
         (unreachable, "me/pose", r"hf://me/pose is not in the cache, and http://127\.0\.0\.1:9 cannot be reached: "),
         (nothing, "you/pose", r"has no repository 'you/pose'"),
         (nothing, "me/pose@v9", r"'me/pose' has no revision 'v9'\."),
         (nothing, "me/po--se", r"'me/po--se' cannot be a repository of the hub: "),
-        (nothing, "me/torch", r"has no model\.safetensors but holds only pytorch_model\.bin, a/b\.bin; .* `leanpose convert`\."),
-        (nothing, "me/many", r"holds only 0\.onnx, 1\.onnx, 2\.onnx, 3\.onnx, 4\.onnx and 2 more;"),
-        (nothing, "me/other", r"is a safetensors file of another program: it has no card of leanpose\."),
-        (nothing, "me/tampered", r"is damaged: its weights are not those that were saved \(SHA-256 differs\)\."),
+        (nothing, "me/torch", r"has no model\.safetensors \(it contains only pytorch_model\.bin, a/b\.bin\); .* `leanpose convert`\."),
+        (nothing, "me/many", r"contains only 0\.onnx, 1\.onnx, 2\.onnx, 3\.onnx, 4\.onnx and 2 more\);"),
+        (nothing, "me/other", r"is a safetensors file of another program: it has no leanpose card\."),
+        (nothing, "me/tampered", r"is corrupt: its weights do not match their checksum \(SHA-256\)\."),
     ],
 )  # fmt: skip
 def test_what_gives_no_weights_is_one_sentence(

@@ -92,8 +92,8 @@ def test_the_attention_scale_goes_into_the_queries(official: dict[str, Tensor]) 
     [
         ({"stage1_width": 8}, "create the model with stage1_width=4"),
         ({"skeleton": "body19"}, "a skeleton of 17 keypoints"),
-        ({"depth": 3}, "they have nothing for 'layers.2"),
-        ({"depth": 1}, "it has no place for 'keypoint_head.tokenpose.transformer_layer1.layers.1"),
+        ({"depth": 3}, "missing 'layers.2"),
+        ({"depth": 1}, "unexpected 'keypoint_head.tokenpose.transformer_layer1.layers.1"),
     ],
 )
 def test_weights_of_another_shape_are_refused(
@@ -104,5 +104,5 @@ def test_weights_of_another_shape_are_refused(
 
 
 def test_unknown_keys_are_refused(official: dict[str, Tensor]) -> None:
-    with pytest.raises(LeanposeError, match=r"no place for 'head\.fc\.weight'"):
+    with pytest.raises(LeanposeError, match=r"unexpected 'head\.fc\.weight'"):
         from_official("sdpose_t", {**official, "head.fc.weight": torch.zeros(1)}, **SMALL)

@@ -115,12 +115,12 @@ def test_names_in_a_readme_are_no_markup(tmp_path: Path) -> None:
 def test_fresh_and_changed_weights_need_their_data_terms_and_figures(hub: StandInHub, tmp_path: Path) -> None:
     model = small()
     with pytest.raises(
-        LeanposeError, match=r"No file says where .* state training_data=, licence=, metrics= \(empty if none\)"
+        LeanposeError, match=r"The origin of the weights .* give training_data=, licence=, metrics= \(empty if none\)"
     ):
         model.push_to_hub("me/mine")
-    with pytest.raises(LeanposeError, match=r"state training_data=, metrics= \(empty if none\)"):
+    with pytest.raises(LeanposeError, match=r"give training_data=, metrics= \(empty if none\)"):
         model.save_pretrained(tmp_path / "mine", licence="MIT")
-    with pytest.raises(LeanposeError, match="need terms: licence= is empty"):
+    with pytest.raises(LeanposeError, match="need a licence: licence= is empty"):
         model.push_to_hub("me/mine", training_data=[], licence=" ", metrics={})
     assert hub.repositories == {}
     assert not (tmp_path / "mine").exists()
@@ -132,7 +132,7 @@ def test_fresh_and_changed_weights_need_their_data_terms_and_figures(hub: StandI
     with torch.no_grad():
         next(loaded.parameters()).add_(1)
     with pytest.raises(
-        LeanposeError, match="have changed since they were loaded, so the file's card holds no longer; state"
+        LeanposeError, match="have changed since they were loaded, so the file's card no longer applies; give"
     ):
         loaded.save_pretrained(tmp_path / "mine")
     loaded.save_pretrained(tmp_path / "mine", **STATED)
@@ -174,19 +174,19 @@ def test_a_push_that_is_refused_is_one_sentence(hub: StandInHub, file: Path, mon
 
 
 def test_what_cannot_be_loaded_or_saved_here(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(LeanposeError, match=r"holds no model\.safetensors\.$"):
+    with pytest.raises(LeanposeError, match=r"contains no model\.safetensors\.$"):
         PoseModel.from_pretrained(tmp_path)
-    with pytest.raises(LeanposeError, match="is no address on the hub"):
+    with pytest.raises(LeanposeError, match="is not a hub address"):
         PoseModel.from_pretrained(tmp_path / "missing")
     with pytest.raises(LeanposeError, match=r"names another revision than revision='v2'"):
         PoseModel.from_pretrained("me/pose@v1", revision="v2")
-    with pytest.raises(LeanposeError, match="no skeleton, weights or settings can be given"):
+    with pytest.raises(LeanposeError, match="skeleton, pretrained and overrides cannot be given"):
         leanpose.create_model("hf://me/pose", skeleton="lsp14")
     (tmp_path / "model.safetensors").write_bytes(file.read_bytes())
-    with pytest.raises(LeanposeError, match="holds 'sdpose_t', a TokenPose, no HeatmapModel"):
+    with pytest.raises(LeanposeError, match="contains 'sdpose_t', a TokenPose, not a HeatmapModel"):
         HeatmapModel.from_pretrained(tmp_path)
     unknown = PoseModel("a_file.onnx", BackendConfig((64, 48)), small().skeleton)
-    with pytest.raises(LeanposeError, match=r"'a_file\.onnx' is no registered model"):
+    with pytest.raises(LeanposeError, match=r"'a_file\.onnx' is not a registered model"):
         unknown.save_pretrained(tmp_path, **STATED)
     (tmp_path / "file").write_text(json.dumps({}))
     with pytest.raises(LeanposeError, match=r"Cannot write .*file"):

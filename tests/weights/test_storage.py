@@ -1,4 +1,4 @@
-"""Saved models come back as they were, and what is no saved model is refused in one sentence."""
+"""Saved models come back as they were, and what is not a saved model is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_damaged_calibration_is_refused(model: PoseModel, tmp_path: Path) -> N
         card = json.loads(opened.metadata()["leanpose"])
     card["codec"]["calibration"] = {"slope": 1.0}
     save_file(load_file(file), file, {"leanpose": json.dumps(card)})
-    with pytest.raises(LeanposeError, match="cannot build: Not a calibration of scores"):
+    with pytest.raises(LeanposeError, match="cannot build: Not a score calibration"):
         load_model(file)
 
 
@@ -133,7 +133,7 @@ def test_a_truncated_file_is_refused(model: PoseModel, tmp_path: Path, kept: flo
     path = save(model, tmp_path / "model.safetensors")
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(LeanposeError, match="damaged, cut off or no safetensors file"):
+    with pytest.raises(LeanposeError, match="corrupt, truncated or not a safetensors file"):
         load_model(path)
 
 
@@ -142,7 +142,7 @@ def test_a_flipped_bit_is_noticed(model: PoseModel, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(LeanposeError, match="not those that were saved"):
+    with pytest.raises(LeanposeError, match="do not match their checksum"):
         load_model(path)
 
 
@@ -159,7 +159,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 
     for name in ("bomb.pth", "bomb.safetensors"):
         (tmp_path / name).write_bytes(pickle.dumps(Bomb()))
-        with pytest.raises(LeanposeError, match=r"not opened|no safetensors file"):
+        with pytest.raises(LeanposeError, match=r"not opened|not a safetensors file"):
             load_model(tmp_path / name)
     assert not (tmp_path / "exploded").exists()
 
@@ -204,7 +204,7 @@ def test_a_card_with_a_setting_of_earlier_releases_gets_its_new_name(
 def test_weights_of_another_model_are_refused_by_name(model: PoseModel, tmp_path: Path) -> None:
     path = save(model, tmp_path / "model.safetensors")
     other = leanpose.create_model("tokenpose_s_v1", **{**TINY, "depth": 3})
-    with pytest.raises(LeanposeError, match="holds a 'sdpose_t', not this 'tokenpose_s_v1'"):
+    with pytest.raises(LeanposeError, match="contains a 'sdpose_t', not this 'tokenpose_s_v1'"):
         load_weights(other, path)
     same = leanpose.create_model("sdpose_t", skeleton="body19", head_hidden=None, **TINY)
     load_weights(same, path)
@@ -230,7 +230,7 @@ def test_weights_that_are_not_finite_are_not_saved(model: PoseModel, tmp_path: P
         ("sdpose_t", "create_model"),
         ("leanpose-wholebody-z", "did you mean 'leanpose-wholebody-s'"),
         (".", "is a folder"),
-        ("no/such.onnx", r"is no file of weights.* can predict, be measured and teach as it is"),
+        ("no/such.onnx", r"is not a weight file.* work for predict, eval and as teachers"),
     ],
 )
 def test_what_is_not_there_is_said_in_one_sentence(

@@ -1,4 +1,4 @@
-"""Backends: what computes a model's prediction for crops. Torch, onnxruntime and OpenVINO have one interface."""
+"""Inference backends: torch, onnxruntime and OpenVINO behind one interface."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def open_exported(
     """Open an `.onnx` or an OpenVINO `.xml` file.
 
     Args:
-        path: what `leanpose export` wrote, or an RTMPose of MMDeploy or rtmlib.
+        path: a file of `leanpose export`, or an RTMPose of MMDeploy or rtmlib.
         backend: `onnxruntime` or `openvino`; `auto`: onnxruntime for `.onnx`.
-        precision: in which to compute; None: as the file says.
-        cuda: run on an NVIDIA GPU (onnxruntime alone).
-        skeleton: the keypoints' names, for a file that does not hold them.
+        precision: precision of the computation; None: that of the file.
+        cuda: run on an NVIDIA GPU (onnxruntime only).
+        skeleton: skeleton of a file that does not name its keypoints.
 
     Raises:
         LeanposeError: the file cannot be opened, or not with this backend or precision.
     """
     path = Path(path)
     if path.suffix not in FILE_SUFFIXES:
-        raise LeanposeError(f"{path} is no exported model: its name must end in {' or '.join(FILE_SUFFIXES)}.")
+        raise LeanposeError(f"{path} is not an exported model: its name must end in {' or '.join(FILE_SUFFIXES)}.")
     if backend == "torch":
         raise LeanposeError(f"Torch does not run {path}; give the .safetensors file, or another backend.")
     if backend == "openvino" or (backend == "auto" and path.suffix == ".xml"):
@@ -49,5 +49,5 @@ def open_exported(
         raise LeanposeError(f"onnxruntime does not run {path}; use the backend openvino, or export to .onnx.")
     opened = OnnxBackend(path, cuda=cuda, skeleton=skeleton)
     if precision not in (None, opened.precision):
-        raise LeanposeError(f"{path} computes in {opened.precision} in onnxruntime; export it in {precision} for that.")
+        raise LeanposeError(f"{path} runs in {opened.precision} in onnxruntime; export it in {precision} instead.")
     return opened

@@ -1,6 +1,6 @@
-"""The one predictor of inference and evaluation: crops in, a prediction or keypoints out, whichever backend computes.
+"""The interface of all backends: crops in, a prediction or keypoints out.
 
-Torch, the first of the backends, is here.
+The torch backend is here.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What must be known of a model to feed it and to decode its prediction, without its code.
+    """What is needed to run a model and decode its prediction, without its code.
 
     Attributes:
         name: the variant, such as `rtmpose_s`.
-        skeleton: the keypoints that it finds.
+        skeleton: the keypoints that it predicts.
         codec: decodes its prediction.
         input_size: height and width of its crops, in pixels.
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
@@ -65,13 +65,13 @@ class Backend(ABC):
     """Runs one model.
 
     Attributes:
-        name: of the library that computes.
-        precision: in which it computes.
-        spec: of the model.
-        includes_decoding: it gives keypoints alone, so that there is no prediction to average in a flip test.
-        device: to which it copies crops.
-        one_pass: a flip test looks at both crops of everybody in one pass, as suits a GPU. On a CPU twice as many crops leave
-            its caches (`benchmarks/flip_test.py`).
+        name: name of the library.
+        precision: precision of the computation.
+        spec: the model.
+        includes_decoding: whether it only outputs keypoints, so that there is no prediction to average in a flip test.
+        device: the device to which it copies crops.
+        one_pass: whether the flip test runs as one batch, which is faster on GPUs. On CPUs twice as many crops exceed
+            the caches (`benchmarks/flip_test.py`).
     """
 
     name: str
@@ -111,10 +111,10 @@ class Backend(ABC):
         return found[..., :2], found[..., 2]
 
     def for_callers(self, count: int) -> Backend | None:
-        """The same model, opened again for this many threads that call it at once; each call computes on its caller's thread.
+        """The same model, opened again for this many concurrent threads; each call computes on its caller's thread.
 
-        None where that gains nothing, since the calls share their threads anyway. Without it a backend may be called from
-        many threads too: each call then has all of its threads.
+        None if there is no benefit, since the calls share their threads anyway. A backend can also be called from many
+        threads without it: each call then uses all of its threads.
         """
         del count
         return None
@@ -130,7 +130,7 @@ class TorchBackend(Backend):
         model: in eval mode.
         device: where to run; the model is moved there.
         precision: `fp32`, or `bf16` by autocast.
-        cycle: whose prediction counts; `last` runs all cycles of a multi-cycle model.
+        cycle: the cycle whose prediction is used; `last` runs all cycles of a multi-cycle model.
     """
 
     name = "torch"

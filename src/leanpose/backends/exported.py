@@ -1,4 +1,4 @@
-"""What all exported files have in common: a card, one input, and named outputs."""
+"""Base of all exported files: a card, one input, and named outputs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ from leanpose.skeleton import Skeleton
 KEY = "leanpose"
 INPUT = "images"
 DECODED = ("keypoints", "scores")
-NO_PREDICTION = (
-    "This file gives decoded keypoints, not the prediction; for the flip test export with --no-include-decoding."
-)
+NO_PREDICTION = "This file outputs decoded keypoints; the flip test needs an export with --no-include-decoding."
 
 OUTPUTS: dict[type[Prediction], tuple[str, ...]] = {
     Heatmaps: ("heatmaps",),
@@ -33,14 +31,14 @@ OUTPUTS: dict[type[Prediction], tuple[str, ...]] = {
 """The names of a prediction's fields in exported files."""
 
 Shape = Sequence[int | str | None]
-"""Of a file's input or output; a size that is left open is a word or None."""
+"""Shape of a file's input or output; a dynamic size is a word or None."""
 
 TensorInfo = tuple[str, Shape]
 """The name and shape of a file's input or output."""
 
 
 MAX_SIDE = 2048
-"""Of a network's input, in pixels; a file can claim anything."""
+"""Maximum input size, in pixels; untrusted files can claim anything."""
 
 _InputSide = Annotated[int, Field(ge=8, le=MAX_SIDE)]
 
@@ -53,7 +51,7 @@ class _Export(BaseModel):
 
 
 class _Card(BaseModel):
-    """What is relied on in the card of an exported file."""
+    """Required fields of the card of an exported file."""
 
     model: str
     skeleton: dict[str, Any]
@@ -66,19 +64,20 @@ class _Card(BaseModel):
 
 @dataclass(frozen=True)
 class ExportCard:
-    """What an exported file says of itself.
+    """The metadata of an exported file.
 
     Attributes:
-        spec: how to feed and read it.
-        includes_preprocessing: the input is uint8 RGB (B, H, W, 3); else float32 (B, 3, H, W), normalized by the caller.
+        spec: preprocessing and decoding.
+        includes_preprocessing: the input is uint8 RGB (B, H, W, 3); else float32 (B, 3, H, W), normalized by the
+            caller.
         includes_decoding: the outputs are keypoints and scores; else they are the network's prediction.
-        precision: in which the file was checked, and is to be run.
+        precision: the precision in which the file was checked and should be run.
         weights: the rest of the weights' card, such as licence and training data.
-        quantization: of an int8 file: how it was made and what was measured.
-        layout: of a file that leanpose did not export: the order of its input's sides.
-        read: makes the prediction of such a file's outputs; None: they have the names that leanpose gives them.
-        origin: where this is known from, in a few words.
-        guess: what was taken for granted of the keypoints, in a few words; empty where the file or the user says what they are.
+        quantization: for an int8 file: its settings and evaluation.
+        layout: for a file that leanpose did not export: the order of its input's axes.
+        read: converts such a file's outputs to a prediction; None: they have leanpose's names.
+        origin: the source of this description.
+        guess: assumptions about the keypoints; empty if the file or the user defines them.
     """
 
     spec: ModelSpec
@@ -116,7 +115,7 @@ class ExportCard:
         """Read what `to_json` wrote.
 
         Raises:
-            LeanposeError: something is missing, or is not known here; `source` names the file.
+            LeanposeError: something is missing or unknown; `source` names the file.
         """
         try:
             card = parse_card(_Card, text, source)
@@ -127,7 +126,7 @@ class ExportCard:
             included = bool(export["preprocessing"]), bool(export["decoding"])
             return cls(spec, *included, export["precision"], card, export.get("quantization"))
         except (KeyError, TypeError, ValueError, LeanposeError) as error:
-            raise LeanposeError(f"{source} has a card that cannot be read ({error}); export it again.") from error
+            raise LeanposeError(f"{source} has invalid metadata ({error}); export it again.") from error
 
 
 def named_outputs(prediction: Prediction) -> dict[str, Any]:
@@ -147,7 +146,7 @@ def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
         if names[0] in outputs:
             values: list[Any] = [outputs.get(name) for name in names]
             return kind(*values)
-    raise LeanposeError(f"The outputs {', '.join(outputs)} are no prediction of a pose model.")
+    raise LeanposeError(f"The outputs {', '.join(outputs)} are not the prediction of a pose model.")
 
 
 def describe_values(values: Sequence[TensorInfo]) -> str:

@@ -1,4 +1,5 @@
-"""Pose files that leanpose did not export: what is known of the families in `foreign.yaml`, or said in a YAML file beside one.
+"""Pose models that leanpose did not export: known families in `foreign.yaml`, or described by a YAML file next to the
+model.
 
 A description names the kind of the outputs, the keypoints and the input's pixels; sizes are read from the graph.
 `docs/teachers.md` lists its keys.
@@ -32,24 +33,25 @@ from leanpose.skeleton import COCO17, MPII16, OF_DATASET, SKELETONS, WHOLEBODY13
 
 Triple = tuple[float, float, float]
 RAW: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
-"""Mean and deviation of an input that takes pixels as they are, 0..255."""
+"""Mean and standard deviation of an input that takes raw pixels, 0..255."""
 BY_COUNT = {len(skeleton): skeleton for skeleton in (COCO17, MPII16, WHOLEBODY133)}
-"""The keypoints of a file that does not name them: other numbers are of no skeleton, or of several in different orders."""
-MAX_CROPS = 64  # that a file may take at once, and no fewer
+"""Skeletons by number of keypoints, for files that do not name them; other numbers are unknown or ambiguous."""
+MAX_CROPS = 64  # maximum of a fixed batch size
 SMALL = 128  # heatmaps of crops up to this side are trained with a narrower Gaussian (PP-TinyPose)
 
 
 class PoseFile(Section):
-    """What is said of a file; one subclass for each form of prediction.
+    """The description of a file; one subclass per output representation.
 
-    The skeleton is a known one, or the names of the outputs' keypoints in their order, or a name for each index that counts.
+    The skeleton is a known one, or the names of the outputs' keypoints in their order, or a name for each index that
+    counts.
     """
 
     kind: str
     skeleton: str | tuple[str, ...] | dict[int, str] | None = None
     layout: Literal["nchw", "nhwc"] = "nchw"
     mean: Mean | None = None
-    """Of the RGB input on a 0..1 scale, as `std`; None: ImageNet's, or raw pixels where the input is of integers."""
+    """Mean of the RGB input on a 0..1 scale, like `std`; None: ImageNet's, or raw pixels if the input has integers."""
     std: Std | None = None
     outputs: tuple[int | str, ...] = (0,)
     """Names or places of those that are read."""
@@ -71,7 +73,7 @@ class PoseFile(Section):
 
 
 class HeatmapFile(PoseFile):
-    """One map a keypoint, in the layout of the input."""
+    """One heatmap per keypoint, in the layout of the input."""
 
     kind: Literal["heatmaps"]  # pyright: ignore[reportIncompatibleVariableOverride]
     encoding: Encoding = "udp"
@@ -152,8 +154,8 @@ class Family(NamedTuple):
     """An entry of `foreign.yaml`.
 
     Attributes:
-        shapes: of the input and all outputs. A number stands for itself, B for anything, another letter for one number, which
-            may have a factor: `2W`.
+        shapes: of the input and all outputs. A number stands for itself, B for anything, another letter for one number,
+            which may have a factor: `2W`.
         file: what is said of it.
     """
 
@@ -195,12 +197,12 @@ def parse(values: dict[str, Any], origin: str) -> PoseFile:
 
 
 NAMES = ("keypoint_names", "keypoints", "kpt_names")
-"""Of a file's metadata, which list its keypoints."""
+"""Metadata keys that list a file's keypoints."""
 
 
 def named_in(metadata: Mapping[str, str]) -> Skeleton | tuple[str, ...] | None:
-    """What a file's metadata say of its keypoints: a known skeleton or data set (`skeleton`, `dataset_name`), or their names, as
-    a list or with commas; None: nothing."""
+    """What a file's metadata say of its keypoints: a known skeleton or data set (`skeleton`, `dataset_name`), or their
+    names, as a list or with commas; None: nothing."""
     for key in ("skeleton", "dataset_name"):
         name = metadata.get(key, "").strip()
         if name in SKELETONS or name in OF_DATASET:
@@ -233,7 +235,7 @@ def read_card(
 ) -> tuple[ExportCard, list[str]]:
     """The card of a file, and the names of its outputs in their order.
 
-    A file without a card is described by a YAML file of its name beside it, or else must be of a known family.
+    A file without a card is described by a YAML file of its name next to it, or else must be of a known family.
 
     Args:
         metadata: of the file, which may hold the card of leanpose, or name the keypoints.
@@ -243,8 +245,8 @@ def read_card(
         skeleton: what the keypoints of a file without a card are; None: as it is described.
 
     Raises:
-        LeanposeError: the card is damaged or names other keypoints than are given, the file is of another form than is known or
-            described, or its keypoints have no names.
+        LeanposeError: the card is corrupt or names other keypoints than are given, the file is of another form than is
+            known or described, or its keypoints have no names.
     """
     names = [name for name, _ in outputs]
     if KEY in metadata:
@@ -263,11 +265,11 @@ def read_card(
         name, file = next(((name, f.file) for name, f in families().items() if f.fits(shapes)), (None, None))
         if file is None:
             raise LeanposeError(
-                f"{path} is no pose model that is known here: it has no card of leanpose, the inputs "
+                f"{path} is not a known pose model: it has no card of leanpose, the inputs "
                 f"{describe_values(inputs)} and the outputs {describe_values(outputs)}; if it is one, describe it in "
-                f"{described.name} beside it (docs/teachers.md)."
+                f"{described.name} next to it (docs/teachers.md)."
             )
-        origin = f"taken for {name} by its shapes"
+        origin = f"recognised as {name} by its shapes"
     known = skeleton or file.skeleton or named_in(metadata)
     return _card(file, inputs[0][1], outputs, dtype, path, known, origin), names
 
@@ -291,15 +293,17 @@ def _card(
             size = h, w
         case _:
             raise LeanposeError(
-                f"{path} takes {'×'.join(map(str, shape))} {dtype}, which does not fit {file.layout}: expected any number of crops, "
-                f"or a fixed one up to {MAX_CROPS}, three colours, and a fixed height and width (python -m "
-                "onnxruntime.tools.make_dynamic_shape_fixed sets them); whole numbers must be nhwc."
+                f"{path} takes {'×'.join(map(str, shape))} {dtype}, which does not fit {file.layout}: expected any "
+                f"number of crops, or a fixed one up to {MAX_CROPS}, three colours, and a fixed height and width "
+                "(python -m onnxruntime.tools.make_dynamic_shape_fixed sets them); integers must be nhwc."
             )
     if not all(8 <= side <= MAX_SIDE for side in size):
-        raise LeanposeError(f"{path} takes crops of {size[0]}x{size[1]} pixels, which no pose model does.")
+        raise LeanposeError(
+            f"{path} expects crops of {size[0]}x{size[1]} pixels, which is implausible for a pose model."
+        )
     mean, std = (file.mean or MEAN, file.std or STD) if not integer else RAW
     if integer and (file.mean or RAW[0], file.std or RAW[1]) != RAW:
-        raise LeanposeError(f"{path} takes whole numbers, the pixels as they are: leave mean and std away.")
+        raise LeanposeError(f"{path} has an integer input, raw pixels: remove mean and std.")
     try:
         places = [place if isinstance(place, int) else names.index(place) for place in file.outputs]
         shapes = [[side for side in outputs[place][1][1:] if isinstance(side, int)] for place in places]
@@ -310,11 +314,11 @@ def _card(
         codec, count = file.codec(size, shapes)
     except (ValueError, IndexError) as error:
         raise LeanposeError(
-            f"The outputs of {path} are no {file.kind} of crops of {size[0]}x{size[1]}: it has {describe_values(outputs)}, "
-            f"of which {', '.join(map(str, file.outputs))} should be read, with fixed sizes."
+            f"The outputs of {path} are no {file.kind} of crops of {size[0]}x{size[1]}: it has "
+            f"{describe_values(outputs)}, of which {', '.join(map(str, file.outputs))} should be read, with fixed sizes."
         ) from error
     named, indices = keypoints_of(said, count, path)
-    guess = "" if said is not None else "going by their number alone (--skeleton says otherwise)"
+    guess = "" if said is not None else "guessed from their number (override with --skeleton)"
     spec = ModelSpec(path.stem, named, codec, size, mean, std)
 
     def read(arrays: Sequence[np.ndarray]) -> Prediction:
@@ -326,7 +330,8 @@ def _card(
 
 
 Keypoints = str | tuple[str, ...] | dict[int, str] | Skeleton | None
-"""What is said of a file's keypoints: a skeleton's name or itself, their names, or some of them by index; None: nothing."""
+"""What is said of a file's keypoints: a skeleton's name or itself, their names, or some of them by index; None:
+nothing."""
 
 
 def keypoints_of(said: Keypoints, count: int, path: Path) -> tuple[Skeleton, list[int]]:
@@ -339,19 +344,21 @@ def keypoints_of(said: Keypoints, count: int, path: Path) -> tuple[Skeleton, lis
     """
     if said is None and count not in BY_COUNT:
         raise LeanposeError(
-            f"{path} seems to find {count} keypoints and does not name them; give a skeleton that does (`--skeleton`, one "
-            f"of {', '.join(SKELETONS)} or a YAML file), or describe the file in {path.stem}.yaml beside it (docs/teachers.md)."
+            f"{path} predicts {count} keypoints without names; give a skeleton (`--skeleton`, one of "
+            f"{', '.join(SKELETONS)} or a YAML file), or describe the file in {path.stem}.yaml next to it (docs/teachers.md)."
         )
     if said is None or isinstance(said, (str, Skeleton)):
         skeleton = BY_COUNT[count] if said is None else get_skeleton(said)
         if len(skeleton) != count:
             raise LeanposeError(
-                f"{path} finds {count} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}."
+                f"{path} predicts {count} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}."
             )
         return skeleton, list(range(count))
     names = said if isinstance(said, dict) else dict(enumerate(said))
     if max(names, default=count) >= count or (len(names) != count and not isinstance(said, dict)):
-        raise LeanposeError(f"{path} finds {count} keypoints, but its skeleton names {len(names)}, up to {max(names)}.")
+        raise LeanposeError(
+            f"{path} predicts {count} keypoints, but its skeleton names {len(names)}, up to {max(names)}."
+        )
     places = {name: index for index, name in names.items()}
     known = next((s for s in SKELETONS.values() if set(s.keypoints) == places.keys()), None)
     if known is None:

@@ -1,4 +1,4 @@
-"""An exported file as a `PoseModel`: to be measured, and to teach."""
+"""An exported file as a `PoseModel`, for evaluation and as a teacher."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BackendConfig:
-    """What there is to say of a network whose code is not here."""
+    """Configuration of an exported model."""
 
     input_size: tuple[int, int]
 
 
 class BackendModel(PoseModel):
-    """What a backend computes: without parameters, gradients or anything beside the prediction.
+    """A model run by a backend: without parameters or gradients, and with only the prediction as output.
 
-    Crops go to the backend as they are, which normalizes them itself.
+    Raw crops go to the backend, which normalizes them itself.
 
     Raises:
-        LeanposeError: the backend gives keypoints alone.
+        LeanposeError: the backend only outputs keypoints.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -84,11 +84,11 @@ def load_pose_model(path_or_name: Path | str, skeleton: str | Path | Skeleton | 
     return BackendModel(backend)
 
 
-OWN_SKELETON = "A skeleton is given for exported files alone; this model has its own."
+OWN_SKELETON = "A skeleton can only be given for exported files; this model has its own."
 
 
 def say_what_it_is(path: Path | str, backend: ExportedBackend) -> None:
-    """Log once what a file that leanpose did not export is taken for."""
+    """Log once as what a file that leanpose did not export was recognised."""
     if backend.card.read is None:
         return
     spec, codec, guess = backend.spec, backend.spec.codec, backend.card.guess

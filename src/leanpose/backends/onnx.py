@@ -36,7 +36,7 @@ class OnnxBackend(ExportedBackend):
         threads: that compute one pass; by default as many as torch has.
 
     Raises:
-        LeanposeError: the file is missing, damaged, or no pose model that is known here; or there is no GPU for it.
+        LeanposeError: the file is missing, corrupt, or not a known pose model; or there is no GPU for it.
     """
 
     name = "onnxruntime"
@@ -48,14 +48,16 @@ class OnnxBackend(ExportedBackend):
         if (
             len(session.get_inputs()) != 1
         ):  # of an export whose result does not depend on its input, the input is left out
-            raise LeanposeError(f"{path} is no pose model: it has {len(session.get_inputs())} inputs in place of one.")
+            raise LeanposeError(
+                f"{path} is not a pose model: it has {len(session.get_inputs())} inputs instead of one."
+            )
         metadata, images = metadata_of(session, path), session.get_inputs()[0]
         self._dtype = dtype_of(images.type)
         super().__init__(*read_card(metadata, *values_of(session), self._dtype, path, skeleton))
         self._session, self._input = session, images.name
         self._batch = images.shape[0] if isinstance(images.shape[0], int) else None  # where the file allows no other
         if self._batch is not None and not 1 <= self._batch <= MAX_CROPS:  # it is filled, which takes memory
-            raise LeanposeError(f"{path} takes {self._batch} crops at once, which no pose model does.")
+            raise LeanposeError(f"{path} expects {self._batch} crops at once, which is implausible for a pose model.")
         self._names = [output.name for output in session.get_outputs()]
         self._path, self._cuda, self._skeleton = path, cuda, skeleton
         self.one_pass = cuda
@@ -95,7 +97,7 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
         threads: that compute one pass; by default as many as torch has, so that one setting holds for all backends.
 
     Raises:
-        LeanposeError: the file is missing, damaged or may not be read, or there is no GPU for it.
+        LeanposeError: the file is missing, corrupt or may not be read, or there is no GPU for it.
     """
     import onnxruntime  # takes a moment to load
 
@@ -120,23 +122,25 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
         with nullcontext() if cuda else limited_memory(path):  # CUDA takes far more than it uses
             # On the CPU there is nothing to fall back to; it would only print.
             return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=int(cuda))
-    except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
+    except Exception as error:  # onnxruntime has an exception class for each kind of corruption, none of them public
         reason = first_line(error).removeprefix("[ONNXRuntimeError] : ")
         if "INVALID_PROTOBUF" in reason:
-            raise LeanposeError(f"onnxruntime cannot open {path}: it is no ONNX file, damaged or cut off.") from error
+            raise LeanposeError(
+                f"onnxruntime cannot open {path}: it is not an ONNX file, or corrupt or truncated."
+            ) from error
         raise LeanposeError(f"onnxruntime cannot open {path}: {reason}") from error
 
 
 def metadata_of(session: InferenceSession, path: Path) -> dict[str, str]:
-    """What an open file says of itself: leanpose's card, or whatever other programs write.
+    """The metadata of an open file: leanpose's card, or those of other programs.
 
     Raises:
-        LeanposeError: its metadata are damaged.
+        LeanposeError: its metadata are corrupt.
     """
     try:
         return session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError as error:
-        raise LeanposeError(f"{path} is damaged: its metadata are no text.") from error
+        raise LeanposeError(f"{path} is corrupt: its metadata are not text.") from error
 
 
 def dtype_of(kind: str) -> np.dtype:
@@ -150,12 +154,12 @@ def values_of(session: InferenceSession) -> tuple[Sequence[TensorInfo], Sequence
     """The names and shapes of a file's inputs and outputs.
 
     Raises:
-        LeanposeError: a name is no text.
+        LeanposeError: a name is not text.
     """
     try:
         inputs, outputs = (
             [(v.name, list(v.shape)) for v in found] for found in (session.get_inputs(), session.get_outputs())
         )
     except UnicodeDecodeError as error:
-        raise LeanposeError("The ONNX file is damaged: the names of its inputs or outputs are no text.") from error
+        raise LeanposeError("The ONNX file is corrupt: the names of its inputs or outputs are not text.") from error
     return inputs, outputs

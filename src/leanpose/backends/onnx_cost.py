@@ -1,4 +1,4 @@
-"""What an ONNX file costs, counted from its graph: other people's files have no code to count."""
+"""The cost of an ONNX file, counted from its graph."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _OF_VALUES = {"Relu": 1, "BatchNormalization": 2, "LayerNormalization": 2, "Inst
 
 
 def onnx_cost(path: Path) -> Cost:
-    """Parameters and multiply-accumulates of one crop, counted as those of the models here (`leanpose.models.cost.Cost`).
+    """Parameters and multiply-accumulates of one crop, counted as those of the models here
+    (`leanpose.models.cost.Cost`).
 
-    Parameters are the numbers that convolutions and matrices are given, so norms that an export has folded into them are not
-    counted.
+    Parameters are the numbers that convolutions and matrices are given, so norms that an export has folded into them
+    are not counted.
 
     Raises:
         LeanposeError: the file cannot be read or run.
@@ -39,7 +40,7 @@ def onnx_cost(path: Path) -> Cost:
         with limited_memory(path):
             model = onnx.load(str(path))
             shapes = _shapes(model)
-    except Exception as error:  # onnx and onnxruntime have a class for each kind of damage
+    except Exception as error:  # onnx and onnxruntime have a class for each kind of corruption
         raise LeanposeError(f"{path} cannot be counted: {first_line(error)}") from error
     constants = {value.name for value in model.graph.initializer}
     for node in model.graph.node:  # what is computed from constants alone, such as weights in int8, is constant too

@@ -33,7 +33,7 @@ HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}
 
 
 def import_openvino() -> ModuleType:
-    """The package, without its habit of reporting each import to its makers.
+    """Import the package with its telemetry disabled.
 
     Raises:
         LeanposeError: it is not installed.
@@ -59,13 +59,14 @@ class OpenVinoBackend(ExportedBackend):
     """An OpenVINO file, or an ONNX file, in OpenVINO.
 
     Args:
-        path: `.xml` (its `.bin` beside it) or `.onnx`.
+        path: `.xml` (its `.bin` next to it) or `.onnx`.
         precision: in which to compute; None: as the file's card says.
         skeleton: what the keypoints of a file without a card are.
-        streams: passes that are computed at the same time, each on one thread; by default one, with as many threads as torch.
+        streams: passes that are computed at the same time, each on one thread; by default one, with as many threads as
+            torch.
 
     Raises:
-        LeanposeError: the package or the file is missing, or the file is damaged or no pose model that is known here.
+        LeanposeError: the package or the file is missing, or the file is corrupt or not a known pose model.
     """
 
     name = "openvino"
@@ -160,7 +161,7 @@ class OpenVinoBackend(ExportedBackend):
 
 
 def _last_line(error: RuntimeError) -> str:
-    """Of what OpenVINO says, which begins with places in its own source."""
+    """Last line of an OpenVINO error, whose first lines are locations in its source."""
     return (str(error).strip() or "no reason given").splitlines()[-1].strip()[:200]
 
 

@@ -1,4 +1,5 @@
-"""Images sorted into a folder for each class, as ImageNet and most classification sets come: `root/train/CLASS/image.jpg`.
+"""Images sorted into a folder for each class, as ImageNet and most classification sets come:
+`root/train/CLASS/image.jpg`.
 
 As with crops of people, an item is drawn by (seed, epoch, index) alone, stays uint8, and is normalized on the device.
 """
@@ -71,14 +72,14 @@ def read_class_folder(path: Path, classes: Sequence[str] | None = None, split: S
     present = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(present) < (2 if classes is None else 1):
         raise LeanposeError(
-            f"{path} holds {len(present)} folders of classes, too few to tell apart; images are expected as "
+            f"{path} contains {len(present)} class folders, but at least 2 are needed; images are expected as "
             f"{path / 'CLASS' / 'image.jpg'}."
         )
     known = tuple(present if classes is None else classes)
     for name in present:
         if name not in known:
             raise LeanposeError(
-                f"{path} holds the class '{name}', which is not among the model's {len(known)}; "
+                f"{path} contains the class '{name}', which is not among the model's {len(known)}; "
                 f"{did_you_mean(name, known)}"
             )
     samples: list[tuple[str, int]] = []
@@ -205,14 +206,16 @@ class ClassDataset(ImageDataset[ClassSample]):
 
 @contextmanager
 def _seeded(*seed: int) -> Iterator[None]:
-    """Let the global generators, which the libraries' augmentations draw from, depend on `seed` alone; then put them back."""
+    """Let the global generators, which the libraries' augmentations draw from, depend on `seed` alone; then put them
+    back."""
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     before, numpy_before = random.getstate(), np.random.get_state()  # noqa: NPY002 (timm draws from it)
     try:
         with torch.random.fork_rng(devices=[]):
             random.seed(number)
             np.random.seed(number)  # noqa: NPY002
-            # `torch.manual_seed` would also note down a stack trace for each kind of device that this process does not use.
+            # `torch.manual_seed` would also note down a stack trace for each kind of device that this process does not
+            # use.
             torch.default_generator.manual_seed(number)
             yield
     finally:

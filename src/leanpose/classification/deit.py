@@ -1,11 +1,13 @@
-"""DeiT-Tiny (Touvron et al., ICML 2021, arXiv 2012.12877), and SDPose's cycles around its layers (SDPose, §4.5, Table 9).
+"""DeiT-Tiny (Touvron et al., ICML 2021, arXiv 2012.12877), and SDPose's cycles around its layers (SDPose, §4.5, Table
+9).
 
-The network is timm's `deit_tiny_patch16_224`. As in SDPose the tokens pass the same layers more than once, and the same final norm
-and head read them after each pass; the first cycle is supervised by the later ones in training, inference computes the first alone.
+The network is timm's `deit_tiny_patch16_224`. As in SDPose the tokens pass the same layers more than once, and the same
+final norm and head read them after each pass; the first cycle is supervised by the later ones in training, inference
+computes the first alone.
 
-The paper says no more than the table. Chosen here as in SDPose's own network: what goes on into the next cycle, and what the
-cycles compare, are the tokens before the final norm; the position embedding is added once, before the first cycle; the class
-token plays the part of the keypoint tokens.
+The paper says no more than the table. Chosen here as in SDPose's own network: what goes on into the next cycle, and
+what the cycles compare, are the tokens before the final norm; the position embedding is added once, before the first
+cycle; the class token plays the part of the keypoint tokens.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ class ClassOutput:
         logits: one number a class, before the softmax.
         class_tokens: after the last layer, before the final norm: what the head reads.
         visual_tokens: of all patches, row by row, likewise.
-        cycles: only from `forward_train`: the output of every cycle, the first first; the other fields are then those of
-            the first cycle.
+        cycles: only from `forward_train`: the output of every cycle, the first first; the other fields are then those
+            of the first cycle.
     """
 
     logits: Float[Tensor, "B classes"]
@@ -123,7 +125,7 @@ class DeiT(ImageModel):
     @classmethod
     def build(cls, name: str, config: Any, skeleton: Skeleton | None, pretrained: str | Path | Literal[False]) -> Self:
         if skeleton is not None:
-            raise LeanposeError(f"'{name}' is a classifier and finds no keypoints, so it takes no skeleton.")
+            raise LeanposeError(f"'{name}' is a classifier, so it takes no skeleton.")
         if pretrained:
             raise LeanposeError(f"No weights of '{name}' are published here; train it from scratch, or with init_from.")
         return cls(name, config).eval()
@@ -188,5 +190,5 @@ def load_classifier(path: Path | str) -> DeiT:
     """
     model = load_network(path)
     if not isinstance(model, DeiT):
-        raise LeanposeError(f"{path} holds a '{model.name}', which finds poses and is no classifier.")
+        raise LeanposeError(f"{path} contains '{model.name}', a pose model, not a classifier.")
     return model

@@ -50,7 +50,8 @@ class ClassEvaluation:
 
 
 def ranks_of(logits: Float[Tensor, "B classes"], labels: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-    """At which place, counted from 0, each label stands among the classes; of equal logits the first class counts as higher.
+    """At which place, counted from 0, each label stands among the classes; of equal logits the first class counts as
+    higher.
 
     Where the label's logit is not a number, no place is left.
     """

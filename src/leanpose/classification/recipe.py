@@ -1,4 +1,4 @@
-"""The recipe of a classifier: what every training run says, and images sorted by class in place of people."""
+"""The recipe of a classifier: what every training run says, and images sorted by class instead of people."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class ClassificationSection(Section):
     aspect: _Factors = (0.75, 1.3333)
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     policy: str = "rand-m9-mstd0.5-inc1"
-    """Of RandAugment, in timm's words; empty for none."""
+    """RandAugment policy in timm's syntax; empty for none."""
     erasing_probability: float = Field(default=0.25, ge=0, le=1)
     mixup: float = Field(default=0.8, ge=0)
-    """Of its beta distribution, as `cutmix`; where both are above 0, each batch is mixed by one of them."""
+    """Alpha of its beta distribution, as for `cutmix`; if both are above 0, each batch is mixed by one of them."""
     cutmix: float = Field(default=1.0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
 

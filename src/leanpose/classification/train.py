@@ -1,4 +1,5 @@
-"""Classifiers in the one training loop: a task, its data and its recipe in place of those of poses (SDPose §4.5, Table 9)."""
+"""Classifiers in the one training loop: a task, its data and its recipe instead of those of poses (SDPose §4.5, Table
+9)."""
 
 from __future__ import annotations
 
@@ -81,20 +82,20 @@ class ClassificationTask(Task):
         return images, target * (1 - self.smoothing) + self.smoothing / classes
 
     def get_extra_state(self) -> list[str]:
-        """The classes, which a run keeps beside its weights."""
+        """The classes, which a run keeps in addition to its weights."""
         return list(self.model.class_names)
 
     def set_extra_state(self, state: list[str]) -> None:
         """
         Raises:
-            LeanposeError: the run that goes on has other classes.
+            LeanposeError: the resumed run has other classes.
         """
         now = self.model.class_names
         if tuple(state) != now:
             gone, new = sorted(set(state) - set(now)), sorted(set(now) - set(state))
             raise LeanposeError(
-                f"The data of the run that is to go on has other classes now: {_some(new)} in place of {_some(gone)}; put the "
-                "old folders back, or start a new run."
+                f"The data of the run that is to be resumed has other classes now: {_some(new)} instead of "
+                f"{_some(gone)}; restore the old folders, or start a new run."
             )
 
 
@@ -143,7 +144,7 @@ def _train_locked(recipe: ClassificationRecipe, folder: Path, *, resume: bool, d
 
 
 def read_images(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolder | None]:
-    """The images to train on, and those to measure on, whose classes are among the former's.
+    """The images to train on, and those to evaluate on, whose classes are among the former's.
 
     Raises:
         LeanposeError: a folder cannot be read, or there are other classes than `model_options.classes` says.
@@ -154,8 +155,8 @@ def read_images(recipe: ClassificationRecipe) -> tuple[ClassFolder, ClassFolder 
     expected = recipe.model_options.get("classes", len(train.classes))
     if expected != len(train.classes):
         raise LeanposeError(
-            f"{train.path} holds {len(train.classes)} classes, but model_options.classes is {expected}; leave it out, or mend the "
-            f"folder."
+            f"{train.path} contains {len(train.classes)} classes, but model_options.classes is {expected}; remove it, "
+            f"or correct the folder."
         )
     return train, None if val is None else read_class_folder(root / val.images, train.classes, val.split)
 
@@ -169,14 +170,14 @@ def build_classifier(recipe: ClassificationRecipe, classes: tuple[str, ...], *, 
     torch.manual_seed(recipe.seed)
     model: Any = create_model(recipe.model, **recipe.model_options)
     if not isinstance(model, DeiT):
-        raise LeanposeError(f"'{recipe.model}' finds poses; 'classification' is for classifiers such as deit_tiny.")
+        raise LeanposeError(f"'{recipe.model}' is a pose model; 'classification' is for classifiers such as deit_tiny.")
     model.class_names = classes
     if recipe.init_from is not None and not fresh:
         known = tuple(describe(weights_of(recipe.init_from)).get("classes", ()))
         if recipe.strict and known and known != classes:
             raise LeanposeError(
-                f"{recipe.init_from} has {len(known)} other classes ({', '.join(known[:3])} …) than the {len(classes)} of the data; "
-                "set strict=false to take all but the last layer."
+                f"{recipe.init_from} has {len(known)} other classes ({', '.join(known[:3])} …) than the {len(classes)} "
+                "of the data; set strict=false to load all but the last layer."
             )
         last = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("network.head.")}
         load_init_weights(model, recipe)

@@ -53,16 +53,16 @@ def options(
     version: Annotated[
         bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, Option("--debug", help="Show where in the program an error comes from.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show the traceback of errors.")] = False,
     max_megapixels: Annotated[
         float | None,
         Option(
             min=0.001,
-            help="Of an image or frame; what claims more is refused. [default: 25, or LEANPOSE_MAX_MEGAPIXELS]",
+            help="Maximum megapixels of an image or video frame. [default: 25, or LEANPOSE_MAX_MEGAPIXELS]",
         ),
     ] = None,
 ) -> None:
-    """What can be given before a command."""
+    """Global options."""
     del debug  # an error may come before this; `_say` looks for it
     if max_megapixels is not None:
         os.environ["LEANPOSE_MAX_MEGAPIXELS"] = str(max_megapixels)  # for the processes that load data, too
@@ -72,7 +72,7 @@ def main() -> None:
     """Run the command line; any error becomes one sentence on stderr and an exit code."""
     listen_for_sigterm()
     write_any_text()
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # on damaged metadata of images that can be read in spite of it
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # about corrupt metadata of images that can be read all the same
     try:
         app()
     except LeanposeError as error:
@@ -84,10 +84,10 @@ def main() -> None:
             raise
         print("leanpose: stopped.", file=sys.stderr)
         _leave(stopped_code())
-    except Exception as error:  # of leanpose itself, or damage that no reader knows
+    except Exception as error:  # a bug in leanpose, or corruption that no reader detects
         _say(
-            f"`{shlex.join(['leanpose', *sys.argv[1:]])}` failed in a way that leanpose does not know "
-            f"({type(error).__name__}: {error}); please report it with what `leanpose --debug …` prints."
+            f"`{shlex.join(['leanpose', *sys.argv[1:]])}` failed unexpectedly "
+            f"({type(error).__name__}: {error}); please report it with the output of `leanpose --debug …`."
         )
         sys.exit(FAILED)
 
@@ -102,7 +102,7 @@ def _say(sentence: str) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End at once: all files are closed, and threads of decoders and runtimes that Ctrl-C cut short can crash a slow end."""
+    """Exit at once: all files are closed, and decoder threads interrupted by Ctrl-C can crash a regular exit."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -116,4 +116,4 @@ COMMANDS = {
 }  # fmt: skip
 for name, command in COMMANDS.items():
     app.command(name)(command)
-app.add_typer(data_app, name="data", help="Check, pack, draw or label data sets.")
+app.add_typer(data_app, name="data", help="Check, convert, pack, render or label data sets.")

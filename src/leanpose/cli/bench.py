@@ -23,24 +23,26 @@ ROUNDS = 5  # of whole images
 
 def bench(
     model: Annotated[
-        str, Argument(help="A file, a released name, hf://USER/NAME, a model's name, or the word `train`.")
+        str, Argument(help="A file, a released name, hf://USER/NAME, a model's name, or `train` to benchmark a recipe.")
     ] = "leanpose-body-s",
     recipe: Annotated[
         list[str] | None,
-        Argument(help="After `train`: a recipe to time the steps of, and changes such as batch_size=64."),
+        Argument(help="After `train`: a recipe, and overrides such as batch_size=64."),
     ] = None,
     device: DeviceOption = "auto",
-    batches: Annotated[str, Option(help="Sizes of the batches to time.")] = "1,2,5,10,20",
-    time_budget: Annotated[float, Option(min=0.1, help="For the timing of all backends together.")] = 30.0,
-    threads: Annotated[int | None, Option(min=1, help="Of each backend. [default: as torch chooses]")] = None,
-    people: Annotated[int | None, Option(min=1, help="Time whole images with 1 to this many people instead.")] = None,
+    batches: Annotated[str, Option(help="Batch sizes to time.")] = "1,2,5,10,20",
+    time_budget: Annotated[float, Option(min=0.1, help="Time budget for all backends together, in seconds.")] = 30.0,
+    threads: Annotated[int | None, Option(min=1, help="Threads of each backend. [default: torch's choice]")] = None,
+    people: Annotated[
+        int | None, Option(min=1, help="Benchmark detector and pose model on images with 1 to N people instead.")
+    ] = None,
     detector: DetectorOption = "auto",
     backend: BackendOption = "auto",
-    steps: Annotated[int, Option(min=1, help="With `train`: steps to time.")] = 20,
+    steps: Annotated[int, Option(min=1, help="With `train`: number of steps to time.")] = 20,
 ) -> None:
-    """Time the installed backends and remember the fastest; `leanpose bench train RECIPE` times a training's steps instead.
+    """Time the installed backends and remember the fastest, or time the training steps of a recipe.
 
-    A backend that does not agree with torch does not count. Where a backend differs, distances of keypoints are in pixels of the crop.
+    Backends whose outputs differ from torch are excluded; keypoint distances are in pixels of the crop.
     """
     import torch
 
@@ -61,7 +63,7 @@ def bench(
     except ValueError:
         sizes = (0,)
     if min(sizes) < 1:
-        raise LeanposeError(f"--batches {batches} is not valid: give whole numbers above 0, such as 1,8.")
+        raise LeanposeError(f"--batches {batches} is not valid: give positive integers, such as 1,8.")
     chosen = choose_device(device)
     net = (fresh_model(model) or load_model(model)).to(chosen).eval()
     if people is not None:
@@ -84,7 +86,7 @@ def _training(arguments: list[str], device: str, steps: int) -> None:
     from leanpose.training.recipe import find_recipe, load_recipe
 
     if not arguments:
-        raise LeanposeError("Say which recipe: leanpose bench train RECIPE; `leanpose recipes` lists them.")
+        raise LeanposeError("Give a recipe: leanpose bench train RECIPE; `leanpose recipes` lists them.")
     file, settings = find_recipe(arguments[0]), arguments[1:]
     times = bench_training(load_recipe(file, settings), steps=steps, device=device)
     table = new_table(f"A step of {times.batch_size} people on {times.device}", "phase", ">milliseconds", ">share")
@@ -94,10 +96,10 @@ def _training(arguments: list[str], device: str, steps: int) -> None:
     table_console().print(table)
     rate, limit = times.people_per_second, times.limit
     print(
-        f"{rate:.1f} people a second over {times.steps} steps; the device computes {100 * times.busy:.0f} % of the time."
+        f"{rate:.1f} people per second over {times.steps} steps; the device computes {100 * times.busy:.0f} % of the time."
     )
     print(
-        f"Limit: {limit:.0f} people a second, at {times.flops / 1e9:.2f} billion operations each and "
+        f"Limit: {limit:.0f} people per second, at {times.flops / 1e9:.2f} billion operations each and "
         f"{times.matrix_rate / 1e9:.0f} billion a second in large products ({100 * rate / limit:.0f} % of it reached); "
         f"memory copies {times.bandwidth / 1e9:.1f} GB/s."
     )
@@ -120,7 +122,7 @@ def _table(results: "Sequence[BackendBenchmark]", sizes: "Sequence[int]") -> "Ta
 
 
 def _whole_images(model: "PoseModel", most: int, detector: str, device: "torch.device", backend: str) -> None:
-    """Seconds for whole images with 1, 2, … people: the detector's time and the poses'."""
+    """Seconds per image with 1, 2, … people: the detector's time and the pose model's."""
     import numpy as np
 
     from leanpose.inference.detectors import Detector, WholeImage

@@ -1,4 +1,4 @@
-"""`leanpose calibrate`: make a model's keypoint scores probabilities, by people that it was not trained on."""
+"""`leanpose calibrate`: calibrate a model's keypoint scores to probabilities, on people not used for training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,21 +27,25 @@ if TYPE_CHECKING:
 def calibrate(
     model: SavedModelArgument,
     images: Annotated[Path, Option(help="Folder or .tar of the images.")],
-    annotations: Annotated[Path | None, Option(help="Of people it was not trained on, as for eval.")] = None,
-    data_format: Annotated[str, Option("--data-format", help="As in a recipe: coco, mpii, …")] = "coco",
+    annotations: Annotated[Path | None, Option(help="Annotations of people not used for training.")] = None,
+    data_format: Annotated[str, Option("--data-format", help="Data set format, as in recipes: coco, mpii, …")] = "coco",
     split: SplitOption = "all",
-    out: Annotated[Path | None, Option("--out", "-o", help="[default: the model's name with _calibrated]")] = None,
-    diagram: Annotated[Path | None, Option(help="The reliability diagram. [default: as --out, ending in .png]")] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="File to write. [default: the model's name with _calibrated]")
+    ] = None,
+    diagram: Annotated[
+        Path | None, Option(help="Reliability diagram to write. [default: as --out, ending in .png]")
+    ] = None,
     flip_test: Annotated[bool, Option(help="Calibrate the scores of the flip test.")] = False,
-    folds: Annotated[int, Option(min=2, help="Of the cross-validation over images.")] = 5,
+    folds: Annotated[int, Option(min=2, help="Number of cross-validation folds (over images).")] = 5,
     batch_size: AtLeast1 = 32,
     num_workers: AtLeast0 = 0,
     device: DeviceOption = "auto",
 ) -> None:
-    """Make a model's keypoint scores probabilities.
+    """Calibrate a model's keypoint scores to probabilities.
 
-    Writes a copy whose scores are probabilities of lying within OKS 0.5 of the truth. Fits one slope and an offset a keypoint to the raw scores of labelled keypoints, and prints the expected calibration error
-    before and after, by cross-validation.
+    Writes a copy whose scores are probabilities of a keypoint OKS of at least 0.5. Fits Platt scaling (one slope, an
+    offset per keypoint) and prints the cross-validated expected calibration error before and after.
     """
     from leanpose.backends import FILE_SUFFIXES
     from leanpose.data.readers import DatasetConfig
@@ -61,7 +65,7 @@ def calibrate(
             raise LeanposeError(f"Cannot {what} {path}: the name must end in {suffix}.")
     source = DatasetConfig.from_options(format=data_format, images=images, annotations=annotations, split=split)
     loaded = load_model(model).to(choose_device(device))
-    with counting("measuring", "people", in_steps=True) as advance:
+    with counting("evaluating", "people", in_steps=True) as advance:
         report = calibration_report(
             loaded,
             source,
@@ -85,7 +89,7 @@ def _print(report: "CalibrationReport", folds: int) -> None:
     labels = counted(len(report.labelled.scores), "labelled keypoint")
     people = f"{counted(report.people, 'person', 'people')} in {counted(report.images, 'image')}"
     flip = "flip test" if report.flip_test else "no flip test"
-    print(f"{report.data}: {labels} of {people}, labelled boxes, {flip}; keypoints without a label do not count")
+    print(f"{report.data}: {labels} of {people}, ground-truth boxes, {flip}; unlabelled keypoints are ignored")
     table = new_table("", "keypoint", ">labels", ">within OKS 0.5", ">mean raw score", ">calibrated")
     for row in report.by_keypoint():
         shares = (f"{row[column]:.3f}" for column in ("right", "raw", "calibrated"))
@@ -94,11 +98,11 @@ def _print(report: "CalibrationReport", folds: int) -> None:
     print(f"Expected calibration error: {report.error_before:.4f} raw, {report.error_after:.4f} calibrated")
     if report.ap is not None:
         print(f"AP: {100 * report.ap[0]:.2f} by raw scores, {100 * report.ap[1]:.2f} calibrated")
-    print(f"Calibrated figures are cross-validated: {folds} folds over images, each by the others' calibration.")
+    print(f"Calibrated figures are cross-validated ({folds} folds over images).")
     if report.without_labels:
         names = ", ".join(report.without_labels[:6]) + (", …" if len(report.without_labels) > 6 else "")
         number = counted(len(report.without_labels), "keypoint")
-        print(f"No labels for {number} ({names}), calibrated as the others on average")
+        print(f"No labels for {number} ({names}), calibrated with the mean offset")
     if report.broken:
         print(f"Skipped:  {counted(len(report.broken), 'image')}")
         print_some(list(report.broken.values()))

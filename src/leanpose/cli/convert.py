@@ -1,4 +1,4 @@
-"""`leanpose convert`: official checkpoints and ONNX files of some networks become files of leanpose."""
+"""`leanpose convert`: convert official checkpoints and ONNX files to leanpose weights."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,25 +16,27 @@ def convert(
     source: Annotated[
         str | None, Argument(help="A checkpoint (.pth), an .onnx file, or a name that --list shows.")
     ] = None,
-    out: Annotated[Path | None, Option("--out", "-o", help="The new file, NAME.safetensors.")] = None,
-    model: Annotated[str | None, Option(help="Its name in leanpose, where the file fits several.")] = None,
-    skeleton: Annotated[str | None, Option(help="Name or YAML, where their number does not tell.")] = None,
-    input_size: Annotated[str | None, Option(help="Height x width of the crop, where no weight depends on it.")] = None,
-    stage: Annotated[int | None, Option(min=1, max=2, help="Of DWPose's, where the file does not tell.")] = None,
-    backbone: Annotated[bool, Option("--backbone", help="Keep the backbone alone, to start a training from.")] = False,
-    training_data: Annotated[list[str] | None, Option(help="What it was trained on, again for more.")] = None,
-    licence: Annotated[str | None, Option(help="The terms of the weights.")] = None,
-    list_all: Annotated[bool, Option("--list", help="Show the official checkpoints that are known.")] = False,
+    out: Annotated[Path | None, Option("--out", "-o", help="File to write, NAME.safetensors.")] = None,
+    model: Annotated[str | None, Option(help="leanpose model name, if several match the checkpoint.")] = None,
+    skeleton: Annotated[
+        str | None, Option(help="Skeleton name or YAML, if the number of keypoints is ambiguous.")
+    ] = None,
+    input_size: Annotated[str | None, Option(help="Input height x width, if the weights do not determine it.")] = None,
+    stage: Annotated[int | None, Option(min=1, max=2, help="DWPose stage, if the file does not tell.")] = None,
+    backbone: Annotated[bool, Option("--backbone", help="Convert only the backbone, to start training from.")] = False,
+    training_data: Annotated[list[str] | None, Option(help="Training data set (repeatable).")] = None,
+    licence: Annotated[str | None, Option(help="Licence of the weights.")] = None,
+    list_all: Annotated[bool, Option("--list", help="List the known official checkpoints.")] = False,
 ) -> None:
-    """Turn an official checkpoint into a file of leanpose.
+    """Convert an official checkpoint to leanpose weights.
 
-    Nothing in it is executed.
+    No code in the checkpoint is executed.
     """
     if list_all:
         _print_list(source or "*")
         return
     if source is None or out is None:
-        raise LeanposeError("Give a checkpoint and where to write it, FILE.pth -o NAME.safetensors, or --list.")
+        raise LeanposeError("Give a checkpoint and an output file, FILE.pth -o NAME.safetensors, or --list.")
     size = None if input_size is None else parse_sides(input_size, "--input-size", "height x width, such as 256x192")
     terms: dict[str, Any] = {"backbone_only": backbone, "training_data": training_data, "licence": licence}
     if source.endswith(".onnx"):
@@ -80,4 +82,4 @@ def _print_list(pattern: str) -> None:
     for licence in dict.fromkeys(entry.licence for entry in found):
         names = [entry.name for entry in found if entry.licence == licence]
         console.print(f"{licence}: {', '.join(names)}.", style="dim")
-    console.print("Published figures are the authors', in percent, not measured here.", style="dim")
+    console.print("Published results are the authors', in percent, not reproduced here.", style="dim")

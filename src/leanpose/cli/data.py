@@ -1,4 +1,4 @@
-"""`leanpose data`: check, convert, pack, shard, draw (`synth`) and label (`label`, `label-wholebody`) data sets."""
+"""`leanpose data`: check, convert, pack, shard, render (`synth`) and label (`label`, `label-wholebody`) data sets."""
 
 import json
 from collections import Counter
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from leanpose.pseudo_labels import AcceptanceThresholds, PseudoLabels
     from leanpose.training.recipe import Recipe
 
-data_app = Typer(help="Check, convert, pack, draw or label data sets.", no_args_is_help=True)
+data_app = Typer(help="Check, convert, pack, render or label data sets.", no_args_is_help=True)
 LEVELS: "dict[Level, str]" = {"broken": "red", "odd": "yellow", "suspect": "cyan"}
 
 
@@ -42,20 +42,18 @@ def check(
     paths: Annotated[list[Path], Argument(help="Annotation files, or folders to look for them in.")],
     images: Annotated[Path | None, Option(help="Folder or .tar of the images. [default: found]")] = None,
     skeleton: Annotated[str | None, Option(help="What the files label: a name or a YAML file.")] = None,
-    category: Annotated[str | None, Option(help="Of several kinds of things: the one to check.")] = None,
-    contact_sheet: Annotated[Path, Option(help="The contact sheet to write.")] = Path("data-check.png"),
-    examples: Annotated[int, Option(min=0, help="Examples to print of each kind of finding.")] = 3,
-    strict: Annotated[bool, Option(help="Also fail on odd things, not only on broken ones.")] = False,
-    out: Annotated[
-        Path | None, Option("--out", "-o", help="Write everything that was found to this JSON file.")
-    ] = None,
+    category: Annotated[str | None, Option(help="Category to check, if the files have several.")] = None,
+    contact_sheet: Annotated[Path, Option(help="Contact sheet to write.")] = Path("data-check.png"),
+    examples: Annotated[int, Option(min=0, help="Examples to print per kind of finding.")] = 3,
+    strict: Annotated[bool, Option(help="Also fail on `odd` findings, not only on `broken` ones.")] = False,
+    out: Annotated[Path | None, Option("--out", "-o", help="Write all findings to this JSON file.")] = None,
 ) -> None:
-    """Read data sets and report what is wrong, as tables and a contact sheet of people with their keypoints.
+    """Validate data sets: findings as tables, and a contact sheet of people with their keypoints.
 
-    COCO, YOLO-pose, CVAT, Label Studio, Labelme, DeepLabCut, SLEAP, plain CSV, LSP and MPII are read; sets given together
-    are compared, so the same image in two splits is found. Exit code 1: something is broken, which would stop or spoil a
-    training (missing or damaged images, coordinates that do not fit their images, left and right exchanged on many people,
-    leaks between splits …; with --strict also odd things). A few suspected swaps never fail the check.
+    Reads COCO, YOLO-pose, CVAT, Label Studio, Labelme, DeepLabCut, SLEAP, plain CSV, LSP and MPII. Sets given together
+    are compared, which detects images that are in two splits. Exit code 1: there are `broken` findings, which would
+    stop or spoil training (missing or corrupt images, coordinates in another resolution, left and right swapped on
+    many people, leaks between splits …; with --strict also `odd` ones). A few suspected swaps never fail the check.
     """
     from leanpose.data_checks import check_data, draw_contact_sheet, report_dict
     from leanpose.files import atomic_write
@@ -81,20 +79,20 @@ def check(
 
 @data_app.command()
 def convert(
-    source: Annotated[Path, Argument(help="File of labels, or a folder with one set.")],
+    source: Annotated[Path, Argument(help="Annotation file, or a folder with one data set.")],
     out: Annotated[Path, Argument(help="File to write, or a folder for it.")],
     to: Annotated[str, Option(help="coco, yolo, cvat, labelstudio, csv or dlc.")] = "coco",
     images: Annotated[Path | None, Option(help="Folder or .tar of the images. [default: found]")] = None,
     skeleton: Annotated[
-        str | None, Option(help="What the file labels, or the keypoints to write: a name or YAML.")
+        str | None, Option(help="Skeleton of the file, or the one to write: a name or a YAML file.")
     ] = None,
-    category: Annotated[str | None, Option(help="Of several kinds of things: the one to write.")] = None,
+    category: Annotated[str | None, Option(help="Category to write, if the file has several.")] = None,
     skeleton_out: Annotated[Path | None, Option(help="Also write the skeleton to this YAML file.")] = None,
 ) -> None:
-    """Write the labels of a data set in the format of another tool.
+    """Convert annotations to another format.
 
-    COCO, YOLO-pose, CVAT, Label Studio, Labelme, DeepLabCut, SLEAP and plain CSV are read; the format is found out. What the target
-    cannot hold is listed. For YOLO the images are linked or copied beside the labels.
+    Reads COCO, YOLO-pose, CVAT, Label Studio, Labelme, DeepLabCut, SLEAP and plain CSV; the format is detected. What
+    the target format cannot hold is listed. For YOLO, the images are linked or copied next to the labels.
     """
     from leanpose.data.convert import convert_labels, require_writer
     from leanpose.files import atomic_write
@@ -118,22 +116,26 @@ def convert(
 
 @data_app.command()
 def pack(
-    datasets: Annotated[list[str], Argument(help="Files of labels or folders; or a recipe, with changes (key=value).")],
+    datasets: Annotated[
+        list[str], Argument(help="Annotation files or folders; or a recipe, with overrides (key=value).")
+    ],
     out: Annotated[Path | None, Option("--out", "-o", help="File to write. [default: the recipe's data.cache]")] = None,
     images: Annotated[Path | None, Option(help="Folder or .tar of the images of one set. [default: found]")] = None,
     skeleton: Annotated[str | None, Option(help="What the files label: a name or a YAML file.")] = None,
-    category: Annotated[str | None, Option(help="Of several kinds of things: the one to pack.")] = None,
+    category: Annotated[str | None, Option(help="Category to pack, if the files have several.")] = None,
     size: Annotated[str | None, Option(help="Height x width of the crops to train on. [default: 256x192]")] = None,
     model: Annotated[str | None, Option(help="Take size and padding from this model instead.")] = None,
-    padding: Annotated[float | None, Option(min=1.0, help="Crop over box, in width. [default: 1.25]")] = None,
+    padding: Annotated[
+        float | None, Option(min=1.0, help="Crop width relative to the person box. [default: 1.25]")
+    ] = None,
     encoding: Annotated[Literal["raw", "jpeg"], Option(help="raw is fastest, jpeg smallest.")] = "raw",
-    margin: Annotated[float, Option(min=1.0, help="Width over that of the model's region.")] = 1.5,
-    density: Annotated[float, Option(min=0.1, help="Pixels over those of the model's crop.")] = 1.0,
+    margin: Annotated[float, Option(min=1.0, help="Stored width relative to the model's crop.")] = 1.5,
+    density: Annotated[float, Option(min=0.1, help="Resolution relative to the model's crop.")] = 1.0,
 ) -> None:
-    """Cut everybody's crop once, into one file with the labels: training then decodes no whole images.
+    """Pre-crop all people into one file with the labels, so that training decodes no full images.
 
-    The file is a data set of its own ({format: pack, annotations: FILE}); one made of a recipe is its data.cache, too. A run
-    that was stopped goes on where it was.
+    The file is a data set of its own ({format: pack, annotations: FILE}); one made from a recipe is also its
+    data.cache. Interrupted runs resume.
     """
     import time
 
@@ -148,7 +150,7 @@ def pack(
     if loaded is not None:
         given = {"--images": images, "--skeleton": skeleton, "--category": category, "--size": size}
         if named := [option for option, value in (given | {"--model": model}).items() if value is not None]:
-            raise LeanposeError(f"{named[0]} is for files of labels; a recipe says it itself.")
+            raise LeanposeError(f"{named[0]} is for annotation files; a recipe sets it itself.")
         from leanpose.models.registry import skeleton_of
         from leanpose.training.build import crop_plan, read_training_sets
 
@@ -161,7 +163,7 @@ def pack(
         sets, known, said = read_sets([Path(d) for d in datasets], images=images, skeleton=skeleton, category=category)
         augmentation, whose = Augmentation(), "SDPose's"
     if out is None:
-        raise LeanposeError("Say where to write: --out FILE, or data.cache in the recipe.")
+        raise LeanposeError("No output file: give --out FILE, or data.cache in the recipe.")
     for sentence in (*said, *account_sentences(account for each in sets for account in each.accounts)):
         print(sentence)
     plan = replace(plan, margin=margin, density=density, encoding=encoding, padding=padding or plan.padding)
@@ -174,7 +176,7 @@ def pack(
 
         cache = pack_people(sets, known, plan, file, count)
     if done[0]:
-        print(f"{counted(done[0], 'person', 'people')} had been packed by an earlier run.")
+        print(f"{counted(done[0], 'person', 'people')} already packed by an earlier run.")
     seconds, megabytes = time.monotonic() - began, len(cache.data) / 1e6
     print(f"{counted(len(cache), 'person', 'people')} in {file}: {megabytes:.1f} MB, {seconds:.1f} seconds.")
     if augmentation is not None:
@@ -184,7 +186,10 @@ def pack(
             "Warning: " if share > MAX_OUTSIDE else "",
             "; a larger --margin keeps more" if share > MAX_OUTSIDE else "",
         )
-        print(f"{hint[0]}{share:.2%} of the pixels of views by {whose} augmentation lie outside of the crops{hint[1]}.")
+        print(
+            f"{hint[0]}{share:.2%} of the pixels of crops under {whose} augmentation "
+            f"lie outside the stored crops{hint[1]}."
+        )
     _print_left_out(list(cache.broken.values()))
     exit_if_skipped(cache.broken)
 
@@ -196,14 +201,14 @@ def shard(
     out: Annotated[Path | None, Option("--out", "-o", help="Index to write. [default: PACK.shards]")] = None,
     megabytes: Annotated[float, Option(min=0.01, max=4000, help="Size of a shard.")] = 32.0,
 ) -> None:
-    """Cut a pack into shards for object storage, which training then streams; the index takes the pack's place in recipes."""
+    """Split a pack into shards for object storage, from which training streams; recipes then name the index."""
     from leanpose.data.cache import CropCache
     from leanpose.data.sharding import write_shards
 
     opened = CropCache(pack)
     index = out or opened.path.with_suffix(".shards")
     shards = 0
-    with counting("cutting", "shards") as advance:
+    with counting("sharding", "shards") as advance:
 
         def count(number: int, total: int) -> None:
             nonlocal shards
@@ -215,7 +220,7 @@ def shard(
 
 
 def _recipe_of(arguments: list[str]) -> "Recipe | None":
-    """The recipe that the first of these arguments names, with the changes in the others; None where it names none."""
+    """The recipe named by the first argument, with the overrides in the others; None if it names none."""
     from leanpose.files import load_yaml
     from leanpose.training.recipe import find_recipe, load_recipe
 
@@ -233,7 +238,7 @@ def _recipe_of(arguments: list[str]) -> "Recipe | None":
 
 
 def _plan_of(model: str | None, size: str | None) -> "CropPlan":
-    """What a pack for a model has to hold, or for crops of a size."""
+    """The crops that a pack for a model, or for an input size, has to hold."""
     from leanpose.cli.export import fresh_model
     from leanpose.data.cache import CropPlan
     from leanpose.weights import load_model
@@ -241,10 +246,10 @@ def _plan_of(model: str | None, size: str | None) -> "CropPlan":
     if model is None:
         height, width = parse_sides(size or "256x192", "--size", "height x width, such as 256x192")
         if max(height, width) > 8192:
-            raise LeanposeError(f"--size {size} is too large for a model's crop; it ends at 8192.")
+            raise LeanposeError(f"--size {size} is too large for a model's crop; the maximum is 8192.")
         return CropPlan((height, width))
     if size is not None:
-        raise LeanposeError("--model says the size of the crops, too; give one of --model and --size.")
+        raise LeanposeError("--model also determines the crop size; give only one of --model and --size.")
     net = fresh_model(model) or load_model(model)
     return CropPlan(net.input_size, padding=net.codec.padding)
 
@@ -255,16 +260,16 @@ def synth(
     count: Annotated[int, Option(help="Number of images.")] = 1000,
     seed: Annotated[int, Option(help="The same seed gives the same images.")] = 0,
     size: Annotated[str, Option(help="Height x width in pixels.")] = "256x192",
-    people: Annotated[str, Option(help="Least and greatest number of people in an image.")] = "1-3",
+    people: Annotated[str, Option(help="Minimum and maximum number of people per image.")] = "1-3",
     skeleton: Annotated[str, Option(help="Keypoints to write: a name or YAML file.")] = "coco_wholebody133",
-    workers: Annotated[int, Option(help="Processes that draw.")] = 1,
+    workers: Annotated[int, Option(help="Number of rendering processes.")] = 1,
 ) -> None:
-    """Draw a data set of synthetic people with all their keypoints: a tar archive of JPEG images and a COCO file."""
+    """Render a data set of synthetic people with all keypoints: a tar archive of JPEG images and a COCO file."""
     from leanpose.synthetic import write_synthetic
 
     height_width = parse_sides(size, "--size", "height x width, such as 256x192")
-    least_most = parse_sides(people, "--people", "the least and the greatest number, such as 1-3", "-")
-    with counting("drawing", "images") as advance:
+    least_most = parse_sides(people, "--people", "a minimum and a maximum, such as 1-3", "-")
+    with counting("rendering", "images") as advance:
         files = write_synthetic(out, count, seed, height_width, skeleton, least_most, workers=workers, progress=advance)
     print(f"{files.count} images of {files.people} people: {files.images} and {files.annotations}")
 
@@ -278,39 +283,28 @@ def label(
     out: Annotated[Path, Option("--out", "-o", help="The COCO JSON file to write; with --ray a folder.")] = Path(
         "labels.json"
     ),
-    detector: Annotated[str, Option(help="Finds the people, as in `leanpose predict`.")] = "auto",
-    keypoint_threshold: Annotated[
-        float, Option(min=0, max=1, help="Keypoints below this score are not labelled.")
-    ] = 0.5,
+    detector: Annotated[str, Option(help="Person detector, as in `leanpose predict`.")] = "auto",
+    keypoint_threshold: Annotated[float, Option(min=0, max=1, help="Minimum score of a labelled keypoint.")] = 0.5,
     skeleton: ForeignSkeletonOption = None,
-    ray: Annotated[bool, Option("--ray", help="Label in parts by Ray, on the cores of this machine.")] = False,
-    ray_address: Annotated[str | None, Option(help="On a cluster that is there: host:port, or auto.")] = None,
+    ray: Annotated[bool, Option("--ray", help="Label in parts with Ray, on the cores of this machine.")] = False,
+    ray_address: Annotated[str | None, Option(help="Address of an existing Ray cluster: host:port, or auto.")] = None,
     workers: Annotated[
-        int | None, Option(min=1, help="With --ray: that label side by side. [default: 1 a core]")
+        int | None, Option(min=1, help="With --ray: number of parallel workers. [default: 1 per core]")
     ] = None,
-    cpus: Annotated[float | None, Option(min=0, help="With --ray: cores of each worker. [default: 1]")] = None,
-    gpus: Annotated[float | None, Option(min=0, help="With --ray: of each worker, such as 0.25. [default: 0]")] = None,
-    part_size: Annotated[int | None, Option(min=1, help="With --ray: images of a part. [default: 256]")] = None,
+    cpus: Annotated[float | None, Option(min=0, help="With --ray: cores per worker. [default: 1]")] = None,
+    gpus: Annotated[float | None, Option(min=0, help="With --ray: GPUs per worker, such as 0.25. [default: 0]")] = None,
+    part_size: Annotated[int | None, Option(min=1, help="With --ray: images per part. [default: 256]")] = None,
     coco: Annotated[bool, Option(help="With --ray: also write all labels as one COCO file.")] = True,
 ) -> None:
-    """Label people of images without labels by a teacher: a COCO file with a score for each keypoint.
+    """Pseudo-label images with a teacher: a COCO file with a score for each keypoint.
 
-    Of a video, a frame every half second is written to a folder beside the file and labelled. With --ray, images of
-    folders, tar archives and object storage are labelled side by side and written in parts (Parquet) and as COCO; the
-    same command goes on after any interruption (docs/cluster.md).
+    Of a video, a frame every half second is written to a folder next to the file and labelled. With --ray, images of
+    folders, tar archives and object storage are labelled in parallel and written in parts (Parquet) and as COCO; the
+    same command resumes after any interruption (docs/cluster.md).
     """
     if ray or ray_address is not None:
-        _label_with_ray(
-            source,
-            out,
-            (teacher, detector, keypoint_threshold, skeleton),
-            ray_address,
-            workers,
-            cpus,
-            gpus,
-            part_size,
-            coco,
-        )
+        how = teacher, detector, keypoint_threshold, skeleton
+        _label_with_ray(source, out, how, ray_address, workers, cpus, gpus, part_size, coco)
         return
     given = {
         "--workers": workers,
@@ -321,11 +315,11 @@ def label(
     }
     for option, value in given.items():
         if value is not None:
-            raise LeanposeError(f"{option} belongs to --ray.")
+            raise LeanposeError(f"{option} needs --ray.")
     from leanpose.distillation.unlabelled import label_images
 
     if out.suffix != ".json":
-        raise LeanposeError(f"{out} is no name for a COCO file; end it with .json.")
+        raise LeanposeError(f"{out} is not a name for a COCO file: it must end with .json.")
     labels = label_images(
         Path(source), teacher, out, detector=detector, keypoint_threshold=keypoint_threshold, skeleton=skeleton
     )
@@ -374,30 +368,32 @@ def _label_with_ray(
 
 @data_app.command("label-wholebody")
 def label_wholebody(
-    annotations: Annotated[Path, Argument(help="COCO JSON file of people with the 17 body points.")],
+    annotations: Annotated[Path, Argument(help="COCO JSON file of people with the 17 body keypoints.")],
     images: Annotated[Path, Option(help="Folder or .tar of the images.")],
     models: Annotated[Path, Option(help="Folder of the landmark models (mediapipe_….onnx).")],
     out: Annotated[Path | None, Option("--out", "-o", help="The COCO-WholeBody JSON file to write.")] = None,
-    contact_sheet: Annotated[Path | None, Option(help="A contact sheet of labelled people to write.")] = None,
-    compare: Annotated[bool, Option("--compare", help="Write none: measure them against the file's own.")] = False,
-    face_size: Annotated[float, Option(min=1, help="Least size of a face in pixels.")] = 16.0,
-    hand_size: Annotated[float, Option(min=1, help="Least size of a hand in pixels.")] = 16.0,
-    person_size: Annotated[float, Option(min=1, help="Least size of a person in pixels, for feet.")] = 100.0,
+    contact_sheet: Annotated[Path | None, Option(help="Contact sheet of labelled people to write.")] = None,
+    compare: Annotated[
+        bool, Option("--compare", help="Write nothing: compare the pseudo-labels with the file's own labels.")
+    ] = False,
+    face_size: Annotated[float, Option(min=1, help="Minimum size of a face in pixels.")] = 16.0,
+    hand_size: Annotated[float, Option(min=1, help="Minimum size of a hand in pixels.")] = 16.0,
+    person_size: Annotated[float, Option(min=1, help="Minimum size of a person in pixels, for feet.")] = 100.0,
 ) -> None:
     """Label faces, hands and feet of people whose bodies are labelled, with small landmark models.
 
-    The labels are guesses; what does not agree with the body labels is left out. A run that was stopped goes on where
-    it was. Read docs/pseudo-labels.md for how good they are.
+    Pseudo-labels that disagree with the body labels are rejected. Interrupted runs resume. docs/pseudo-labels.md
+    reports their accuracy.
     """
     from leanpose import pseudo_labels
     from leanpose.pseudo_labels.report import draw_contact_sheet
 
     if compare == (out is not None):
-        raise LeanposeError("Say either --out FILE.json, to write labels, or --compare, to measure them.")
+        raise LeanposeError("Give either --out FILE.json, to write labels, or --compare, to evaluate them.")
     thresholds = pseudo_labels.AcceptanceThresholds(face_size, hand_size, person_size)
     landmarks = pseudo_labels.OnnxLandmarkModels(models)
     for name in landmarks.unknown:
-        print(f"Warning: {name} is not the file that the thresholds were chosen with.")
+        print(f"Warning: {name} is not the file for which the thresholds were chosen.")
     with counting("labelling", "images") as advance:
         if out is None:
             dataset = pseudo_labels.BodyDataset.open(annotations, images)
@@ -414,11 +410,11 @@ def label_wholebody(
         _print_errors(labels)
     _print_left_out(labels.broken)
     if labels.resumed:
-        print(f"{labels.resumed} images had been done by an earlier run.")
+        print(f"{labels.resumed} images already labelled by an earlier run.")
     if contact_sheet is not None:
         _write_contact_sheet(contact_sheet, lambda: draw_contact_sheet(labels.people))
     if out is not None:
-        print(f"{len(labels.people)} people looked at: {out}")
+        print(f"{len(labels.people)} people processed: {out}")
     exit_if_skipped(labels.broken)
 
 
@@ -427,7 +423,7 @@ def _print_bands(labels: "PseudoLabels", thresholds: "AcceptanceThresholds") -> 
 
     shown = VERDICTS[:1] + VERDICTS[3:]
     columns = (f">{name}" for name in ("size", "tried", *shown, "share", "error"))
-    table = new_table("Parts looked for, by size in pixels (feet: of the person)", "part", *columns)
+    table = new_table("Parts by size in pixels (feet: of the person)", "part", *columns)
     for band in count_bands(labels.people, thresholds):
         size = f"{band.low:g}–{band.high:g}" if band.high < float("inf") else f"{band.low:g} and more"
         share = f"{band.verdicts['accepted'] / band.tried:.0%}" if band.tried else "–"
@@ -445,7 +441,7 @@ def _print_errors(labels: "PseudoLabels") -> None:
 
     errors = known_errors(labels.people)
     if not errors:
-        raise LeanposeError("There is nothing to compare with: the file has no face_kpts, foot_kpts … of its own.")
+        raise LeanposeError("Nothing to compare with: the file has no face_kpts, foot_kpts … of its own.")
     title = "Against the file's own labels (distance over the part's box; feet: the person's)"
     table = new_table(title, "part", ">labelled", ">found", ">error")
     for error in errors:

@@ -1,4 +1,4 @@
-"""`leanpose demo`: look, train, distil, measure and compare, without network or data."""
+"""`leanpose demo`: predict, train, distil, evaluate and compare, without network or data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,16 +7,17 @@ from typer import Argument, Option
 
 
 def demo(
-    photo: Annotated[Path | None, Argument(help="A photo of yours for the default model.")] = None,
-    out: Annotated[Path, Option("--out", "-o", help="Of the report; an earlier demo in it is replaced.")] = Path(
+    photo: Annotated[Path | None, Argument(help="Your own photo, for the default model.")] = None,
+    out: Annotated[Path, Option("--out", "-o", help="Output folder; an earlier demo in it is replaced.")] = Path(
         "demo-report"
     ),
-    minutes: Annotated[float, Option(min=0.1, help="For the two trainings together.")] = 4.0,
+    minutes: Annotated[float, Option(min=0.1, help="Minutes for both training runs together.")] = 4.0,
     seed: Annotated[int, Option(min=0)] = 0,
 ) -> None:
     """Draw poses on photos, then distil a small student.
 
-    Trains the student with and without a teacher, measures both, and writes a report. About 5 minutes on two CPU cores; the photos are there in the first 20 seconds.
+    Trains the student with and without a teacher, evaluates both, and writes a report. Takes about 5 minutes on two CPU
+    cores; the photos are written in the first 20 seconds.
     """
     from leanpose.demo import run_demo
 

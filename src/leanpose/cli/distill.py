@@ -1,4 +1,4 @@
-"""`leanpose distill`: any teacher, any student, one command, and a report that says what it was worth."""
+"""`leanpose distill`: distil any teacher into any student, and report the gain."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,25 +18,31 @@ def distill(
     settings: SettingsArgument = None,
     data: Annotated[Path | None, Option(help="People: a folder, a COCO file, a YOLO data.yaml, or a recipe.")] = None,
     unlabelled: Annotated[
-        list[Path] | None, Option(help="Images or a video that the teacher labels, again for more.")
+        list[Path] | None, Option(help="Images or a video to be pseudo-labelled by the teacher (repeatable).")
     ] = None,
     skeleton: ForeignSkeletonOption = None,
-    budget: Annotated[str, Option(help="For all runs together (30min, 2h), or for each (20epochs).")] = "30min",
-    seeds: Annotated[int, Option(min=1, help="Runs of each kind.")] = 1,
-    baseline: Annotated[bool, Option(help="Train the baseline too, to measure the gain.")] = True,
-    explain: Annotated[bool, Option("--explain", help="Print the losses and why; train nothing.")] = False,
-    force: Annotated[bool, Option("--force", help="Go on with a teacher no better than the student.")] = False,
-    matrix: Annotated[
-        bool, Option("--matrix", help="TEACHER and STUDENT are lists with commas: every pair, one table.")
+    budget: Annotated[
+        str, Option(help="Training budget: time for all runs together (30min, 2h), or epochs of each (20epochs).")
+    ] = "30min",
+    seeds: Annotated[int, Option(min=1, help="Seeds (runs) per variant.")] = 1,
+    baseline: Annotated[bool, Option(help="Also train the student without the teacher, to measure the gain.")] = True,
+    explain: Annotated[
+        bool, Option("--explain", help="Print the losses and the reasons for them; train nothing.")
     ] = False,
-    out: Annotated[Path, Option("--out", "-o", help="Of runs and report; the same again goes on.")] = Path(
-        "runs/distillation"
-    ),
+    force: Annotated[
+        bool, Option("--force", help="Continue even if the teacher is not better than the student.")
+    ] = False,
+    matrix: Annotated[
+        bool, Option("--matrix", help="TEACHER and STUDENT are comma-separated lists: run all pairs, print one table.")
+    ] = False,
+    out: Annotated[
+        Path, Option("--out", "-o", help="Output folder of runs and report; repeating the command resumes.")
+    ] = Path("runs/distillation"),
     device: DeviceOption = "auto",
 ) -> None:
     """Distil any teacher into any student.
 
-    Trains the student from the labels alone and distilled from the teacher, at equal cost, and reports the difference.
+    Trains the student without and with the teacher, at equal cost, and reports the difference.
 
     Example: leanpose distill leanpose-body-s rtmpose_t model_options.input_size=[128,96] --data people/
     """

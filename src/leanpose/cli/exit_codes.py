@@ -1,4 +1,4 @@
-"""What the exit code of a command says."""
+"""Exit codes of the commands."""
 
 import signal
 from collections.abc import Sized
@@ -7,14 +7,14 @@ from typing import Any
 from typer import Exit
 
 FAILED = 1
-"""What was asked for is not done; one sentence on stderr says why."""
+"""An error, described by one sentence on stderr."""
 
 SKIPPED = 3
-"""It is done, but for inputs that could not be read; they are listed."""
+"""Finished, but some inputs could not be read; they are listed."""
 
 EPILOG = (
-    "Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 done but for inputs that could not be read, "
-    "130 or 143 stopped by Ctrl-C or SIGTERM."
+    "Exit codes: 0 success, 1 error, 2 usage error, 3 finished but some inputs could not be read, "
+    "130 or 143 interrupted by Ctrl-C or SIGTERM."
 )
 
 _received = [signal.SIGINT]

@@ -1,4 +1,4 @@
-"""`leanpose explain`: figures of what a model does with one person."""
+"""`leanpose explain`: plots of a model's attention and predictions for one person."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +11,7 @@ from leanpose.errors import LeanposeError
 from leanpose.files import require_own_folder
 
 DEPTHS = ("depth", "cycles", "encoder_layers", "decoder_layers")
-"""Settings of models that are said of the one that is explained."""
+"""Model options that are printed."""
 
 
 def explain(
@@ -20,19 +20,22 @@ def explain(
         str, Option(help="A released name, a .safetensors file, or hf://USER/NAME.")
     ] = "leanpose-body-tokenpose",
     teacher: Annotated[str | None, Option(help="A heatmap model of the same keypoints and crops.")] = None,
-    keypoint: Annotated[list[str] | None, Option(help="Whose token or query; again for more. [default: nose]")] = None,
-    compare: Annotated[list[str] | None, Option(help="A model whose weights to compare; again for more.")] = None,
+    keypoint: Annotated[
+        list[str] | None, Option(help="Keypoint whose attention is plotted (repeatable). [default: nose]")
+    ] = None,
+    compare: Annotated[
+        list[str] | None, Option(help="Model whose weight distribution is compared (repeatable).")
+    ] = None,
     box: Annotated[
-        tuple[float, float, float, float] | None, Option(help="The person, in pixels.", metavar="X1 Y1 X2 Y2")
+        tuple[float, float, float, float] | None, Option(help="Box of the person, in pixels.", metavar="X1 Y1 X2 Y2")
     ] = None,
     detector: DetectorOption = "auto",
-    person: Annotated[int, Option(min=0, help="Of several people: 0 for the largest, 1 for the next …")] = 0,
-    out: Annotated[Path | None, Option("--out", "-o", help="Folder. [default: IMAGE_explained, beside it]")] = None,
+    person: Annotated[int, Option(min=0, help="Person to explain: 0 for the largest, 1 for the next …")] = 0,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Output folder. [default: IMAGE_explained, next to the image]")
+    ] = None,
 ) -> None:
-    """Draw what a model attends to and what it predicts.
-
-    And how its weights are distributed.
-    """
+    """Plot a model's attention, predictions and weight distribution."""
     if box is not None and (detector != "auto" or person):
         raise LeanposeError("Give --box, or --detector and --person, not both.")
 
@@ -61,7 +64,7 @@ def explain(
     print(f"Person:   {' '.join(f'{side:.0f}' for side in chosen)}, {whence}")
     drawings = draw(photo, chosen, net, label=label, keypoints=keypoint or [], teacher=teacher_net, others=others)
     if not any(drawing.name in ("keypoint_attention.png", "query_attention.png") for drawing in drawings):
-        print("          Neither keypoint tokens nor queries attend to each other in it: not drawn.")
+        print("          This model has no attention between keypoints: not plotted.")
     write_drawings(folder, drawings)
     print(f"Images: in {folder}")
     width = max(len(drawing.name) for drawing in drawings)

@@ -1,4 +1,4 @@
-"""`leanpose export`: write a model as a file for another backend or a phone, int8 ones only where their AP stays."""
+"""`leanpose export`: write a model as a file for another backend or a phone; int8 files only if their AP is kept."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def quantized(help: str, *, mobile: bool = False, **settings: Any) -> Any:
-    """An option of quantized files, and of mobile ones if it says so."""
+    """An option for quantized files, and for mobile ones if it says so."""
     where = "With --quantize, ncnn, litert, mnn" if mobile else "With --quantize"
     return Option(help=f"{where}: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
 
@@ -26,43 +26,52 @@ def export(
     model: AnyModelArgument,
     format: Annotated[str, Option(help="onnx, openvino, torch-export; for phones ncnn, litert, mnn.")] = "onnx",
     out: Annotated[
-        Path | None, Option("--out", "-o", help="[default: the model's name and the format's ending]")
+        Path | None, Option("--out", "-o", help="File to write. [default: the model's name and the format's ending]")
     ] = None,
     include_preprocessing: Annotated[
-        bool | None, Option(help="Takes uint8 (B, H, W, 3), else float (B, 3, H, W). [default: yes, not for phones]")
+        bool | None,
+        Option(
+            help="Include normalization: uint8 (B, H, W, 3) in, instead of float (B, 3, H, W). "
+            "[default: yes, but not for phones]"
+        ),
     ] = None,
-    include_decoding: Annotated[bool, Option(help="Gives keypoints and scores, else the prediction.")] = False,
-    precision: Annotated[str, Option(help="fp32, fp16 or bf16; kept only if the keypoints stay in place.")] = "fp32",
+    include_decoding: Annotated[
+        bool, Option(help="Include decoding: keypoints and scores out, instead of raw predictions.")
+    ] = False,
+    precision: Annotated[
+        str, Option(help="fp32, fp16 or bf16; the export fails if keypoints deviate too much.")
+    ] = "fp32",
     images: Annotated[
         list[str] | None,
-        Option(help="Images to check on, again for more [default: a portrait]; the images of --annotations."),
+        Option(help="Images to check on (repeatable) [default: a portrait]; with --annotations, their images."),
     ] = None,
     quantize: Annotated[
-        str | None, Option(help="int8, kept only if AP stays: dynamic, static (onnx), nncf (openvino).")
+        str | None, Option(help="int8: dynamic or static (onnx), or nncf (openvino); fails if AP drops too much.")
     ] = None,
     annotations: Annotated[
-        Path | None, quantized(help="The set to measure AP on, as in `leanpose eval`.", mobile=True)
+        Path | None, quantized(help="Evaluation annotations for AP, as in `leanpose eval`.", mobile=True)
     ] = None,
     data_format: Annotated[str, quantized(help="As --data-format of `leanpose eval`.", mobile=True)] = "coco",
     bbox_file: Annotated[
-        Path | None, quantized(help="Detected boxes (COCO results JSON) to measure in.", mobile=True)
+        Path | None, quantized(help="Detected boxes (COCO results JSON) for the evaluation.", mobile=True)
     ] = None,
     split: Annotated[str, quantized(help="all, or for sets without splits train or val.", mobile=True)] = "all",
     flip_test: Annotated[
-        bool | None,
-        quantized(help="Measure with the mirrored crop too. [default: unless --include-decoding]", mobile=True),
+        bool | None, quantized(help="Evaluate with the flip test. [default: unless --include-decoding]", mobile=True)
     ] = None,
     calibration_annotations: Annotated[
         Path | None,
-        quantized(help="Other people, to calibrate on. [default: some of the set, not measured]"),
+        quantized(help="Calibration annotations. [default: people held out of the evaluation set]"),
     ] = None,
     calibration_images: Annotated[Path | None, quantized(help="Their images. [default: --images]")] = None,
-    calibration_people: Annotated[int, quantized(min=1, help="How many people calibrate, at most.")] = 128,
-    seed: Annotated[int, quantized(min=0, help="Decides who calibrates.")] = 0,
+    calibration_people: Annotated[int, quantized(min=1, help="Maximum number of people for calibration.")] = 128,
+    seed: Annotated[int, quantized(min=0, help="Seed for sampling the calibration people.")] = 0,
     max_ap_drop: Annotated[
-        float, quantized(help="AP points that may be lost; beyond, nothing is written.", mobile=True)
+        float, quantized(help="Maximum AP drop in points; the export fails beyond it.", mobile=True)
     ] = 0.5,
-    max_float_layers: Annotated[int | None, quantized(min=0, help="Layers to stay float. [default: half]")] = None,
+    max_float_layers: Annotated[
+        int | None, quantized(min=0, help="Maximum number of layers kept in float. [default: half]")
+    ] = None,
     install_converter: Annotated[
         bool, Option("--install-converter", help="With ncnn, litert, mnn: download the converter once, into the cache.")
     ] = False,
@@ -153,7 +162,7 @@ def _require_none(options: dict[str, Any], what: str, instead: str) -> None:
 def _print_fresh(name: str | None) -> None:
     """That the weights are none to use."""
     if name is not None:
-        print(f"          ('{name}' has no released weights: the file holds fresh ones)")
+        print(f"          ('{name}' has no released weights: the file has randomly initialised ones)")
 
 
 def _print_mobile(report: "MobileReport", *, fresh: str | None) -> None:
@@ -189,12 +198,12 @@ def _print_interface(card: "ExportCard") -> None:
     raw = card.includes_preprocessing
     given = f"uint8 RGB, batch × {height} × {width} × 3" if raw else f"float32, batch × 3 × {height} × {width}"
     print(f"Input:    images, {given}" + ("" if raw else ", normalized"))
-    comes_out = "keypoints in crop pixels, scores" if card.includes_decoding else "the prediction, to be decoded"
+    comes_out = "keypoints in crop pixels, scores" if card.includes_decoding else "raw predictions, to be decoded"
     print(f"Output:   {comes_out}")
 
 
 def fresh_model(name: str) -> "PoseModel | None":
-    """A model by its architecture's name, with the weights that it is born with; None for anything else."""
+    """A randomly initialised model by its architecture's name; None for anything else."""
     from leanpose.errors import LeanposeError
     from leanpose.models.registry import create_model, list_models, model_entry
     from leanpose.weights import RELEASED
@@ -202,7 +211,7 @@ def fresh_model(name: str) -> "PoseModel | None":
     if name in RELEASED or Path(name).exists() or name not in list_models():
         return None
     if model_entry(name).task != "pose":
-        raise LeanposeError(f"'{name}' is a classifier and finds no poses; this command is for models that do.")
+        raise LeanposeError(f"'{name}' is a classifier; this command is for pose models.")
     import torch
 
     torch.manual_seed(0)
@@ -218,7 +227,7 @@ def _measured_sets(
     calibration_annotations: Path | None,
     calibration_images: Path | None,
 ) -> "tuple[DatasetConfig, DatasetConfig | None]":
-    """The set to measure on, and the one to calibrate on, if it is another.
+    """The evaluation set, and the calibration set, if it is another.
 
     Raises:
         LeanposeError: something is missing or does not fit.
@@ -227,11 +236,9 @@ def _measured_sets(
     from leanpose.errors import LeanposeError
 
     if annotations is None or len(images) != 1:
-        raise LeanposeError(
-            "AP decides whether the file is kept: give the set to measure it on with --annotations and --images."
-        )
+        raise LeanposeError("AP is checked: give the evaluation set with --annotations and --images.")
     if calibration_annotations is None and calibration_images is not None:
-        raise LeanposeError("--calibration-images needs --calibration-annotations, which says where the people are.")
+        raise LeanposeError("--calibration-images needs --calibration-annotations.")
     folder = Path(images[0])
     measured = DatasetConfig.from_options(
         format=data_format, annotations=annotations, images=folder, bbox_file=bbox_file, split=split
@@ -243,7 +250,7 @@ def _measured_sets(
 
 
 def _print_quantization(report: "QuantizationReport") -> None:
-    """The file, the figures of both, and the layers that stayed in float."""
+    """Print the file, the AP of both, and the layers kept in float."""
     from leanpose.quantization.layers import module_of
 
     summary = report.summary
@@ -255,10 +262,10 @@ def _print_quantization(report: "QuantizationReport") -> None:
     where = f"{summary['measured_on']}, {summary['boxes']} boxes, {flips}, both in {summary['backend']}"
     print(f"Measured: {summary['people']} people of {where}")
     lost = report.float_ap - report.ap
-    change = f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points gained, which is chance"
+    change = f"{lost:.2f} points lost" if lost >= 0 else f"{-lost:.2f} points gained (within noise)"
     print(f"          AP {report.float_ap:.2f} in float, {report.ap:.2f} quantized: {change}")
     print(f"          calibrated on {summary['calibration_people']} other people of {summary['calibrated_on']}")
-    which = ", those that break most" if report.in_float else ""
+    which = " (the most sensitive ones)" if report.in_float else ""
     print(f"In float: {len(report.in_float)} of {summary['layers']} layers{which}")
     alone = "{} (alone it changes the output by {:.1f} %)"
     print_some([alone.format(module_of(kept.layer), 100 * kept.error) for kept in report.in_float], 12)

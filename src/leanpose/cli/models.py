@@ -1,4 +1,4 @@
-"""`leanpose models`: what can be built, what it costs, and what it is known to reach."""
+"""`leanpose models`: the models, their costs and their published results."""
 
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 def models(
-    pattern: Annotated[str, Argument(help="Only names that fit, such as 'sdpose_*'.")] = "*",
-    settings: Annotated[list[str] | None, Argument(help="Options: encoder_layers=4 …", metavar="KEY=VALUE …")] = None,
+    pattern: Annotated[str, Argument(help="Name pattern, such as 'sdpose_*'.")] = "*",
+    settings: Annotated[
+        list[str] | None, Argument(help="Model options: encoder_layers=4 …", metavar="KEY=VALUE …")
+    ] = None,
 ) -> None:
     """List models with costs and results, and released weights."""
     from leanpose.errors import LeanposeError, did_you_mean
@@ -25,7 +27,7 @@ def models(
     from leanpose.weights.released import RELEASED
 
     if "=" in pattern:
-        raise LeanposeError(f"Say first whose option '{pattern}' is, for example: leanpose models tfpose_r50 {pattern}")
+        raise LeanposeError(f"Give a model name before '{pattern}', for example: leanpose models tfpose_r50 {pattern}")
     options: dict[str, Any] = {}
     if settings:
         from leanpose.training.recipe import read_setting  # takes longer than the whole table
@@ -46,10 +48,10 @@ def models(
     if rows:
         console.print(_architectures(rows))
         console.print(
-            "GMACs: of one crop at inference, as mmcv counts them, without the products of attention; "
-            "'with attention' adds those. AP: on COCO val2017, as published, not measured here; '(whole body)': over the "
-            "133 keypoints of COCO-WholeBody val, which is another measure; '(top-1)': of a classifier, in percent of "
-            "ImageNet's images.",
+            "GMACs: per crop at inference, as mmcv counts them, without the matrix products of attention; "
+            "'with attention' adds those. AP: on COCO val2017, as published, not reproduced here; '(whole body)': on "
+            "the 133 keypoints of COCO-WholeBody val; '(top-1)': top-1 accuracy of a classifier in percent, on "
+            "ImageNet.",
             style="dim",
         )
     if released:

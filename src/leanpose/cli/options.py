@@ -1,4 +1,4 @@
-"""What several commands share: options, progress on standard error, and tables as wide as they need."""
+"""Shared by the commands: options, progress on standard error, and tables as wide as they need."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,27 +17,29 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 AnyModelArgument = Annotated[
-    str, Argument(help="A released name, a .safetensors file, hf://USER/NAME, or a model's name (fresh weights).")
+    str, Argument(help="A released name, a .safetensors file, hf://USER/NAME, or a model's name (random weights).")
 ]
 SavedModelArgument = Annotated[str, Argument(help="A released name, a .safetensors file, or hf://USER/NAME.")]
 BackendOption = Annotated[
     str,
-    Option(help="auto (what `leanpose bench` found, else onnxruntime on a CPU), torch, onnxruntime or openvino."),
+    Option(help="auto (fastest in `leanpose bench`, else onnxruntime on a CPU), torch, onnxruntime or openvino."),
 ]
 BboxFileOption = Annotated[
-    Path | None, Option(help="Detected boxes (COCO results JSON) in place of the labelled ones.")
+    Path | None, Option(help="Detected boxes (COCO results JSON) instead of the ground-truth boxes.")
 ]
 DetectorOption = Annotated[
     str,
-    Option(help="auto (rtmdet-nano of the package), FILE.onnx, torchvision:NAME, or whole-image (no detector)."),
+    Option(help="auto (the bundled rtmdet-nano), FILE.onnx, torchvision:NAME, or whole-image (no detector)."),
 ]
 DeviceOption = Annotated[str, Option(help="auto, cpu or cuda.")]
 ForeignSkeletonOption = Annotated[
     str | None,
-    Option("--skeleton", help="Keypoints of an exported file that does not name them: halpe26, a YAML file, …"),
+    Option(
+        "--skeleton", help="Skeleton of an exported model that does not name its keypoints: halpe26, a YAML file, …"
+    ),
 ]
-SettingsArgument = Annotated[list[str] | None, Argument(help="Changes to the recipe: key=value, dotted keys.")]
-SplitOption = Annotated[Split, Option(help="val: every tenth image, train: the others.")]
+SettingsArgument = Annotated[list[str] | None, Argument(help="Recipe overrides: key=value, with dotted keys.")]
+SplitOption = Annotated[Split, Option(help="val (every tenth image), train (the others) or all.")]
 AtLeast0 = Annotated[int, Option(min=0)]
 AtLeast1 = Annotated[int, Option(min=1)]
 
@@ -52,7 +54,7 @@ def counted(number: int, one: str, many: str | None = None) -> str:
 
 
 def parse_sides(text: str, option: str, form: str, separator: str = "x") -> tuple[int, int]:
-    """Two whole numbers above 0 from an option such as 256x192; one alone counts twice.
+    """Two positive integers from an option such as 256x192; one alone counts twice.
 
     Args:
         form: what the option expects, for the message.
@@ -76,7 +78,7 @@ def print_some(sentences: Sequence[str], most: int = 20) -> None:
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """A line that says what is under way; call what it gives with each step."""
+    """A status line; call the result with each step."""
     from rich.text import Text  # takes time that help does not have, here and below
 
     with make_console(stderr=True).status(Text("…")) as line:
@@ -107,10 +109,10 @@ def progress(unit: str, *columns: str) -> "Progress":
 
 @contextmanager
 def counting(what: str, unit: str, *, in_steps: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work of one kind; call what it gives with how many are done and how many there are.
+    """A progress bar; call the result with the number done and the total.
 
     Args:
-        in_steps: it is told how many more are done instead.
+        in_steps: it is called with the number newly done instead.
     """
     with progress(unit) as bar:
         task = bar.add_task(what, total=None)

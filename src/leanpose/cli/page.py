@@ -12,12 +12,12 @@ def page(
     model: Annotated[
         str, Argument(help="A released name, a .safetensors file, or an .onnx file exported with --include-decoding.")
     ],
-    out: Annotated[Path, Option("--out", "-o", help="The folder to write.")] = Path("page"),
+    out: Annotated[Path, Option("--out", "-o", help="Output folder.")] = Path("page"),
     runtime: Annotated[
         Path | None,
         Option(help="The archive of onnxruntime-web (.tgz) or its unpacked folder. [default: fetched with npm once]"),
     ] = None,
-    webgpu: Annotated[bool, Option(help="With the files to compute on the browser's GPU.")] = True,
+    webgpu: Annotated[bool, Option(help="Include the WebGPU backend.")] = True,
 ) -> None:
     """Write a web page that estimates poses in the browser.
 

@@ -1,4 +1,4 @@
-"""`leanpose predict`: find the poses in images and videos."""
+"""`leanpose predict`: estimate poses in images and videos."""
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -37,63 +37,71 @@ if TYPE_CHECKING:
     from leanpose.video.tracking import PoseTracker
 
 PEOPLE = "{task.fields[people]} people"
-KNOWN_DETECTORS = ("auto", "rtmdet-nano")  # of which nothing needs to be recognised
+KNOWN_DETECTORS = ("auto", "rtmdet-nano")  # these need no description
 LISTED = 50  # skipped images named one by one
 
 
 def predict(
     inputs: Annotated[
         list[str],
-        Argument(help="Images, videos, folders, glob patterns, addresses of videos, a camera's number, or - (stdin)."),
+        Argument(help="Images, videos, folders, glob patterns, video URLs, a camera index, or - (stdin)."),
     ],
     model: Annotated[
         str, Option(help="A released name, a .safetensors, .onnx or .xml file, or hf://USER/NAME.")
     ] = "leanpose-body-s",
     skeleton: ForeignSkeletonOption = None,
-    out: Annotated[Path, Option("--out", "-o", help="Folder for everything that is written.")] = Path("predictions"),
+    out: Annotated[Path, Option("--out", "-o", help="Output folder.")] = Path("predictions"),
     detector: DetectorOption = "auto",
-    bbox_file: Annotated[Path | None, Option(help="COCO annotations or detections in place of a detector.")] = None,
+    bbox_file: Annotated[
+        Path | None, Option(help="Person boxes from COCO annotations or detections, instead of a detector.")
+    ] = None,
     bbox_file_images: Annotated[
         Path | None,
-        Option(help="COCO file whose images the ids of --bbox-file mean. [default: names, or numbers in them]"),
+        Option(
+            help="COCO file that maps the image ids of --bbox-file to names. [default: match names or their numbers]"
+        ),
     ] = None,
-    box_threshold: Annotated[float, Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
+    box_threshold: Annotated[float, Option(min=0, max=1, help="Minimum detection score.")] = 0.3,
     person_threshold: Annotated[
         float | None,
-        Option(
-            min=0, max=1, help="Leave out people below this score. [default: 0.1; 0 with --bbox-file or whole-image]"
-        ),
+        Option(min=0, max=1, help="Minimum person score. [default: 0.1; 0 with --bbox-file or whole-image]"),
     ] = None,
     draw: Annotated[bool, Option(help="Write annotated copies.")] = True,
     style: Annotated[
         Literal["overlay", "openpose", "comfyui"],
-        Option(help="openpose: for ControlNet, on black, with a JSON an image or frame; comfyui: with POSE_KEYPOINT."),
+        Option(help="openpose: ControlNet conditioning images, one JSON per image or frame; comfyui: POSE_KEYPOINT."),
     ] = "overlay",
     resolution: Annotated[
         int | None,
-        Option(min=64, help="Shorter side with --style openpose or comfyui. [default: as the image]"),
+        Option(min=64, help="Shorter side of the output with --style openpose or comfyui. [default: the image's]"),
     ] = None,
     coco: Annotated[Path | None, Option(help="COCO results file. [default: OUT/poses.json]")] = None,
-    csv: Annotated[Path | None, Option(help="Table with a row a person. [default: OUT/poses.csv]")] = None,
-    as_labels: Annotated[Path | None, Option(help="Write annotations too, to train with or to correct.")] = None,
-    label_format: Annotated[str, Option(help="Of these: coco, yolo, cvat, labelstudio, csv or dlc.")] = "coco",
+    csv: Annotated[Path | None, Option(help="CSV table, one row per person. [default: OUT/poses.csv]")] = None,
+    as_labels: Annotated[
+        Path | None, Option(help="Also write the poses as annotations, for training or correction.")
+    ] = None,
+    label_format: Annotated[
+        str, Option(help="Format of --as-labels: coco, yolo, cvat, labelstudio, csv or dlc.")
+    ] = "coco",
     keypoint_threshold: Annotated[
-        float, Option(min=0, max=1, help="Draw and label keypoints from this score on.")
+        float, Option(min=0, max=1, help="Minimum keypoint score for drawing and --as-labels.")
     ] = 0.3,
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
-    batch_size: Annotated[int | None, Option(min=1, help="People in one pass. [default: 8, on a GPU 64]")] = None,
+    batch_size: Annotated[int | None, Option(min=1, help="Crops per batch. [default: 8; 64 on a GPU]")] = None,
     flip_test: Annotated[bool, Option(help="Average with the mirrored crop (slower, a little better).")] = False,
-    two_pass: Annotated[bool, Option(help="Look again at the box around the keypoints found first.")] = False,
-    detect_every: Annotated[int, Option(min=1, help="In videos: the detector looks at every so many frames.")] = 5,
-    smooth: Annotated[bool, Option(help="In videos: smooth the keypoints over time.")] = True,
-    audio: Annotated[bool, Option(help="In videos: keep the audio.")] = True,
-    duration: Annotated[float | None, Option(min=0, help="In videos: look at so much; ends a camera's video.")] = None,
-    allow_url: Annotated[bool, Option("--allow-url", help="Load images from the web too.")] = False,
+    two_pass: Annotated[bool, Option(help="Run a second pass on the box around the keypoints of the first.")] = False,
+    detect_every: Annotated[int, Option(min=1, help="Videos: run the detector every N frames.")] = 5,
+    smooth: Annotated[bool, Option(help="Videos: smooth the keypoints over time.")] = True,
+    audio: Annotated[bool, Option(help="Videos: keep the audio.")] = True,
+    duration: Annotated[
+        float | None, Option(min=0, help="Videos: stop after this many seconds (a camera otherwise runs until Ctrl-C).")
+    ] = None,
+    allow_url: Annotated[bool, Option("--allow-url", help="Allow image URLs.")] = False,
 ) -> None:
-    """Find the poses of all people in images and videos.
+    """Estimate the poses of all people in images and videos.
 
-    Writes annotated copies, COCO results and a CSV table; of videos JSON lines.
+    Writes annotated copies, COCO results and a CSV table; for videos, JSON lines.
     """
     from leanpose.data.convert import require_writer
     from leanpose.data.inputs import find_inputs
@@ -111,12 +119,11 @@ def predict(
     videos, only_videos = bool(files.clips), not files.images
     mistakes = {
         "Give --bbox-file or --detector, not both.": bbox_file and detector != "auto",
-        "--bbox-file-images says what the ids of --bbox-file mean; give --bbox-file too.": bbox_file_images
-        and not bbox_file,
-        f"--style {style} draws; leave --no-draw out.": openpose and not draw,
-        "--resolution is the size of conditioning images; give --style openpose too.": resolution and not openpose,
-        "--bbox-file is for images; the people in videos are found by a --detector.": videos and bbox_file,
-        "--coco, --csv and --as-labels are for images; the poses in videos are written as JSON lines.": only_videos
+        "--bbox-file-images needs --bbox-file.": bbox_file_images and not bbox_file,
+        f"--style {style} cannot be combined with --no-draw.": openpose and not draw,
+        "--resolution needs --style openpose or comfyui.": resolution and not openpose,
+        "--bbox-file is for images; people in videos are detected by --detector.": videos and bbox_file,
+        "--coco, --csv and --as-labels are for images; poses in videos are written as JSON lines.": only_videos
         and (coco or csv or as_labels),
         f"--out {out} is a file; give a folder.": out.exists() and not out.is_dir(),
     }
@@ -188,7 +195,7 @@ def predict(
 
 @contextmanager
 def _labels_in(kind: str, path: Path | None, root: Path | None) -> "Iterator[Path | None]":
-    """Where to write COCO annotations, which become `path` in this format at the end.
+    """Where to write COCO annotations, which are converted to `path` at the end.
 
     Args:
         root: the folder of the images.
@@ -236,7 +243,7 @@ def _readable_clips(files: "Inputs", out: Path, *, draw: bool) -> "list[Clip]":
 
 @contextmanager
 def _listing_skipped(bar: "Progress | None" = None) -> "Iterator[None]":
-    """List the images that could not be read where that was none of them; the bar is stopped before."""
+    """List the images that could not be read if none could; the bar is stopped before."""
     from leanpose.inference.folders import NothingReadError
 
     try:
@@ -260,12 +267,12 @@ def _introduce(estimator: "PoseEstimator", model: str, source: str, detector: st
         if given:
             print(f"{title}:   {len(given)}")
     if files.others:
-        print(f"Not looked at, since the names do not end like an image's or a video's: {_some(files.others)}.")
+        print(f"Ignored:  unknown file extensions: {_some(files.others)}")
     if files.links:
         links = counted(len(files.links), "link")
-        print(f"Skipped:  {links} to a file that is looked at already, or to a folder: {_some(files.links)}")
+        print(f"Skipped:  {links} to files already in the list, or to folders: {_some(files.links)}")
     if files.unreadable:
-        print(f"Skipped:  {counted(len(files.unreadable), 'folder')} that may not be read: {_some(files.unreadable)}")
+        print(f"Skipped:  {counted(len(files.unreadable), 'unreadable folder')}: {_some(files.unreadable)}")
 
 
 def _some(names: list[str]) -> str:
@@ -275,8 +282,8 @@ def _some(names: list[str]) -> str:
 
 def _summarise(outcome: "Outcome", count: int, person_threshold: float) -> None:
     if outcome.stopped:
-        print(f"Stopped after {outcome.looked_at} of {counted(count, 'image')}; what was found until then is kept.")
-    nobody = f", {outcome.empty} without anybody" if outcome.empty else ""
+        print(f"Stopped after {outcome.looked_at} of {counted(count, 'image')}; partial results are kept.")
+    nobody = f", {outcome.empty} without people" if outcome.empty else ""
     print(f"Done:     {counted(outcome.done, 'image')}, {counted(outcome.people, 'person', 'people')}{nobody}")
     _say_hidden(outcome.uncertain, person_threshold, outcome.duplicates)
     _list_skipped(outcome)
@@ -312,11 +319,11 @@ def _predict_clips(
     frames: "Callable[[Path], AbstractContextManager[FrameWriter]] | None",
     **options: Any,
 ) -> "list[Clip]":
-    """Look at videos one after the other; one that can be read no longer is named.
+    """Process videos one after the other; one that becomes unreadable is named.
 
     Args:
         draw: the annotated image of a frame.
-        frames: for ControlNet: what draws the frames of a copy, and writes the JSON of each.
+        frames: for ControlNet: opens the writer of a video's conditioning frames and their JSON.
         options: for `predict_video`.
 
     Returns:
@@ -360,14 +367,14 @@ def _predict_clips(
 
 def _summarise_clip(clip: "Clip", outcome: "VideoOutcome", person_threshold: float) -> None:
     if outcome.stopped:
-        print(f"Stopped:  {clip.name} after {outcome.seconds:.1f} s; what was found until then is kept.")
+        print(f"Stopped:  {clip.name} after {outcome.seconds:.1f} s; partial results are kept.")
     found = f"{counted(outcome.frames, 'frame')}, {counted(len(outcome.track_ids), 'person', 'people')}"
     busy = f"the pose model was busy {outcome.busy:.0%} of the time"
     print(f"Done:     {clip.name}, {found}, in {outcome.elapsed:.1f} s ({outcome.speed:.1f} frames/s; {busy})")
     _say_hidden(outcome.uncertain, person_threshold, where="in all frames ")
     notes = {
-        f"The file ends after {outcome.seconds:.1f} s, before the end it names; it was cut off.": outcome.cut_off,
-        f"{outcome.damaged} damaged frames were left out or are shown as far as they could be read.": outcome.damaged,
-        f"{outcome.dropped} of the camera's frames came too fast and were left out.": outcome.dropped,
+        f"The file ends after {outcome.seconds:.1f} s, before its declared end; it is truncated.": outcome.cut_off,
+        f"{outcome.damaged} corrupt frames were skipped, or decoded as far as possible.": outcome.damaged,
+        f"{outcome.dropped} of the camera's frames came too fast and were dropped.": outcome.dropped,
     }
     print_some([*(sentence for sentence, holds in notes.items() if holds), *outcome.notices])

@@ -1,4 +1,4 @@
-"""`leanpose recipes`: what comes with leanpose to be trained."""
+"""`leanpose recipes`: the recipes that come with leanpose."""
 
 from itertools import pairwise
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument
 
 
-def recipes(pattern: Annotated[str, Argument(help="Only names that fit, such as 'sdpose/*'.")] = "*") -> None:
+def recipes(pattern: Annotated[str, Argument(help="Name pattern, such as 'sdpose/*'.")] = "*") -> None:
     """List the recipes with commands and expected results.
 
     Each is a row of a paper's table.
@@ -24,11 +24,11 @@ def recipes(pattern: Annotated[str, Argument(help="Only names that fit, such as 
                 print(f"leanpose train {command}\n    {summary}")
                 shown += 1
     if not shown:
-        raise LeanposeError(f"No recipe fits '{pattern}'; `leanpose recipes` lists all.")
+        raise LeanposeError(f"No recipe matches '{pattern}'; `leanpose recipes` lists all.")
 
 
 def _commands(name: str, text: str) -> list[tuple[str, str]]:
-    """What trains each row of a recipe file, and what its comments say of it and of the expected result."""
+    """The command for each row of a recipe file, and its description and expected result from the comments."""
     lines = text.splitlines()
     comments = [line[1:].strip() for line in lines if line.startswith("#")]
     rows = [

@@ -12,22 +12,24 @@ from leanpose.errors import LeanposeError
 _DECIDED = frozenset(
     ["model", "model_options", "codec", "distillation", "init_from", "strict", "pretrained", "auxiliary_heatmap_weight"]
 )
-"""What a recipe says of these gives way to the trained model and to the method."""
+"""Recipe keys that are replaced by those of the trained model and of the method."""
 
 
 def retrain_head(
     trained: Annotated[str, Argument(help="A trained SimCC model: a .safetensors file, a run or a released name.")],
-    recipe: Annotated[Path | None, Argument(help="For the data and the schedule. [default: the run's own]")] = None,
+    recipe: Annotated[
+        Path | None, Argument(help="Recipe that provides data and schedule. [default: the run's own]")
+    ] = None,
     settings: SettingsArgument = None,
     epochs: Annotated[int | None, Option(min=1, help="[default: a fifth of the recipe's]")] = None,
-    logit_weight: Annotated[float, Option(min=0, help="Weight of the loss.")] = 1.0,
+    logit_weight: Annotated[float, Option(min=0, help="Weight of the distillation loss.")] = 1.0,
     out: Annotated[Path | None, Option("--out", "-o", help="Folder of the run. [default: runs/NAME-new-head]")] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Distil a trained model into itself: a new head.
+    """Retrain the head of a SimCC model by self-distillation (DWPose, stage 2).
 
-    It learns on the frozen backbone, in a fifth of the time. Needs no other teacher and no labels but those it is measured by. For distillation from another model, name a teacher
-    in a recipe and use `leanpose train`.
+    The backbone is frozen and the model itself is the teacher; labels are needed for validation only. To distil from
+    another model, use `leanpose distill`, or `leanpose train` with a teacher in the recipe.
     """
     from leanpose.cli.train import report
     from leanpose.device import choose_device
@@ -39,15 +41,15 @@ def retrain_head(
     from leanpose.weights import load_model
 
     folder = Path(trained)
-    if recipe is not None and recipe.suffix not in (".yaml", ".yml"):  # a setting: the run's own recipe is meant
+    if recipe is not None and recipe.suffix not in (".yaml", ".yml"):  # an override of the run's own recipe
         settings, recipe = [str(recipe), *(settings or [])], None
     for setting in settings or []:
         if setting.partition("=")[0].partition(".")[0] in _DECIDED:
-            raise LeanposeError(f"'{setting}' would change nothing: the model is {trained}, and only its head learns.")
+            raise LeanposeError(f"'{setting}' has no effect: retrain-head only trains the head of {trained}.")
     file = weights_of(trained)
     source = recipe or folder / "recipe.yaml"
     if recipe is None and not source.is_file():
-        raise LeanposeError(f"{trained} is no run with a recipe; name one for data and schedule behind it.")
+        raise LeanposeError(f"{trained} is not a run folder with a recipe; pass a recipe as the second argument.")
     model = load_model(file)
     recipe_now = load_recipe(source, settings)
     plan = retrain_head_recipe(recipe_now, model, str(file), logit_weight=logit_weight, epochs=epochs)
@@ -59,5 +61,5 @@ def retrain_head(
     report(summary)
     if before is not None:
         name = primary_metric(before)
-        print(f"{name} {100 * before[name]:.1f} with the trained head, {100 * summary.best:.1f} with the new one.")
+        print(f"{name} {100 * before[name]:.1f} with the old head, {100 * summary.best:.1f} with the new one.")
     exit_if_skipped(summary.broken)

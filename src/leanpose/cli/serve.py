@@ -1,4 +1,4 @@
-"""`leanpose serve`: answer over HTTP."""
+"""`leanpose serve`: an HTTP server."""
 
 import os
 from importlib.util import find_spec
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from leanpose.cli.options import AtLeast1, BackendOption, DetectorOption, DeviceOption, ForeignSkeletonOption, status
+from leanpose.cli.options import BackendOption, DetectorOption, DeviceOption, ForeignSkeletonOption, status
 from leanpose.console import printable
 from leanpose.errors import LeanposeError
 
@@ -20,40 +20,49 @@ MIN_KEY_LENGTH = 16
 def serve(
     model: Annotated[str, Option(help="A released name, or a .safetensors, .onnx or .xml file.")] = "leanpose-body-s",
     skeleton: ForeignSkeletonOption = None,
-    host: Annotated[str, Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, Option(help="Address to listen on; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     api_key_file: Annotated[
         Path | None,
-        Option(help=f"File with the key that clients must give. [default: {KEY_VARIABLE} of the environment, or none]"),
+        Option(
+            help=f"File with the API key that clients must send. [default: environment variable {KEY_VARIABLE}, or none]"
+        ),
     ] = None,
     detector: DetectorOption = "auto",
-    box_threshold: Annotated[float, Option(min=0, max=1, help="Leave out detections below this score.")] = 0.3,
+    box_threshold: Annotated[float, Option(min=0, max=1, help="Minimum detection score.")] = 0.3,
     person_threshold: Annotated[
-        float | None, Option(min=0, max=1, help="For requests that name none. [default: 0.1; 0 with whole-image]")
+        float | None,
+        Option(
+            min=0, max=1, help="Minimum person score, unless a request sets one. [default: 0.1; 0 with whole-image]"
+        ),
     ] = None,
     device: DeviceOption = "auto",
     backend: BackendOption = "auto",
-    flip_test: Annotated[bool, Option(help="Average with the mirrored crop (slower, a little better).")] = False,
-    batch_size: Annotated[
-        int | None, Option(min=1, help="Images that share passes of the network. [default: 1, on a GPU 16]")
-    ] = None,
-    batch_wait: Annotated[float, Option(min=0, max=1000, help="Milliseconds that a batch waits to be full.")] = 3.0,
-    max_megabytes: Annotated[float, Option(min=0.001, help="Of the body of a request.")] = 20.0,
-    max_images: Annotated[int, Option(min=1, help="In a request.")] = 16,
-    max_people: Annotated[int, Option(min=1, help="That may be detected in an image; crops in a request.")] = 100,
-    queue: Annotated[int, Option(min=1, help="Images of all requests that may wait.")] = 64,
-    timeout: Annotated[float, Option(min=0.001, help="Seconds from a request's body to its answer.")] = 30.0,
-    body_timeout: Annotated[float, Option(min=0.001, help="Seconds in which a body must have come.")] = 20.0,
-    drain: AtLeast1 = 30,
+    flip_test: Annotated[
+        bool, Option(help="Flip test: average with the mirrored crop (slower, slightly better).")
+    ] = False,
+    batch_size: Annotated[int | None, Option(min=1, help="Images per batch. [default: 1; 16 on a GPU]")] = None,
+    batch_wait: Annotated[float, Option(min=0, max=1000, help="Maximum wait for a full batch, in milliseconds.")] = 3.0,
+    max_megabytes: Annotated[float, Option(min=0.001, help="Maximum size of a request body in megabytes.")] = 20.0,
+    max_images: Annotated[int, Option(min=1, help="Maximum number of images per request.")] = 16,
+    max_people: Annotated[
+        int, Option(min=1, help="Maximum number of people per image, and of crops per request.")
+    ] = 100,
+    queue: Annotated[int, Option(min=1, help="Maximum number of queued images, over all requests.")] = 64,
+    timeout: Annotated[
+        float, Option(min=0.001, help="Timeout from the complete request body to the response, in seconds.")
+    ] = 30.0,
+    body_timeout: Annotated[float, Option(min=0.001, help="Timeout for receiving a request body, in seconds.")] = 20.0,
+    drain: Annotated[int, Option(min=1, help="Maximum time to finish pending requests on shutdown, in seconds.")] = 30,
 ) -> None:
-    """Answer over HTTP: images in, poses out.
+    """Serve a model over HTTP: images in, poses out.
 
-    POST /v1/poses, the Open Inference Protocol below /v2, Prometheus's /metrics, a page to drop photos on at / and the
-    description of all at /docs. Ctrl-C and SIGTERM end it once what is under way is finished, within --drain seconds.
-    Images have at most 25 million pixels: leanpose --max-megapixels 10 serve.
+    POST /v1/poses, the Open Inference Protocol below /v2, Prometheus metrics at /metrics, a page to drop photos on at /
+    and the API documentation at /docs. Ctrl-C and SIGTERM stop it after finishing the pending requests, within --drain
+    seconds. Images may have 25 megapixels; change this with leanpose --max-megapixels 10 serve.
     """
     if any(find_spec(package) is None for package in PACKAGES):
-        raise LeanposeError("leanpose serve needs packages of its own: pip install 'leanpose[serve]'.")
+        raise LeanposeError("leanpose serve needs extra packages: pip install 'leanpose[serve]'.")
     api_key = _api_key(api_key_file)
     from leanpose.inference.detectors import Detector
     from leanpose.inference.estimator import PoseEstimator
@@ -81,7 +90,7 @@ def serve(
             print(f"Serving:  http://{shown}:{listener.getsockname()[1]}", flush=True)
             if api_key is None and host not in LOOPBACK and not host.startswith("127."):
                 print(
-                    f"Warning:  anybody who reaches {shown} can use this server; set a key with --api-key-file.",
+                    f"Warning:  anyone who can reach {shown} can use this server; set a key with --api-key-file.",
                     flush=True,
                 )
 
@@ -90,10 +99,10 @@ def serve(
 
 
 def _api_key(file: Path | None) -> str | None:
-    """The key in a file, else that of the environment.
+    """The key from a file, else from the environment.
 
     Raises:
-        LeanposeError: the file cannot be read, or the key is too short or has other characters than a header may have.
+        LeanposeError: the file cannot be read, or the key is too short or has characters that a header cannot have.
     """
     from leanpose.files import read_regular
 
@@ -108,6 +117,6 @@ def _api_key(file: Path | None) -> str | None:
         return None
     if len(key) < MIN_KEY_LENGTH or not key.isascii() or not key.isprintable() or " " in key:
         raise LeanposeError(
-            f"The API key in {origin} must have {MIN_KEY_LENGTH} or more characters of ASCII, without spaces."
+            f"The API key in {origin} must have at least {MIN_KEY_LENGTH} printable ASCII characters, without spaces."
         )
     return key

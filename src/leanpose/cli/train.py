@@ -19,17 +19,19 @@ def train(
     out: Annotated[
         Path | None, Option("--out", "-o", help="Folder of the run. [default: runs/NAME OF THE RECIPE]")
     ] = None,
-    resume: Annotated[Path | None, Option(help="Folder of a run to go on with; no recipe is given then.")] = None,
+    resume: Annotated[Path | None, Option(help="Run folder to resume, instead of a recipe.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Train or distil a model by a recipe.
+    """Train or distil a model from a recipe.
 
     Several GPUs or machines: torchrun --nproc-per-node 8 -m leanpose train RECIPE
     """
     if (recipe is None) == (resume is None):
         raise LeanposeError("Give either a recipe or --resume FOLDER.")
     if resume is not None and (out is not None or settings):
-        raise LeanposeError("A resumed run stays in its folder and keeps its recipe: give --resume alone.")
+        raise LeanposeError(
+            "--resume cannot be combined with --out or overrides: a run keeps its folder and its recipe."
+        )
     from leanpose.training.recipe import find_recipe, parse_recipe, read_recipe, recipe_file, row_of
 
     if resume is not None:
@@ -57,7 +59,7 @@ def train(
 
 
 def report(summary: "RunSummary") -> None:
-    """Say what a finished run has to say."""
+    """Print the results of a finished run."""
     from leanpose.training.log import duration
 
     print(f"Trained in {duration(summary.seconds)}; weights, log and state are in {summary.folder}.")
@@ -71,10 +73,10 @@ def report(summary: "RunSummary") -> None:
         best = f"{primary_metric(summary.metrics)} {100 * summary.best:.1f}"
         print(f"Best:  {best} after epoch {summary.best_epoch} (best.safetensors)")
     if summary.broken:
-        print(f"{counted(len(summary.broken), 'image')} could not be read and took no part:")
+        print(f"{counted(len(summary.broken), 'image')} could not be read and were skipped:")
         print_some(list(summary.broken.values()))
 
 
 def _figures(metrics: dict[str, float]) -> str:
-    """In percent; a figure that there is nothing to measure by is -1."""
+    """In percent; -1 marks a metric that cannot be computed on this data."""
     return "  ".join(f"{name} {100 * value:.1f}" if value >= 0 else f"{name} –" for name, value in metrics.items())

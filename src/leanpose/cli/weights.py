@@ -1,4 +1,4 @@
-"""`leanpose weights`: the weights that ship with the package, what they were trained on, and under what terms."""
+"""`leanpose weights`: the weights that ship with the package, with their training data and licences."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 
 def weights(
-    commercial: Annotated[bool, Option("--commercial", help="Without research-only or non-commercial data.")] = False,
+    commercial: Annotated[
+        bool, Option("--commercial", help="Only weights without research-only or non-commercial training data.")
+    ] = False,
 ) -> None:
-    """List released weights with training data and terms."""
+    """List released weights with training data and licence terms."""
     from leanpose.weights.released import RELEASED
 
     names = [name for name, release in RELEASED.items() if release.commercial or not commercial]

@@ -1,4 +1,5 @@
-"""The images of a folder, of tar archives or of object storage, in an order and with ids that depend on their names alone."""
+"""The images of a folder, of tar archives or of object storage, in an order and with ids that depend on their names
+alone."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ class StoredImage(ImageFile):
         """As of `ImageFile`, from wherever it is.
 
         Raises:
-            BrokenImageError: it is damaged, or too large.
+            BrokenImageError: it is corrupt, or too large.
             LeanposeError: its file is not there or cannot be reached, which says nothing of the image.
         """
         if self.size > max_bytes():
@@ -81,7 +82,7 @@ class ImageList:
 
     Attributes:
         images: in order.
-        left_out: how many files, folders and links beside them are not looked at, by the reason.
+        left_out: number of ignored files, folders and links, by reason.
     """
 
     images: list[StoredImage]
@@ -99,8 +100,8 @@ class ImageList:
 def list_images(source: str) -> ImageList:
     """The images below a folder, in a tar archive or a folder of these, or below an address that fsspec knows.
 
-    Images in files have the names and ids that `leanpose data label` gives them. Those in archives are named by the archive
-    and their name in it; where `source` is the archive itself, by the latter alone.
+    Images in files have the names and ids that `leanpose data label` gives them. Those in archives are named by the
+    archive and their name in it; where `source` is the archive itself, by the latter alone.
 
     Raises:
         LeanposeError: nothing is there, or it cannot be read.
@@ -131,7 +132,7 @@ def _list_local(path: Path) -> ImageList:
             "videos": len(inputs.clips),
             "links to what is there already": len(inputs.links),
             "folders that may not be read": len(inputs.unreadable),
-            "files that are no images": len(inputs.others) - len(archives),
+            "files that are not images": len(inputs.others) - len(archives),
         }
     if archives:
         entries: list[_Entry] = [(image.name, image.place, None, image.size) for image in found]
@@ -169,7 +170,7 @@ def _list_address(url: str) -> ImageList:
         elif ending in SUFFIXES:
             entries.append((name, place, None, int(status["size"])))
         else:
-            left_out["files that are no images"] = left_out.get("files that are no images", 0) + 1
+            left_out["files that are not images"] = left_out.get("files that are not images", 0) + 1
     return _listed(_numbered(entries), left_out, shown)
 
 
@@ -178,7 +179,7 @@ def _members_of(file: Any, shown: str) -> list[tuple[str, tuple[int, int]]]:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             inside = [member for member in archive if member.isfile()]
     except tarfile.ReadError as error:
-        raise LeanposeError(f"Cannot read {shown}, which is no whole, uncompressed tar file: {error}.") from error
+        raise LeanposeError(f"Cannot read {shown}, which is not a complete, uncompressed tar file: {error}.") from error
     return [(member.name.removeprefix("./"), (member.offset_data, member.size)) for member in inside]
 
 
@@ -190,8 +191,8 @@ def _members(
         if PurePosixPath(name).suffix.lower() in SUFFIXES:
             yield prefix + name, place, offset, size
         else:
-            left_out["members of archives that are no images"] = (
-                left_out.get("members of archives that are no images", 0) + 1
+            left_out["members of archives that are not images"] = (
+                left_out.get("members of archives that are not images", 0) + 1
             )
 
 

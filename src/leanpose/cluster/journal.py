@@ -1,7 +1,7 @@
 """Which parts of a long work are done: a line each, appended once its file is on the disk.
 
-The first line holds the settings. A part counts as done where its line is whole and its file has the checksum of the line, so
-neither a kill at any moment nor a damaged disk loses a part or makes one count twice.
+The first line holds the settings. A part counts as done where its line is whole and its file has the checksum of the
+line, so neither a kill at any moment nor a failing disk loses a part or makes one count twice.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Journal:
             remove_partials(self.parts)
         try:
             data = self.path.read_bytes() if self.path.exists() else b""
-            whole = data[: data.rfind(b"\n") + 1]  # without a line that was cut off
+            whole = data[: data.rfind(b"\n") + 1]  # without a line that was truncated
             if whole:
                 self._read(whole.splitlines())
                 if whole != data:
@@ -61,7 +61,7 @@ class Journal:
         entries = [_entry(line) for line in lines]
         begun = None if entries[0] is None else entries[0].get("settings")
         if begun is None:
-            raise LeanposeError(f"{self.path} is damaged in its first line; delete {self.path.parent} to begin anew.")
+            raise LeanposeError(f"{self.path} is corrupt in its first line; delete {self.path.parent} to start again.")
         if begun != self._settings:
             keys = sorted(key for key in {*begun, *self._settings} if begun.get(key) != self._settings.get(key))
             changed = ", ".join(f"{key} {begun.get(key)}, now {self._settings.get(key)}" for key in keys)
@@ -79,7 +79,7 @@ class Journal:
             del self.done[number]
         if damaged or wrong:
             LOG.warning(
-                f"{self.path.parent}: {damaged} lines and {len(wrong)} parts are damaged or missing; they are made again."
+                f"{self.path.parent}: {damaged} lines and {len(wrong)} parts are corrupt or missing; they are made again."
             )
             self.complete = None
 
@@ -129,6 +129,6 @@ def _line(entry: dict[str, Any]) -> bytes:
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None where it is damaged."""
+    """What a line holds; None where it is corrupt."""
     mark, _, text = line.partition(b" ")
     return json.loads(text) if mark == checksum(text).encode() else None

@@ -1,4 +1,5 @@
-"""`leanpose data label --ray`: images become parts, parts become labels, and a run that was killed goes on where it was."""
+"""`leanpose data label --ray`: images become parts, parts become labels, and a run that was killed resumes where it
+was."""
 
 from __future__ import annotations
 
@@ -37,10 +38,10 @@ class ClusterLabels:
     Attributes:
         folder: of `parts/`, `labels.json` and `manifest.jsonl`.
         file: the COCO file; None where none was asked for.
-        images, people, empty: images that could be read, people in them, and images without anybody.
+        images, people, empty: number of readable images, people in them, and images without people.
         skipped: a sentence for each image that could not be read.
         notices: what was guessed of images or left out: how many images each sentence holds for.
-        left_out: files beside the images, by the reason.
+        left_out: files next to the images, by the reason.
         parts, resumed: how many there are, and how many of them were done before.
     """
 
@@ -59,7 +60,7 @@ class ClusterLabels:
         skipped = f", {len(self.skipped)} that could not be read" if self.skipped else ""
         before = f"; {self.resumed} of {self.parts} parts were done before" if self.resumed else ""
         return (
-            f"{self.people} people in {self.images} images ({self.empty} without anybody{skipped}{before}): "
+            f"{self.people} people in {self.images} images ({self.empty} without people{skipped}{before}): "
             f"{self.file or self.folder / 'parts'}"
         )
 
@@ -76,8 +77,8 @@ def label_on_cluster(
 ) -> ClusterLabels:
     """Label the people of images in parts.
 
-    The same call goes on after any interruption: parts whose files are whole are not made again. What is written depends on the
-    images and settings alone, not on who made which part and when.
+    The same call resumes after any interruption: parts whose files are whole are not made again. What is written
+    depends on the images and settings alone, not on who made which part and when.
 
     Args:
         source: as of `list_images`.
@@ -88,8 +89,8 @@ def label_on_cluster(
         progress: told how many of how many images are done.
 
     Raises:
-        LeanposeError: as of `list_images` and the labeller; `out` holds something else, or was begun with other images or
-            settings; no image can be read, or nobody is found in them.
+        LeanposeError: as of `list_images` and the labeller; `out` holds something else, or was begun with other images
+            or settings; no image can be read, or nobody is found in them.
     """
     listed = list_images(source)
     begun = {
@@ -115,7 +116,7 @@ def label_on_cluster(
         missing = len(pieces) - len(journal.done)
         if missing:
             raise LeanposeError(
-                f"The cluster ended without {missing} of {len(pieces)} parts; the same command goes on."
+                f"The cluster ended without {missing} of {len(pieces)} parts; the same command resumes it."
             )
         known = list(journal.done.values())
         images, people, empty = (sum(entry[key] for entry in known) for key in ("images", "people", "empty"))
@@ -125,7 +126,7 @@ def label_on_cluster(
                 f"None of the {len(listed.images)} images of {begun['source']} can be read. {skipped[0]}"
             )
         if not people:
-            raise LeanposeError(f"{settings.teacher} finds nobody in the {images} images of {begun['source']}.")
+            raise LeanposeError(f"{settings.teacher} detects no people in the {images} images of {begun['source']}.")
         file = out / COCO_FILE if coco else None
         if file is not None and not _is_written(journal, file):
             _write_coco(journal, file, len(pieces))
@@ -151,7 +152,7 @@ def label_on_cluster(
 
 
 def _require_same_card(journal: Journal, number: int, card: str) -> None:
-    """See that all parts are made by the same version, teacher and detector."""
+    """Check that all parts are made by the same version, teacher and detector."""
     others = [other for other, entry in journal.done.items() if entry["card"] != card]
     if others:
         raise LeanposeError(

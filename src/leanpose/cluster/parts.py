@@ -29,7 +29,7 @@ READER_THREADS = 8
 """Threads of a worker that fetch and decode: object storage answers after tens of milliseconds."""
 
 KEY = b"leanpose"
-"""Of the metadata of a part's file, under which its card lies."""
+"""Metadata key of a part file's card."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class LabelledPart:
 
     Attributes:
         content: of its Parquet file.
-        known: of its line in the journal: images, people, empty, skipped (a sentence each), notices (how many images each
-            sentence holds for), card (checksum of the card).
+        known: of its line in the journal: images, people, empty, skipped (a sentence each), notices (how many images
+            each sentence holds for), card (checksum of the card).
     """
 
     content: bytes
@@ -65,7 +65,7 @@ def label_part(estimator: PoseEstimator, images: Sequence[StoredImage], settings
     """Label the people of images, which share batches with each other alone: a part is the same whoever makes it.
 
     Raises:
-        LeanposeError: an image's file is gone or cannot be reached. One that is damaged is entered as such.
+        LeanposeError: an image's file is gone or cannot be reached. One that is corrupt is entered as such.
     """
     rows: list[dict[str, Any]] = []
     waiting: list[tuple[StoredImage, dict[str, Any], tuple[int, int]]] = []
@@ -148,7 +148,7 @@ def read_card(path: Path) -> dict[str, Any]:
     """What a part was made by.
 
     Raises:
-        LeanposeError: it is damaged.
+        LeanposeError: it is corrupt.
     """
     import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
 
@@ -160,7 +160,7 @@ def read_part(path: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]
     """The COCO records of each image of a part that could be read, and of its people, whose ids are still 0.
 
     Raises:
-        LeanposeError: it is damaged.
+        LeanposeError: it is corrupt.
     """
     import pyarrow.parquet as pq  # pyright: ignore[reportMissingImports]
 
@@ -189,7 +189,8 @@ class PartLabeller:
     def label(self, rows: list[list[Any]]) -> LabelledPart:
         """
         Raises:
-            LeanposeError: the teacher or detector cannot be opened here, this machine has another leanpose, or as `label_part`.
+            LeanposeError: the teacher or detector cannot be opened here, this machine has another leanpose, or as
+                `label_part`.
         """
         if self.version != __version__:
             raise LeanposeError(
@@ -203,7 +204,8 @@ class PartLabeller:
     def __call__(self, table: Any) -> Any:
         """A batch of Ray Data: columns `part` and `images` (JSON) become `part`, `content`, `known` (JSON) and `error`.
 
-        What goes wrong travels as a sentence: an exception would come with the traces of the workers through which it went.
+        What goes wrong travels as a sentence: an exception would come with the traces of the workers through which it
+            went.
         """
         import pyarrow as pa  # pyright: ignore[reportMissingImports]
 

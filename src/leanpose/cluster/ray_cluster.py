@@ -1,7 +1,9 @@
-"""A cluster of Ray (2.52 or later, which knows tokens): one that is there, or a new one on this machine that nothing else can reach.
+"""A cluster of Ray (2.52 or later, which knows tokens): one that is there, or a new one on this machine that nothing
+else can reach.
 
-Ray runs whatever its ports are told to. A cluster that is begun here listens on 127.0.0.1 alone and asks for a token that only
-its processes know; it sends no statistics and has no dashboard. Its logs go with it, unless the command is killed.
+Ray runs whatever its ports are told to. A cluster that is begun here listens on 127.0.0.1 alone and asks for a token
+that only its processes know; it sends no statistics and has no dashboard. Its logs go with it, unless the command is
+killed.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ class ClusterOptions:
 
 
 def require_ray(options: ClusterOptions) -> None:
-    """See that the packages are there, and that something listens at the address; Ray itself tries for minutes.
+    """Check that the packages are there, and that something listens at the address; Ray itself tries for minutes.
 
     Raises:
         LeanposeError: it is not so.
@@ -78,7 +80,8 @@ def label_with_ray(
     """Label parts by Ray Data, in any order; each comes once, however often its workers die.
 
     Raises:
-        LeanposeError: the cluster cannot be reached or is lost, a worker failed, or workers died too often over one part.
+        LeanposeError: the cluster cannot be reached or is lost, a worker failed, or workers died too often over one
+            part.
     """
     rows = [{"part": number, "images": json.dumps([image.row for image in images])} for number, images in parts]
     names = sum(len(row["images"]) for row in rows)
@@ -106,12 +109,13 @@ def label_with_ray(
         except RayError as error:
             reason = str(error).strip().splitlines()[0]
             raise LeanposeError(
-                f"The cluster gave up ({type(error).__name__}: {reason}); the same command goes on where it was."
+                f"The cluster gave up ({type(error).__name__}: {reason}); the same command resumes it."
             ) from error
 
 
 class RayWorker(PartLabeller):
-    """A `PartLabeller` that ends with Ray: one in the middle of a part does not notice by itself that Ray was killed."""
+    """A `PartLabeller` that ends with Ray: one in the middle of a part does not notice by itself that Ray was
+    killed."""
 
     def __init__(self, settings: LabelSettings, version: str) -> None:
         super().__init__(settings, version)

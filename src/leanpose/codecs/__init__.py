@@ -1,4 +1,4 @@
-"""Codecs: encodings of keypoints for a network. Each has `encode`, `decode`, `loss` and `merge_flipped`."""
+"""Codecs: encodings of keypoints. Each has `encode`, `decode`, `loss` and `merge_flipped`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ CODECS: dict[str, type[HeatmapCodec | CoordinateCodec | SimCCCodec]] = {
 }
 
 RENAMED_CODEC_SETTINGS = {"kernel": "blur_kernel_size", "split": "simcc_split_ratio"}
-"""Old names of settings, which cards and recipes may still have."""
+"""Former names of settings, for error messages about older cards and recipes."""
 
 
 def build_codec(values: Mapping[str, Any]) -> Codec:
-    """A codec from its name and settings, as a recipe writes them or `Codec.to_dict` gave them.
+    """A codec from its name and settings, as in a recipe or from `Codec.to_dict`.
 
     >>> build_codec({"name": "heatmap", "sigma": 3}).sigma
     3
 
     Raises:
-        LeanposeError: the name or a setting is unknown, or a value does not fit.
+        LeanposeError: the name or a setting is unknown, or a value is not valid.
     """
     settings = dict(values)
     name = settings.pop("name", None)
@@ -59,4 +59,4 @@ def build_codec(values: Mapping[str, Any]) -> Codec:
     try:
         return CODECS[name](**settings, calibration=calibration)
     except (TypeError, ValueError) as error:
-        raise LeanposeError(f"A setting of the codec '{name}' has a value of the wrong kind: {error}.") from error
+        raise LeanposeError(f"A setting of the codec '{name}' has an invalid value: {error}.") from error

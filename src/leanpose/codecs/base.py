@@ -1,4 +1,4 @@
-"""The interface of all codecs: how keypoints are encoded for a network, decoded, and compared; and the forms of a prediction."""
+"""The interface of all codecs, which encode, decode and compare keypoints; and the types of predictions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from leanpose.geometry import PADDING, Warp
 
 @dataclass(frozen=True)
 class Heatmaps:
-    """One map per keypoint, as the network wrote them (not normalized, may be negative)."""
+    """One heatmap per keypoint: raw network output (unnormalized, can be negative)."""
 
     heatmaps: Float[Tensor, "B K H W"]
 
@@ -29,9 +29,9 @@ class Coordinates:
     """The keypoints themselves.
 
     Attributes:
-        xy: fractions of the crop's width and height; may lie outside of 0..1.
-        sigma: the predicted deviation along x and y, above 0; None where the model predicts none.
-        score: the predicted confidence, as the network wrote it; None where the model predicts none.
+        xy: fractions of the crop's width and height; may be outside 0..1.
+        sigma: the predicted sigma along x and y, above 0; None if the model predicts none.
+        score: the predicted confidence, raw; None if the model predicts none.
     """
 
     xy: Float[Tensor, "B K 2"]
@@ -41,14 +41,14 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class SimCC:
-    """Two rows of bins per keypoint, one along each side of the crop, as the network wrote them (not normalized)."""
+    """Raw SimCC logits: one vector of bins per keypoint along x and one along y."""
 
     x: Float[Tensor, "B K X"]
     y: Float[Tensor, "B K Y"]
 
 
 Prediction = Heatmaps | Coordinates | SimCC
-"""A model's keypoints in one of the codecs' forms."""
+"""A model's keypoints in the representation of one of the codecs."""
 
 
 PredictionT = TypeVar("PredictionT", bound=Prediction)
@@ -56,13 +56,14 @@ TargetT = TypeVar("TargetT")
 
 
 class Codec(ABC, Generic[PredictionT, TargetT]):
-    """Knows one encoding of keypoints; subclasses are frozen dataclasses of its settings. Points are (x, y) in pixels of the crop, pixel centres at whole numbers.
+    """An encoding of keypoints; subclasses are frozen dataclasses of its settings. Points are (x, y) in pixels of the
+    crop, pixel centres at integer coordinates.
 
     Attributes:
         name: in `leanpose.codecs.CODECS`.
-        warp: the convention of the crop's affine map that this codec was made for.
-        padding: how much larger than the person's box the crop is; a tighter one shows the person larger.
-        calibration: makes probabilities of the decoded scores; None where nobody has fitted it, so that scores stay raw.
+        warp: the convention of the crop's affine transform that this codec uses.
+        padding: size of the crop relative to the person's box; a tighter crop shows the person larger.
+        calibration: converts the decoded scores to probabilities; None: scores stay raw.
     """
 
     name: ClassVar[str]
@@ -72,36 +73,36 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
 
     @abstractmethod
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> TargetT:
-        """Training targets for a batch, on the device of `keypoints`. A weight of 0 means: not labelled.
+        """Training targets for a batch, on the device of `keypoints`. Weight 0 marks unlabelled keypoints.
 
-        A weight of -1 means: nothing to be seen. Heatmaps learn to be empty there; the other encodings, which cannot say
-        so, take it as not labelled.
+        Weight -1 marks keypoints known to be absent: their heatmap targets are zero; the other codecs, which cannot
+        represent absence, treat them as unlabelled.
         """
 
     @torch.no_grad()
     def decode(self, prediction: PredictionT) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
-        """Keypoints in crop pixels, and their scores in 0..1: probabilities with a `calibration`, else the raw ones.
+        """Keypoints in crop pixels, and their scores in 0..1: probabilities with a `calibration`, otherwise raw.
 
         Raises:
-            LeanposeError: the prediction or the calibration is of other sizes than this codec.
+            LeanposeError: the sizes of the prediction or the calibration do not match this codec.
         """
         points, scores = self.decode_raw(prediction)
         return points, scores if self.calibration is None else self.calibration(scores)
 
     @abstractmethod
     def decode_raw(self, prediction: PredictionT) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
-        """Keypoints in crop pixels, and their raw scores in 0..1, as the encoding has them."""
+        """Keypoints in crop pixels, and their raw scores in 0..1."""
 
     @abstractmethod
     def loss(self, prediction: PredictionT, target: TargetT) -> Float[Tensor, ""]:
-        """The method's own loss of a prediction against what `encode` returned."""
+        """The method's own loss of a prediction against an encoded target."""
 
     @abstractmethod
     def merge_flipped(self, prediction: PredictionT, flipped: PredictionT, flip_indices: Sequence[int]) -> PredictionT:
-        """The mean of a prediction and of the prediction for the mirrored image, turned back (flip test)."""
+        """The mean of a prediction and the flipped-back prediction for the mirrored image (flip test)."""
 
     def with_calibration(self, calibration: ScoreCalibration | None) -> Self:
-        """The same codec with scores that are made probabilities by this calibration, or with raw scores (None)."""
+        """The same codec with scores calibrated to probabilities, or with raw scores (None)."""
         return replace(self, calibration=calibration)  # type: ignore[type-var]
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,19 +113,21 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
         return values if calibration is None else values | {"calibration": calibration.to_dict()}
 
     def _require_padding(self) -> None:
-        """See that the crop is not smaller than the box.
+        """Check that the crop is not smaller than the box.
 
         Raises:
             LeanposeError: it is.
         """
         if not 1 <= self.padding <= 4:
-            raise LeanposeError(f"The padding of a crop is 1 to 4 times the person's box, not {self.padding:g}.")
+            raise LeanposeError(
+                f"A codec's padding must be 1 to 4, not {self.padding:g}: the crop relative to the person's box."
+            )
 
     def _require_known(self, **literals: Any) -> None:
-        """See that settings have one of the values of their `Literal`.
+        """Check that settings have one of the values of their `Literal`.
 
         Raises:
-            LeanposeError: the first that has not.
+            LeanposeError: the first that does not.
         """
         for setting, literal in literals.items():
             value, choices = getattr(self, setting), get_args(literal)

@@ -1,4 +1,4 @@
-"""Keypoints as coordinates: a network writes x and y themselves, as fractions of the crop's width and height."""
+"""Keypoints as coordinates: a network regresses x and y, as fractions of the crop's width and height."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ Distance = Literal["smooth_l1", "l1"]
 
 @dataclass(frozen=True)
 class CoordinateTarget:
-    """What `CoordinateCodec.encode` gives: fractions of the crop's sides, and 1 where a keypoint counts."""
+    """The output of `CoordinateCodec.encode`: fractions of the crop's sides, and weights, 1 for keypoints that
+    count."""
 
     xy: Float[Tensor, "B K 2"]
     weights: Float[Tensor, "B K"]
@@ -30,16 +31,16 @@ class CoordinateTarget:
 
 @dataclass(frozen=True)
 class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
-    """Where between the crop's left and right, and upper and lower border a keypoint is.
+    """Coordinates as fractions between the crop's left and right, and upper and lower border.
 
     Attributes:
         input_size: (height, width) of the crop, in pixels.
-        encoding: what the fractions are of: `msra`: x / width and y / height; `udp`: x / (width - 1) and
-            y / (height - 1), the distances between the first and the last pixel centre, which a mirror leaves as they
-            are; it also sets `warp`, the convention of the crop.
-        distance: what the loss measures: smooth L1 (DistilPose), or L1 (TFPose).
-        flip_shift: whether the mirrored prediction moves one pixel to the left before it is averaged (mmpose 1.x with
-            `shift_coords`); the papers' toolbox of DistilPose does not.
+        encoding: the unit of the fractions: `msra`: x / width and y / height; `udp`: x / (width - 1) and y / (height -
+            1), the distances between the first and the last pixel centre, which flipping leaves unchanged; it also sets
+            `warp`, the convention of the crop.
+        distance: the loss: smooth L1 (DistilPose), or L1 (TFPose).
+        flip_shift: whether the flipped prediction moves one pixel to the left before averaging (mmpose 1.x with
+            `shift_coords`); mmpose 0.29, which DistilPose uses, does not.
         padding, calibration: see `Codec`.
 
     Raises:
@@ -62,19 +63,19 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
 
     @property
     def warp(self) -> Warp:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The crop's convention that the fractions fit to."""
+        """The crop convention of the fractions."""
         return self.encoding
 
     @property
     def _spans(self) -> list[float]:
-        """The pixels that a fraction of 1 stands for, along x and y."""
+        """The number of pixels of a fraction of 1, along x and y."""
         less = 1 if self.encoding == "udp" else 0
         return [float(side - less) for side in self.input_size[::-1]]
 
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> CoordinateTarget:
-        """Fractions of the crop; keypoints outside of it do not count, as in the papers' toolbox.
+        """Fractions of the crop; keypoints outside it get weight 0, as in mmpose 0.29.
 
-        What is no place at all, such as NaN, is 0: a weight of 0 does not take it out of a loss.
+        Non-finite values become 0, since a weight of 0 would not remove NaN from a loss.
         """
         device, dtype = keypoints.device, keypoints.dtype
         last = device_constant(self.input_size[::-1], device, dtype) - 1
@@ -86,8 +87,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
     def decode_raw(self, prediction: Coordinates) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """Keypoints in pixels of the crop, and their scores.
 
-        The score is the one that the network predicts; without one, 1 minus the mean predicted deviation (RLE); without
-        either, 1.
+        The score is the predicted one; without one, 1 minus the mean predicted sigma (RLE); without either, 1.
         """
         points = prediction.xy.float() * device_constant(self._spans, prediction.xy.device, torch.float32)
         if prediction.score is not None:
@@ -100,7 +100,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
         return torch.where(finite[..., None], points, -1.0), torch.where(finite, scores, 0.0).clamp(0, 1)
 
     def loss(self, prediction: Coordinates, target: CoordinateTarget) -> Float[Tensor, ""]:
-        """The mean distance over all coordinates; those that do not count are 0 on both sides.
+        """The mean distance over all coordinates; those with weight 0 are 0 on both sides.
 
         Smooth L1: DistilPose §3.5, L_reg. L1: TFPose eq. 5, one layer's term.
         """
@@ -109,7 +109,7 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
         return distance(prediction.xy.float() * weights, target.xy * weights)
 
     def merge_flipped(self, prediction: Coordinates, flipped: Coordinates, flip_indices: Sequence[int]) -> Coordinates:
-        """The mean with the mirrored image's prediction, mirrored back; left and right exchange their scores too."""
+        """The mean with the flipped-back prediction for the mirrored image; left and right also swap their scores."""
         order = device_constant(flip_indices, prediction.xy.device)
         shift = 1 / self.input_size[1] if self.flip_shift else 0.0
 

@@ -1,21 +1,21 @@
-"""Where in a heatmap the keypoint is: the highest pixel, and by how much the true peak lies beside it.
+"""Sub-pixel decoding of heatmaps: the highest pixel, and the offset of the true peak.
 
 `dark_offsets` is the distribution-aware decoding of Zhang et al. ("Distribution-Aware Coordinate Representation for
 Human Pose Estimation", CVPR 2020): blur the map, take its logarithm, and step from the highest pixel to the top of the
 parabola through its neighbours. UDP-Pose (Huang et al., CVPR 2020) does the same with other differences at the border.
 
-Written map by map, that is a blur of every pixel. But the step reads only a few pixels around the peak, so the blur is
-computed there alone, as two small matrix products, for all maps at once. Two facts make this exact:
+The official code blurs every pixel of every map. But the step needs only a few pixels around the peak, so the blur is
+computed only there, as two small matrix products, for all maps at once. Two facts make this exact:
 
 - the official code scales the blurred map back to its old maximum. A factor on the map is a constant on the logarithm
-  and leaves the step as it is, unless a value that is read lies below the floor that protects the logarithm (or above
-  UDP's ceiling). The factor is never below 1, so only maps where an *unscaled* value lies below the floor can be
-  touched; for those few the whole map is blurred to learn the factor;
-- what the blur sees outside the map (zeros, or the map mirrored), and that UDP repeats the blurred border pixels, are
+  and leaves the step unchanged, unless a value that is used is below the floor that protects the logarithm (or above
+  UDP's ceiling). The factor is never below 1, so only maps where an *unscaled* value is below the floor can be
+  affected; for those few the whole map is blurred to compute the factor;
+- the padding of the blur outside the map (zeros, or the map mirrored), and UDP's repetition of the blurred border, are
   rows of the matrices.
 
-The products must not lose digits to the shortcuts that training uses (TF32, bfloat16): autocast is off, and where
-single-precision products may be shortened they are done in double precision.
+The products must not lose precision to TF32 or bfloat16: autocast is off, and where float32 products may be computed in
+TF32 they are done in double precision.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch.nn.functional import conv1d
 
 from leanpose.device import device_constant
 
-_MAPS_AT_ONCE = 1024  # whole maps that are blurred together; bounds the memory of untrained networks' noise
+_MAPS_AT_ONCE = 1024  # whole maps blurred together; bounds the memory for the noise of untrained networks
 
 
 Border = Literal["zero", "mirror"]
@@ -43,10 +43,10 @@ class DarkConvention:
     """One of the two published ways.
 
     Attributes:
-        reach: how far from the peak pixels are read.
-        floor, ceiling: what blurred values are clipped to before the logarithm.
+        reach: maximum distance from the peak of the pixels used.
+        floor, ceiling: blurred values are clipped to this range before the logarithm.
         margin: peaks closer to the border than this stay where they are.
-        border: what the blur sees outside the map.
+        border: padding of the blur outside the map.
         rescale: whether the blurred map is scaled back to its old maximum before it is clipped.
     """
 
@@ -64,9 +64,9 @@ UDP_MIRROR = replace(UDP, border="mirror", rescale=False)  # the first UDP code 
 
 
 class Peaks(NamedTuple):
-    """The highest pixel of each of N maps: of several the first one, row by row.
+    """The highest pixel of each of N maps: the first one of equal ones, row by row.
 
-    A map that holds NaN has the value NaN; its column and row mean nothing.
+    A map that contains NaN has the value NaN; its column and row are undefined.
     """
 
     x: Int[Tensor, " N"]
@@ -84,8 +84,8 @@ def quarter_offsets(maps: Float[Tensor, "N H W"], peaks: Peaks, *, both: bool = 
     """A quarter of a pixel towards the higher neighbour, for each axis; 0 within one pixel of that axis's border.
 
     Args:
-        maps: as the network wrote them.
-        both: leave a point alone when it is near the border of either axis (mmpose 0.29; 1.x asks each axis alone).
+        maps: raw network output.
+        both: no offset for a point near the border of either axis (mmpose 0.29; 1.x checks each axis separately).
     """
     (count, height, width), (x, y, _) = maps.shape, peaks
     move_x = (x > 1) & (x < width - 1) & (y > 0)
@@ -100,7 +100,7 @@ def quarter_offsets(maps: Float[Tensor, "N H W"], peaks: Peaks, *, both: bool = 
 
 @lru_cache(maxsize=64)
 def blur_matrix(length: int, kernel: int, border: Border) -> Float[np.ndarray, "length length"]:
-    """One axis of OpenCV's Gaussian blur, with the sigma that it chooses for `kernel`: blurred = matrix @ line."""
+    """One axis of OpenCV's Gaussian blur, with its default sigma for `kernel`: blurred = matrix @ line."""
     import cv2
 
     around = ((kernel // 2, kernel // 2), (0, 0))
@@ -113,7 +113,7 @@ def blur_matrix(length: int, kernel: int, border: Border) -> Float[np.ndarray, "
 def _window_blur(
     length: int, kernel: int, convention: DarkConvention, dtype: torch.dtype
 ) -> tuple[Int[Tensor, " length"], Float[Tensor, "length read window"]]:
-    """For every peak position on an axis: where the window begins that the blur reads, and the blur's weights there."""
+    """For every peak position on an axis: the start of the blur's window, and the blur's weights there."""
     reach = convention.reach
     window = min(length, 2 * (reach + kernel // 2) + 1)
     peaks = np.arange(length)
@@ -121,26 +121,26 @@ def _window_blur(
     read = (peaks[:, None] + np.arange(-reach, reach + 1)).clip(0, length - 1)
     columns = starts[:, None] + np.arange(window)
     weights = blur_matrix(length, kernel, convention.border)[read[:, :, None], columns[:, None, :]]
-    # The cache outlives the call: a tensor born in inference mode could not be used outside of it.
+    # The cache outlives the call: a tensor created in inference mode could not be used outside it.
     with torch.inference_mode(False):
         return torch.tensor(starts), torch.tensor(weights, dtype=dtype)
 
 
 def _whole_blur_maxima(maps: Float[Tensor, "N H W"], kernel: int, border: Border) -> Float[Tensor, " N"]:
-    """The maximum of each whole blurred map. It scales values that are then clipped: single precision is plenty."""
+    """The maximum of each whole blurred map. It scales values that are then clipped: single precision is sufficient."""
     down, across = (torch.tensor(blur_matrix(length, kernel, border), dtype=torch.float32) for length in maps.shape[1:])
     parts = maps.split(_MAPS_AT_ONCE)
     return torch.cat([(down @ (part @ across.T)).amax(dim=(1, 2)) for part in parts])
 
 
 def _product_dtype(device: torch.device) -> torch.dtype:
-    """The fastest precision whose products are whole: Apple GPUs know single precision alone, and do not shorten it."""
+    """The fastest precision with exact products: Apple GPUs only have single precision, and do not reduce it."""
     whole = device.type == "mps" or (device.type == "cpu" and torch.get_float32_matmul_precision() == "highest")
     return torch.float32 if whole else torch.float64
 
 
 def can_refine(peaks: Peaks, size: tuple[int, int], convention: DarkConvention) -> Bool[Tensor, " N"]:
-    """Whether a maximum is above 0 and as far from the border of its (height, width) as the convention wants."""
+    """Whether a maximum is above 0 and as far from the border of its (height, width) as the convention requires."""
     (x, y, value), (height, width), margin = peaks, size, convention.margin
     return (value > 0) & (x >= margin) & (x < width - margin) & (y >= margin) & (y < height - margin)
 
@@ -151,8 +151,9 @@ def dark_offsets(
     """From each map's highest pixel to the top of the fitted peak, in pixels of the map.
 
     Args:
-        maps: as the network wrote them.
-        kernel: width of the Gaussian blur, odd; its sigma is OpenCV's choice: 0.3 ((kernel - 1) / 2 - 1) + 0.8 above 7.
+        maps: raw network output.
+        kernel: width of the Gaussian blur, odd; its sigma is OpenCV's default: 0.3 ((kernel - 1) / 2 - 1) + 0.8 above
+            7.
         convention: `MSRA`, `UDP` or `UDP_MIRROR`.
 
     Returns:
@@ -167,11 +168,11 @@ def dark_offsets(
         with torch.autocast(maps.device.type, enabled=False):
             around = blurred(maps, peaks, kernel, convention)
     # Single precision from here, as in the official code: on noise the parabola can be so flat that rounding shows.
-    # NaN passes through a clamp in torch, but not in every backend; a point with one in it stays where it is either way.
+    # NaN passes through a clamp in torch, but not in every backend; a point with NaN is not moved either way.
     log = around.float().clamp(convention.floor, convention.ceiling).log()
     weights = device_constant(difference_weights(convention.reach)[1], log.device, _product_dtype(log.device))
     step = newton_step((log.to(weights.dtype)[:, :, None] * weights).sum(dim=1).float().T, convention)
-    # Comparisons are false for NaN: this says "finite" in an operation that every backend has.
+    # Comparisons are false for NaN: an "is finite" with an operation that every backend has.
     usable = refined & (step.abs() < float("inf")).all(dim=1)
     return torch.where(usable[:, None], step, 0.0)
 
@@ -179,15 +180,15 @@ def dark_offsets(
 def _blurred_whole(
     maps: Float[Tensor, "N H W"], peaks: Peaks, kernel: int, convention: DarkConvention, dtype: torch.dtype
 ) -> Float[Tensor, "N read"]:
-    """What `_blurred_around` gives, up to rounding, by operations that an exported graph has: whole maps are blurred, and
-    nothing depends on values or on the batch's size, so that no GPU has to be waited for."""
+    """The result of `_blurred_around`, up to rounding, by operations that exported graphs support: whole maps are
+    blurred, and no control flow depends on values or on the batch size, so there is no GPU synchronisation."""
     (height, width), (x, y, value) = maps.shape[1:], peaks
     down, across = (
         device_constant(blur_matrix(length, kernel, convention.border), maps.device, dtype)
         for length in (height, width)
     )
     blurred = (down @ (maps.to(dtype) @ across.T)).reshape(-1, height * width)
-    # Nothing here may come from a cache of tensors: one that is born while torch traces is no good outside.
+    # Nothing here may come from a cache of tensors: one created while torch traces is invalid outside.
     read = device_constant(difference_weights(convention.reach)[0], maps.device)
     reach, line = convention.reach, 2 * convention.reach + 1
     rows = (y[:, None] + (read // line - reach)).clamp(0, height - 1)
@@ -199,7 +200,7 @@ def _blurred_whole(
 def _blurred_in_parts(
     maps: Float[Tensor, "N H W"], peaks: Peaks, kernel: int, convention: DarkConvention
 ) -> Float[Tensor, "N read"]:
-    """`_blurred_whole` for a GPU, which blurs all maps before it has told the CPU which of them need what."""
+    """`_blurred_whole` for a GPU, which blurs all maps without asking the CPU which of them need it."""
     begins, dtype = range(0, max(len(maps), 1), _MAPS_AT_ONCE), _product_dtype(maps.device)
     parts = [(maps[i : i + _MAPS_AT_ONCE], Peaks(*(values[i : i + _MAPS_AT_ONCE] for values in peaks))) for i in begins]
     return torch.cat([_blurred_whole(some, at, kernel, convention, dtype) for some, at in parts])
@@ -208,7 +209,7 @@ def _blurred_in_parts(
 def _blurred_around(
     maps: Float[Tensor, "N H W"], peaks: Peaks, kernel: int, convention: DarkConvention
 ) -> Float[Tensor, "N read"]:
-    """The blurred values around each peak that the parabola reads, in the order of `difference_weights`; on a CPU."""
+    """The blurred values around each peak that the parabola needs, in the order of `difference_weights`; on a CPU."""
     (count, height, width), (x, y, value) = maps.shape, peaks
     dtype = _product_dtype(maps.device)
     read = torch.tensor(difference_weights(convention.reach)[0])
@@ -220,7 +221,7 @@ def _blurred_around(
     # several times faster than indexing pixel by pixel.
     high, wide = down.shape[2], across.shape[2]
     stretches = maps.contiguous().view(-1).as_strided((maps.numel() - wide + 1, wide), (1, 1))
-    # Away from the border all peaks have the same weights: one product with both axes' together.
+    # Away from the border all peaks have the same weights: one product with those of both axes.
     inner = (y >= high // 2) & (y < height - high // 2) & (x >= wide // 2) & (x < width - wide // 2)
     within, beside = inner.nonzero()[:, 0], (~inner).nonzero()[:, 0]
     order = torch.cat([within, beside])
@@ -234,7 +235,7 @@ def _blurred_around(
     around.index_copy_(0, within, windows.flatten(1) @ both.index_select(0, read).T)
     down, across = down.index_select(0, rows[len(within) :]), across.index_select(0, columns[len(within) :])
     around.index_copy_(0, beside, (down @ bordering @ across.mT).flatten(1).index_select(1, read))
-    # One look at all maps together is far cheaper than one at each, and mostly enough.
+    # One check of all maps together is far cheaper than one per map, and usually sufficient.
     if convention.rescale and not (around.min() > convention.floor and value.max() <= convention.ceiling):
         unclipped = (around.amin(dim=1) > convention.floor) & (value <= convention.ceiling)
         clipped = (can_refine(peaks, (height, width), convention) & ~unclipped).nonzero()[:, 0]
@@ -248,7 +249,7 @@ def difference_weights(reach: int) -> tuple[Int[np.ndarray, " read"], Float[np.n
     """The finite differences of a convention: d/dx, d/dy, d²/dx², d²/dy², d²/dxdy at the centre of a patch.
 
     Returns:
-        The pixels of the patch that they read, row by row, and each one's weights.
+        The pixels of the patch that they use, row by row, and their weights.
     """
     line, c = 2 * reach + 1, reach
     weights = np.zeros((5, line, line))
@@ -282,9 +283,9 @@ def line_offsets(
     """The same along a line, for SimCC: from each line's highest bin to the top of the fitted peak, in bins.
 
     Args:
-        lines: as the network wrote them.
-        at, value: of the highest bins.
-        kernel: width of the Gaussian blur, odd; its sigma is OpenCV's choice.
+        lines: raw network output.
+        at, value: position and value of the highest bins.
+        kernel: width of the Gaussian blur, odd; its sigma is OpenCV's default.
 
     Returns:
         Steps; 0 where the maximum is not above 0 or not finite, and where the parabola has no top.

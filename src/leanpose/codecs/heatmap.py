@@ -1,6 +1,6 @@
-"""Heatmaps: one map per keypoint with a Gaussian where the keypoint is.
+"""Heatmaps: one map per keypoint with a Gaussian at the keypoint.
 
-Three ways to draw the Gaussian and three to read it, in any combination:
+Three encodings and three decodings, in any combination:
 
 - encoding `msra` (Xiao et al., "Simple Baselines", ECCV 2018): the centre is rounded to a pixel, the Gaussian ends
   at three sigma; `unbiased` (DARK, Zhang et al., CVPR 2020): exact centre, whole map; `udp` (Huang et al., CVPR 2020):
@@ -31,19 +31,19 @@ from leanpose.geometry import PADDING, Warp
 
 Toolbox = Literal["mmpose1x", "mmpose029"]
 
-# Products of two numbers above this stay normal float32 numbers; smaller ones become subnormal, which a CPU multiplies
-# a hundred times slower. No target changes by more than this.
+# Products of two numbers above this are normal float32 numbers; smaller ones would be subnormal, with which CPUs
+# compute a hundred times slower. No target changes by more than this.
 _TINY = 1.1e-19
 
 
 @dataclass(frozen=True)
 class HeatmapTarget:
-    """What `HeatmapCodec.encode` gives.
+    """The output of `HeatmapCodec.encode`.
 
     Attributes:
         heatmaps: the Gaussians, peak about 1; zero where the weight is 0.
-        weights: as given, but 0 where the keypoint is so far outside that no part of its Gaussian is in the map, and 1
-            where nothing is to be seen.
+        weights: as given, but 0 if the keypoint is so far outside that no part of its Gaussian is in the map, and 1 for
+            absent keypoints (-1).
     """
 
     heatmaps: Float[Tensor, "B K H W"]
@@ -57,14 +57,14 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
     Attributes:
         input_size: (height, width) of the crop, in pixels.
         heatmap_size: (height, width) of the maps, in pixels.
-        sigma: of the Gaussian, in pixels of the map.
-        encoding: how targets are drawn; `udp` also sets `warp`, the convention of the crop.
-        decoding: how maps are read.
+        sigma: sigma of the Gaussian, in pixels of the map.
+        encoding: encoding of targets; `udp` also sets `warp`, the convention of the crop.
+        decoding: decoding of heatmaps.
         blur_kernel_size: width of the blur before DARK, in pixels of the map: 11 for 64×48, 17 for 96×72.
-        toolbox: whose treatment of peaks at the border of the map the decoding follows, where the two differ: DARK for
-            `udp` (0.29 mirrors the map for the blur and does not rescale it) and `quarter` (0.29 leaves a point alone
-            that is near any border).
-        flip_shift: whether the mirrored map moves one pixel to the right in the flip test, which the `msra` warp
+        toolbox: mmpose version whose treatment of peaks at the border of the map is followed, where the two differ:
+            DARK for `udp` (0.29 mirrors the map for the blur and does not rescale it) and `quarter` (0.29 does not
+            shift a point near any border).
+        flip_shift: whether the flipped heatmap moves one pixel to the right in the flip test, which the `msra` warp
             needs; None: yes, except for `udp`.
         padding, calibration: see `Codec`.
 
@@ -93,16 +93,16 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         if not self.sigma > 0:
             raise LeanposeError(f"A heatmap's sigma must be above 0, not {self.sigma:g}.")
         if self.blur_kernel_size < 1 or self.blur_kernel_size % 2 == 0:
-            raise LeanposeError(f"The kernel of the blur must be an odd number of pixels, not {self.blur_kernel_size}.")
+            raise LeanposeError(f"A heatmap codec's blur_kernel_size must be odd, not {self.blur_kernel_size}.")
 
     @property
     def warp(self) -> Warp:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The crop's convention that the maps' coordinates fit to."""
+        """The crop convention of the maps' coordinates."""
         return "udp" if self.encoding == "udp" else "msra"
 
     @property
     def dark_convention(self) -> DarkConvention:
-        """Which of the published ways of DARK this codec decodes by."""
+        """The published variant of DARK that this codec uses."""
         if self.encoding != "udp":
             return MSRA
         return UDP if self.toolbox == "mmpose1x" else UDP_MIRROR
@@ -115,16 +115,17 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
 
     @torch.no_grad()
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> HeatmapTarget:
-        """Draw the Gaussians of a batch on the device of `keypoints`.
+        """Render the Gaussians of a batch on the device of `keypoints`.
 
         Args:
             keypoints: (x, y) in pixels of the crop; where the weight is 0, any value.
-            weights: 0 where the keypoint is not labelled, -1 where nothing is to be seen and the map is to be empty. A
-                point that is not finite counts as not labelled.
+            weights: 0 for unlabelled keypoints, -1 for absent keypoints, whose target is an empty map. A point that is
+                not finite is treated as unlabelled.
         """
         labelled = (weights > 0) & keypoints.isfinite().all(dim=-1)
         exact = torch.where(labelled[..., None], keypoints.float(), 0.0) / self.stride(keypoints.device)
-        # Rounding as the official code does it: half a pixel is added, then cut towards zero, also below zero.
+        # Rounding as in the official code: half a pixel is added, then truncated towards zero, also for negative
+        # values.
         pixel = exact if self.encoding == "unbiased" else (exact + 0.5).trunc()
         radius = 3 * self.sigma
         size = device_constant(self.heatmap_size[::-1], keypoints.device)
@@ -145,14 +146,14 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
 
     @torch.no_grad()
     def decode_raw(self, prediction: Heatmaps) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
-        """Read keypoints off the maps, on their device, in float32.
+        """Decode keypoints from the maps, on their device, in float32.
 
-        A map without a maximum above 0 gives the point one map pixel up and left of the crop's first, as the official
-        decoders do for arg-max and quarter shift, with score 0. So does a map whose maximum is NaN or infinite, and
-        an all-zero map in every decoding: the official DARK for UDP gives NaN there.
+        A map without a maximum above 0 gives the point one map pixel up and left of the crop's first, as in the
+        official decoders for arg-max and quarter shift, with score 0. So does a map whose maximum is NaN or infinite,
+        and an all-zero map with every decoding, for which the official DARK for UDP gives NaN.
 
         Returns:
-            Keypoints (x, y) in pixels of the crop, always finite, and scores: the maps' maxima, held to 0..1.
+            Keypoints (x, y) in pixels of the crop, always finite, and scores: the maps' maxima, clamped to 0..1.
         """
         maps = prediction.heatmaps.float()
         batch, count, height, width = maps.shape
@@ -178,10 +179,10 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         return (error * target.weights.square()).mean()
 
     def merge_flipped(self, prediction: Heatmaps, flipped: Heatmaps, flip_indices: Sequence[int]) -> Heatmaps:
-        """The mean of the maps and of the mirrored image's maps, mirrored back.
+        """The mean of the maps and of the flipped-back maps of the mirrored image.
 
-        Under the `msra` warp the mirrored maps lie most of a pixel too far to the left, so they move one to the right
-        (the first column stays); `flip_shift` says otherwise.
+        Under the `msra` warp the flipped maps are most of a pixel too far to the left, so they move one pixel to the
+        right (the first column stays), unless `flip_shift` says otherwise.
         """
         order = device_constant(flip_indices, flipped.heatmaps.device)
         back = flipped.heatmaps.float().index_select(1, order).flip(-1)

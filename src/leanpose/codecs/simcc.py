@@ -1,7 +1,7 @@
-"""SimCC: each coordinate is a class among the bins of a finely divided side (Li et al., "SimCC", ECCV 2022).
+"""SimCC: each coordinate is classified into bins along its axis (Li et al., "SimCC", ECCV 2022).
 
-RTMPose trains it with Gaussian targets, whose sigma is √(side / 8) bins, and the divergence of two softmaxes with a
-temperature of 1 / `beta`. Like the toolbox, the flip test mirrors the bins as they lie: a bin apart from the pixels.
+RTMPose trains it with Gaussian targets, whose sigma is √(side / 8) bins, and the KL divergence of two softmaxes with a
+temperature of 1 / `beta`. As in mmpose, the flip test reverses the bins, which is one bin off a pixel-exact flip.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ LineDecoding = Literal["argmax", "dark"]
 
 @dataclass(frozen=True)
 class SimCCTarget:
-    """What `SimCCCodec.encode` gives.
+    """The output of `SimCCCodec.encode`.
 
     Attributes:
         x, y: a Gaussian along each side; zero where the weight is 0.
-        weights: as given, but 0 where the keypoint is so far outside that no part of its Gaussian is inside.
+        weights: as given, but 0 if the keypoint is so far outside that no part of its Gaussian is inside.
     """
 
     x: Float[Tensor, "B K X"]
@@ -42,15 +42,15 @@ class SimCCTarget:
 
 @dataclass(frozen=True)
 class SimCCCodec(Codec[SimCC, SimCCTarget]):
-    """Keypoints as two rows of bins.
+    """Keypoints as two vectors of bins.
 
     Attributes:
         input_size: (height, width) of the crop, in pixels.
-        sigma: of the Gaussians along x and along y, in bins.
+        sigma: sigma of the Gaussians along x and along y, in bins.
         simcc_split_ratio: bins per pixel.
         normalize: whether a Gaussian has the sum 1, instead of a peak of 1.
-        beta: what predicted bins are multiplied by before the loss's softmax, and targets if `label_softmax`.
-        label_softmax: whether the targets go through a softmax too (RTMPose), or are the distribution as they are.
+        beta: factor of the logits before the loss's softmax, and of the targets if `label_softmax`.
+        label_softmax: whether the targets also go through a softmax (RTMPose), or are used as the distribution.
         decoding: `argmax`: the highest bin; `dark`: the top of the peak fitted to its neighbours.
         padding, calibration: see `Codec`.
 
@@ -75,23 +75,23 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         if len(self.input_size) != 2 or min(self.input_size) < 2:
             raise LeanposeError("A SimCC codec's input_size is (height, width), each at least 2 pixels.")
         if len(self.sigma) != 2 or not min(self.sigma) > 0:
-            raise LeanposeError("A SimCC codec's sigma is a number of bins along x and one along y, both above 0.")
+            raise LeanposeError("A SimCC codec's sigma must be two numbers above 0, in bins along x and along y.")
         for name in ("simcc_split_ratio", "beta"):
             if not getattr(self, name) > 0:
                 raise LeanposeError(f"A SimCC codec's {name} must be above 0, not {getattr(self, name):g}.")
 
     @property
     def bins(self) -> tuple[int, int]:
-        """How many along x and along y."""
+        """Number of bins along x and along y."""
         return int(self.input_size[1] * self.simcc_split_ratio), int(self.input_size[0] * self.simcc_split_ratio)
 
     @torch.no_grad()
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> SimCCTarget:
-        """Draw the Gaussians, each around the bin that is nearest to its keypoint.
+        """Render the Gaussians, each around the bin nearest to its keypoint.
 
         Args:
             keypoints: (x, y) in pixels of the crop; where the weight is 0, any value.
-            weights: 0 where the keypoint is not labelled. A point that is not finite counts as not labelled.
+            weights: 0 for unlabelled keypoints. A point that is not finite is treated as unlabelled.
         """
         labelled = (weights > 0) & keypoints.isfinite().all(dim=-1)
         centre = (torch.where(labelled[..., None], keypoints.float(), 0.0) * self.simcc_split_ratio).round()
@@ -112,11 +112,12 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
     def decode_raw(self, prediction: SimCC) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
         """The highest bin along each side, on the prediction's device, in float32.
 
-        Where one of the two rows has no maximum above 0, or one that is not finite, the point lies one bin up and left
-        of the crop's first pixel, as the toolbox has it for arg-max, and the score is 0.
+        If one of the two vectors has no maximum above 0, or one that is not finite, the point is one bin up and left of
+        the crop's first pixel, as in mmpose for arg-max, and the score is 0.
 
         Returns:
-            Keypoints (x, y) in pixels of the crop, always finite, and scores: the lower one of the two maxima, held to 0..1.
+            Keypoints (x, y) in pixels of the crop, always finite, and scores: the lower of the two maxima, clamped to
+            0..1.
         """
         rows = (prediction.x.float(), prediction.y.float())
         if (rows[0].shape[-1], rows[1].shape[-1]) != self.bins:
@@ -138,9 +139,9 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         return points, torch.where(found, value, 0.0).clamp(0, 1)
 
     def loss(self, prediction: SimCC, target: SimCCTarget) -> Float[Tensor, ""]:
-        """Divergence of the predicted from the target distributions: mean over bins and keypoints, sum over people.
+        """KL divergence of the predicted from the target distributions: mean over bins and keypoints, sum over people.
 
-        The sum over the people of a batch is the toolbox's, which the weights of losses beside it are tuned to.
+        The sum over the people of a batch is mmpose's, to which the weights of additional losses are tuned.
         """
         total = target.weights.new_zeros(())
         for row, labels in ((prediction.x, target.x), (prediction.y, target.y)):
@@ -151,13 +152,13 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         return total / target.weights.shape[1]
 
     def merge_flipped(self, prediction: SimCC, flipped: SimCC, flip_indices: Sequence[int]) -> SimCC:
-        """The mean of the bins and of the mirrored image's bins, mirrored back."""
+        """The mean of the bins and of the flipped-back bins of the mirrored image."""
         order = device_constant(flip_indices, flipped.x.device)
         x, y = (bins.float().index_select(1, order) for bins in (flipped.x.flip(-1), flipped.y))
         return SimCC((prediction.x.float() + x) / 2, (prediction.y.float() + y) / 2)
 
 
 def _blur_width(sigma: float) -> int:
-    """The kernel of DARK's blur for a sigma, odd: the toolbox's choice."""
+    """The kernel size of DARK's blur for a sigma, odd: mmpose's choice."""
     width = int((sigma * 20 - 7) // 3)
     return max(width - (width % 2 == 0), 1)

@@ -26,7 +26,7 @@ class Official:
         model: leanpose's name for the network; None: a backbone alone.
         input_size: of the crop (height, width), in pixels; None for a backbone.
         skeleton: the name of its keypoints; None for a backbone.
-        published: the authors' figures in percent, by what was measured on which data.
+        published: the authors' figures in percent, by what was evaluated on which data.
         training_data: what it was trained on.
         licence: its terms.
         source: the page that gives address and figure, in the commit that was read.

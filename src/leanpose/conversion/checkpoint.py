@@ -30,11 +30,11 @@ _CONTAINERS = (
     "state_dict", "model", "model_state_dict", "ema_state_dict", "state_dict_ema", "model_ema", "ema", "ema_model", "net",
     "network", "weights", "module", "params",
 )  # fmt: skip
-"""What programs save the weights under, beside other things."""
+"""What programs save the weights under, in addition to other things."""
 _AVERAGED = ("ema_state_dict", "state_dict_ema", "model_ema", "ema", "ema_model")
 _WRAPPERS = ("module", "_orig_mod", "model", "net", "network", "model_ema", "ema", "ema_model")
 """What wrappers put before the names of all weights: DataParallel, torch.compile, Lightning, Hugging Face, averages."""
-_MOSTLY = 0.9  # of the weights bear a wrapper's prefix; the others are those of losses and metrics beside it
+_MOSTLY = 0.9  # of the weights bear a wrapper's prefix; the others are those of losses and metrics next to it
 
 # The codes of the NumPy types whose bytes are read as numbers.
 _NUMBERS = frozenset(["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"])
@@ -86,7 +86,8 @@ class StoredArray(PickleStub):
 
 
 def empty_bytes(*_: Any) -> bytes:
-    """Stands for `bytes`, which Python 2's empty ones are made by; with a number it would fill the memory with zeros."""
+    """Stands for `bytes`, which Python 2's empty ones are made by; with a number it would fill the memory with
+    zeros."""
     return b""
 
 
@@ -95,7 +96,7 @@ def stored_array(*_: Any) -> StoredArray:
     return StoredArray()
 
 
-# What toolboxes put beside the weights. `dict` itself stands for dictionaries with another name.
+# What toolboxes put in addition to the weights. `dict` itself stands for dictionaries with another name.
 _STAND_INS: list[Any] = [
     (PickleStub, "mmengine.logging.history_buffer.HistoryBuffer"),
     (stub_attribute, "builtins.getattr"),
@@ -119,7 +120,8 @@ class Checkpoint:
 
     Attributes:
         tensors: by the names that the file's program gives them, floating-point ones as float32.
-        dataset: what mmpose notes of the data that a model was trained on (`dataset_meta`): names of keypoints and so on.
+        dataset: what mmpose notes of the data that a model was trained on (`dataset_meta`): names of keypoints and so
+            on.
         config: the text of the configuration that it was trained with; empty where there is none.
         notes: how the file was taken apart, a sentence each.
     """
@@ -134,8 +136,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a `.pth`, `.pt`, `.bin` or `.safetensors` file of another program; nothing in it is executed.
 
     Raises:
-        LeanposeError: there is no such file, it is no checkpoint, it is damaged, it declares more numbers than it holds, or it
-            asks for something that is not known to be harmless.
+        LeanposeError: there is no such file, it is not a checkpoint, it is corrupt, it declares more numbers than it
+            holds, or it asks for something that is not known to be harmless.
     """
     try:
         with open_regular(path) as file:
@@ -153,7 +155,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     with open_safetensors(path) as file:
         if KEY in (file.metadata() or {}):
-            raise LeanposeError(f"{path} is a file of leanpose already; it needs no conversion.")
+            raise LeanposeError(f"{path} is already a leanpose file and needs no conversion.")
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
 
 
@@ -171,16 +173,16 @@ def _unpickle(path: Path) -> Any:
         asked = re.search(r"(?:GLOBAL|function) (\S+)", str(error))
         what = f" (it asks for '{asked[1]}')" if asked else ""
         raise LeanposeError(
-            f"{path} is not opened: it is damaged, or holds more than weights{what}, which may run code on your machine."
+            f"{path} is not opened: it is corrupt, or contains more than weights{what}, which may run code on your machine."
         ) from error
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise LeanposeError(f"{path} is damaged, cut off or no checkpoint of PyTorch.") from error
+    except Exception as error:  # a corrupt pickle can fail in any way
+        raise LeanposeError(f"{path} is corrupt, truncated or not a PyTorch checkpoint.") from error
 
 
 def _take_apart(content: Any, path: Path) -> Checkpoint:
     """Find the weights in what a program has saved around them."""
     if not isinstance(content, Mapping):
-        raise LeanposeError(f"{path} holds a {type(content).__name__}, not the named weights of a model.")
+        raise LeanposeError(f"{path} contains a {type(content).__name__}, not the named weights of a model.")
     held, averaged = content, False
     while keys := [key for key in _CONTAINERS if isinstance(held.get(key), Mapping)]:
         # mmengine's hook exchanges `state_dict` and `ema_state_dict` when it saves.
@@ -190,7 +192,7 @@ def _take_apart(content: Any, path: Path) -> Checkpoint:
     tensors = _plain_tensors({str(name): value for name, value in held.items()}, path)
     if not tensors:
         raise LeanposeError(
-            f"{path} holds no weights: it has {', '.join(map(repr, list(content)[:6])) or 'no entries'}."
+            f"{path} contains no weights: it has {', '.join(map(repr, list(content)[:6])) or 'no entries'}."
         )
     meta = content.get("meta")
     meta = meta if isinstance(meta, Mapping) else {}
@@ -211,7 +213,8 @@ def _plain_tensors(named: dict[str, Any], path: Path) -> dict[str, Tensor]:
     """The tensors and arrays among the values.
 
     Raises:
-        LeanposeError: one is of another kind than numbers one after the other, or they declare far more numbers than the file
+        LeanposeError: one is of another kind than numbers one after the other, or they declare far more numbers than
+            the file
             holds: a tensor may repeat one number any number of times.
     """
     tensors: dict[str, Tensor] = {}
@@ -223,7 +226,7 @@ def _plain_tensors(named: dict[str, Any], path: Path) -> dict[str, Tensor]:
         elif isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
                 raise LeanposeError(
-                    f"{path} is of no use: its '{name}' is no plain tensor (sparse, quantized or empty)."
+                    f"{path} cannot be used: its '{name}' is not a plain tensor (sparse, quantized or empty)."
                 )
             declared += value.numel() * value.element_size()
             tensors[name] = value.detach()
@@ -235,7 +238,8 @@ def _plain_tensors(named: dict[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _network_weights(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors in float32 without what is no part of a network, and without the prefixes of wrappers; and what was done."""
+    """The tensors in float32 without what is not part of a network, and without the prefixes of wrappers; and what was
+    done."""
     kept = {
         key: value
         for key, value in tensors.items()
@@ -256,7 +260,7 @@ def _network_weights(tensors: dict[str, Tensor], path: Path) -> tuple[dict[str, 
     }
     for key, value in kept.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise LeanposeError(f"{path} is of no use: its '{key}' is not finite.")
+            raise LeanposeError(f"{path} cannot be used: its '{key}' is not finite.")
     return kept, notes
 
 

@@ -79,8 +79,8 @@ def convert(
         licence: its terms; None: as published.
 
     Raises:
-        LeanposeError: the file is no checkpoint, not harmless or not known, an argument does not fit it, or it cannot be
-            downloaded.
+        LeanposeError: the file is not a checkpoint, not harmless or not known, an argument does not fit it, or it
+            cannot be downloaded.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -106,7 +106,7 @@ def convert(
         backbone = recognition.recognise_backbone(tensors)
         if backbone is None or not (backbone_only or recognition.has_only_a_backbone(tensors)):
             raise LeanposeError(
-                f"{source} is not known by its {len(tensors)} tensors, such as '{next(iter(tensors))}'; supported are {recognition.SUPPORTED}."
+                f"{source} is not recognised from its {len(tensors)} tensors, such as '{next(iter(tensors))}'; supported are {recognition.SUPPORTED}."
             )
         variant, weights = backbone
         save_backbone(weights, path, variant=variant, notes=f"{origin}.", **card)
@@ -153,10 +153,10 @@ def _choose(
         # A model of one's own has its own sizes; whether they fit is seen when the weights are put in.
         return model, fits.get(model, {})
     if not fits:
-        raise LeanposeError(f"{source} is a {network.family} of a size that no model here has.")
+        raise LeanposeError(f"{source} is a {network.family} of a size that no leanpose model has.")
     if network.ask:
         raise LeanposeError(
-            f"{source} fits {' and '.join(fits)}, which compute different things, and does not say which it is: choose by --model."
+            f"{source} matches {' and '.join(fits)}, which compute different things: choose one with --model."
         )
     name = likely if likely in fits else next(iter(fits))
     return name, fits[name]
@@ -169,7 +169,7 @@ def _skeleton(
         chosen = get_skeleton(given)
         if len(chosen) != network.keypoints:
             raise LeanposeError(
-                f"The checkpoint finds {network.keypoints} keypoints, but the skeleton '{chosen.name}' has {len(chosen)}."
+                f"The checkpoint predicts {network.keypoints} keypoints, but the skeleton '{chosen.name}' has {len(chosen)}."
             )
         return chosen, f"keypoints: {chosen.name}, as given"
     if official is not None and official.skeleton is not None:
@@ -187,7 +187,7 @@ def _size(
         raise LeanposeError("The weights are for crops of {}x{}, not {}x{} (height x width).".format(*sizes))
     if size := known or given or (official and official.input_size):
         return size, ""
-    size, how = _DEFAULT_SIZE, "the usual one, since the file does not say (--input-size says otherwise)"
+    size, how = _DEFAULT_SIZE, "the default, since the file does not tell (override with --input-size)"
     width_height = r"(?:input_size|image_size)\s*=\s*(?:np\.array\()?[\[(]\s*(\d+)\s*,\s*(\d+)"
     if match := re.search(width_height, checkpoint.config):
         size, how = (int(match[2]), int(match[1])), "as the file's configuration says"

@@ -1,7 +1,7 @@
 """ViTPose's weights under mmpose's names, whichever program they come from.
 
-The paper's own code (on mmpose 0.x) names the transformer as timm does, Hugging Face's transformers in their own way; both keep a
-position of the class token, which ViTPose adds to that of every patch.
+The paper's own code (on mmpose 0.x) names the transformer as timm does, Hugging Face's transformers in their own way;
+both keep a position of the class token, which ViTPose adds to that of every patch.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ _QUERY = re.compile(r"\.attention\.attention\.query\.")
 
 
 def named_as_mmpose(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """A ViTPose's tensors by mmpose's names, and a sentence on where they come from; other networks' come back as they are.
+    """A ViTPose's tensors by mmpose's names, and a sentence on where they come from; other networks' come back as they
+    are.
 
     Raises:
         LeanposeError: it is a ViTPose+, which has several experts in each layer.
@@ -59,7 +60,7 @@ def named_as_mmpose(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], s
         return dict(tensors), ""
     if any(".experts." in key or key.startswith("associate_keypoint_heads.") for key in tensors):
         raise LeanposeError(
-            "The checkpoint is of a ViTPose+, whose layers have several experts; leanpose has ViTPose alone."
+            "The checkpoint is of a ViTPose+, whose layers have several experts; leanpose only has ViTPose."
         )
     named = {}
     for key, value in tensors.items():
@@ -82,7 +83,7 @@ def _joined_attention(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 tensors.get(_QUERY.sub(f".attention.attention.{part}.", key)) for part in ("query", "key", "value")
             ]
             if any(part is None for part in parts):
-                raise LeanposeError(f"The checkpoint has '{key}', but not the key and value beside it.")
+                raise LeanposeError(f"The checkpoint has '{key}', but not the key and value next to it.")
             joined[_QUERY.sub(".attn.qkv.", key)] = torch.cat([part for part in parts if part is not None])
         elif ".attention.attention." not in key:
             joined[key] = value

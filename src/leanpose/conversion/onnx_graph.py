@@ -77,7 +77,7 @@ class OnnxGraph:
 
     @property
     def input_type(self) -> np.dtype:
-        """Of the first input's values."""
+        """Data type of the first input."""
         import onnx
 
         return onnx.helper.tensor_dtype_to_np_dtype(self.input.type.tensor_type.elem_type)
@@ -118,7 +118,7 @@ def read_graph(path: Path) -> OnnxGraph:
     """Read a file whose convolutions keep their weights in it.
 
     Raises:
-        LeanposeError: the file is damaged, or its weights are missing or computed.
+        LeanposeError: the file is corrupt, or its weights are missing or computed.
     """
     with any_damage("ONNX file", path), limited_memory(path):
         return _read_graph(path)
@@ -136,9 +136,9 @@ def _read_graph(path: Path) -> OnnxGraph:
     except onnx.checker.ValidationError as error:
         raise LeanposeError(f"{path} keeps its weights in another file, which cannot be read: {error}") from error
     except (DecodeError, ValueError) as error:
-        raise LeanposeError(f"{path} is damaged or no ONNX file ({error}).") from error
+        raise LeanposeError(f"{path} is corrupt or not an ONNX file ({error}).") from error
     if not model.graph.input:
-        raise LeanposeError(f"{path} is no network: it has no input.")
+        raise LeanposeError(f"{path} is not a network: it has no input.")
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type in _FOLDED and all(name in constants for name in node.input):
@@ -156,8 +156,8 @@ def _read_graph(path: Path) -> OnnxGraph:
             continue
         if any(name not in constants for name in list(node.input)[1:]):
             raise LeanposeError(
-                f"{path} computes the weights of the convolution '{node.name}' from its input or by other operations than "
-                f"{' and '.join(_FOLDED)}; only stored ones are read."
+                f"{path} computes the weights of the convolution '{node.name}' from its input or by other operations "
+                f"than {' and '.join(_FOLDED)}; only stored ones are read."
             )
         weight = constants[node.input[1]]
         bias = constants[node.input[2]] if len(node.input) > 2 else added.get(node.output[0])

@@ -71,7 +71,7 @@ def convert_onnx(
         licence: their terms; None: likewise.
 
     Raises:
-        LeanposeError: the file is damaged, or it is none of these.
+        LeanposeError: the file is corrupt, or it is none of these.
     """
     source, path = Path(source), Path(path)
     file = read_graph(source)
@@ -94,7 +94,7 @@ def convert_onnx(
     if backbone is None:
         known = ", ".join(sorted(["tinypose", *MOVENETS, *RTMDETS]))
         raise LeanposeError(
-            f"{source} is no PP-TinyPose, RTMDet or MoveNet with convolutions and norms folded together; known are {known}."
+            f"{source} is not a PP-TinyPose, RTMDet or MoveNet with convolutions and norms folded together; known are {known}."
         )
     part = f"the features of {family}, without its output layers"
     save_backbone(backbone.state_dict(), path, variant=backbone.variant, notes=f"{came_from}: {part}.", **card)
@@ -232,14 +232,14 @@ def _in_order_of_use(network: nn.Module) -> list[nn.Conv2d]:
 
 
 def _require_keypoints(file: OnnxGraph, keypoints: int, skeleton: Skeleton) -> None:
-    """See that a skeleton has as many keypoints as the file.
+    """Check that a skeleton has as many keypoints as the file.
 
     Raises:
         LeanposeError: it has not.
     """
     if keypoints != len(skeleton):
         raise LeanposeError(
-            f"{file.path} finds {keypoints} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}; "
+            f"{file.path} predicts {keypoints} keypoints, but the skeleton '{skeleton.name}' has {len(skeleton)}; "
             "give its own with --skeleton."
         )
 
@@ -248,7 +248,7 @@ def _read_rtmdet(file: OnnxGraph) -> RTMDetBackbone | None:
     """RTMDet's network with the file's weights, if the file is one.
 
     Exporters fold each batch normalization into its convolution. It is taken out again, so that a training can go on:
-    its mean and variance are measured on synthetic people, and its scale and shift follow, so that the network in eval
+    its mean and variance are estimated on synthetic people, and its scale and shift follow, so that the network in eval
     mode computes what the detector computes.
     """
     for network in (RTMDetBackbone(variant).eval() for variant in RTMDETS):
@@ -321,7 +321,7 @@ def _require_agreement(
     expected: np.ndarray,
     tolerance: float = _TOLERANCE,
 ) -> None:
-    """See that the network computes what the file computes, to a fraction of the greatest value.
+    """Check that the network computes what the file computes, to a fraction of the greatest value.
 
     Raises:
         LeanposeError: the network computes something else from these images than the file.

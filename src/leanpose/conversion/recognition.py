@@ -4,8 +4,8 @@ Each family leaves its own marks: the head's names say which paper's code wrote 
 number of keypoints and, where a layer is tied to the image's size, that too.
 
 The token networks by the code that wrote them: TokenPose's own code keeps everything under `features.` (S) or under
-`pre_feature.` and `transformer.`; PPT's does the same, with a level less in the names around the attention; SDPose's and
-DistilPose's, both on mmpose 0.29, have `backbone.` and `keypoint_head.tokenpose.` (heatmaps) or
+`pre_feature.` and `transformer.`; PPT's does the same, with a level less in the names around the attention; SDPose's
+and DistilPose's, both on mmpose 0.29, have `backbone.` and `keypoint_head.tokenpose.` (heatmaps) or
 `keypoint_head.tokenhead.` (coordinates), and SDPose's own transformer is `transformer_layer1`.
 """
 
@@ -62,7 +62,7 @@ class RecognisedNetwork:
     Attributes:
         family: the paper's name for it.
         fits: the model names that it fits, the likeliest first, each with the settings in which it differs from them.
-        keypoints: how many it finds.
+        keypoints: number of keypoints.
         input_size: of the image (height, width); None where no weight depends on it.
         ask: whether the file does not tell which of `fits` it is, in a way that changes what the network computes.
     """
@@ -90,9 +90,11 @@ def recognise_network(tensors: Mapping[str, Tensor]) -> RecognisedNetwork | None
 
 
 def unwrap_distiller(tensors: Mapping[str, Tensor], stage: int | None = None) -> tuple[dict[str, Tensor], str]:
-    """The trained network of a DWPose distiller's file, and a sentence on what was taken; other files come back as they are.
+    """The trained network of a DWPose distiller's file, and a sentence on what was taken; other files come back as they
+    are.
 
-    In stage 1 the student is the network. In stage 2 only the student's head is trained, on the features of the teacher's
+    In stage 1 the student is the network. In stage 2 only the student's head is trained, on the features of the
+    teacher's
     backbone: the network is the two together. The two stages have the same names; in the published recipes the teacher
     of stage 1 is a larger network, that of stage 2 the same one.
 
@@ -100,7 +102,8 @@ def unwrap_distiller(tensors: Mapping[str, Tensor], stage: int | None = None) ->
         stage: 1 or 2, if it is known better.
 
     Raises:
-        LeanposeError: the file has a teacher but no student, or no teacher's backbone where that is part of the network.
+        LeanposeError: the file has a teacher but no student, or no teacher's backbone where that is part of the
+            network.
     """
     student = {key[8:]: value for key, value in tensors.items() if key.startswith("student.")}
     teacher = {key[8:]: value for key, value in tensors.items() if key.startswith("teacher.")}
@@ -122,7 +125,8 @@ def unwrap_distiller(tensors: Mapping[str, Tensor], stage: int | None = None) ->
 
 
 def recognise_backbone(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]] | None:
-    """The feature extractor of a checkpoint: timm's name for it, and its weights by timm's names; None: none that is known."""
+    """The feature extractor of a checkpoint: timm's name for it, and its weights by timm's names; None: none that is
+    known."""
     inner = {key[9:]: value for key, value in tensors.items() if key.startswith("backbone.")} or dict(tensors)
     inner = {key: value for key, value in inner.items() if not _NOT_BACKBONE.match(key)}
     if "stem.0.conv.weight" in inner:
@@ -159,7 +163,8 @@ def _backbone_by_shapes(tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, T
 def has_only_a_backbone(tensors: Mapping[str, Tensor]) -> bool:
     """Whether a network starts from these weights by its backbone alone, since no model here has their head.
 
-    There is no head, or a classifier's, or the heatmap head with which the CSPNeXts are trained from which RTMPose starts.
+    There is no head, or a classifier's, or the heatmap head with which the CSPNeXts are trained from which RTMPose
+    starts.
     """
     headless = not any(key.startswith(("head.", "keypoint_head.")) for key in tensors)
     classifies = any(key in tensors for key in ("head.fc.weight", "fc.weight", "classifier.weight"))
@@ -171,7 +176,7 @@ def recognise_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skel
     """The skeleton of a checkpoint, and a sentence on how it is known.
 
     Args:
-        keypoints: how many the network finds.
+        keypoints: number of keypoints.
         dataset: what mmpose has noted of its data; empty where it has not.
 
     Raises:
@@ -184,7 +189,7 @@ def recognise_skeleton(keypoints: int, dataset: Mapping[str, Any]) -> tuple[Skel
         return described, f"keypoints: {described.name}, as the file describes them"
     if keypoints not in _SKELETONS:
         raise LeanposeError(
-            f"The checkpoint finds {keypoints} keypoints and does not say which; give a skeleton (--skeleton NAME or FILE.yaml)."
+            f"The checkpoint predicts {keypoints} keypoints without names; give a skeleton (--skeleton NAME or FILE.yaml)."
         )
     guess = _SKELETONS[keypoints]
     return guess, f"keypoints: {guess.name}, going by their number alone (--skeleton says otherwise)"
@@ -257,7 +262,7 @@ def _vitpose(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
     layers = {key.split(".")[2] for key in tensors if key.startswith("backbone.layers.")}
     if width not in _VIT or len(layers) != _VIT[width][1] or "backbone.pos_embed" not in tensors:
         raise LeanposeError(
-            f"The checkpoint looks like a ViTPose with {len(layers)} layers of width {width}, of which leanpose knows "
+            f"The checkpoint looks like a ViTPose with {len(layers)} layers of width {width}; leanpose supports "
             "12 of 384 or 768, 24 of 1024 and 32 of 1280."
         )
     name, depth, heads = _VIT[width]
@@ -336,7 +341,7 @@ def _token_network(tensors: Mapping[str, Tensor]) -> RecognisedNetwork:
         outputs = next((name for name, count in VALUES_PER_KEYPOINT.items() if count == values), None)
         if outputs is None:
             raise LeanposeError(
-                f"The checkpoint writes {values} numbers a keypoint; DistilPose has 2 or 5, SDPose-Reg 4."
+                f"The checkpoint has {values} outputs per keypoint; DistilPose has 2 or 5, SDPose-Reg 4."
             )
         options["outputs"] = outputs
         if outputs == "rle":
@@ -374,7 +379,7 @@ def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | Non
     """Of the image and of a patch, both (height, width), from how many pixels each has.
 
     Raises:
-        LeanposeError: the position embedding was learnt, or is for another grid than the one that leanpose computes.
+        LeanposeError: the position embedding was learned, or is for another grid than the one that leanpose computes.
     """
     size = None
     if position is not None:
@@ -391,8 +396,8 @@ def _token_sizes(patch_area: int, stride: int, head: int, position: Tensor | Non
         and torch.allclose(position[0], sine_position(rows, columns, position.shape[2]), atol=1e-3)
     ):
         raise LeanposeError(
-            f"The checkpoint's position embedding for {position.shape[1]} patches is not the fixed one of sines for an image "
-            f"of {size[0]}x{size[1]}, and leanpose's TokenPose has no other."
+            f"The checkpoint's position embedding for {position.shape[1]} patches is not the fixed one of sines for an "
+            f"image of {size[0]}x{size[1]}, and leanpose's TokenPose has no other."
         )
     return size, patch
 

@@ -1,4 +1,4 @@
-"""The account of a data set: how many people and keypoints are used, and why the others are not."""
+"""The data summary of a data set: how many people and keypoints are used, and why others are not."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from leanpose.console import one_line
 from leanpose.skeleton import Skeleton, keypoint_name
 
-_LISTED = 26  # keypoints; of more only those that nobody has are named
+_LISTED = 26  # keypoints; of more only those without labels are named
 _NAMED = 6  # of those
 _ONE = {"people": "person", "boxes": "box"}
 
 
 @dataclass
 class Account:
-    """Who of a data set is used, and why the others are not. Readers note; `read_people` closes it with the counts.
+    """Counts of used people, and of others by reason. Readers add notes; `read_people` completes it with the counts.
 
     Attributes:
         title: of the data set, with its split.
@@ -60,7 +60,7 @@ class Account:
         return ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common() if count)
 
     def sentences(self) -> list[str]:
-        """What is to be said once: people, keypoints, and what was changed in reading."""
+        """The sentences of the summary: people, keypoints, and changes in reading."""
         used = f"{self.used} used: {self.reasons}" if self.reasons else "all used"
         lines = [f"{self.title}: {self.counted} in the file, {used}."]
         if self.labelled and self.used:
@@ -115,10 +115,10 @@ def account_sentences(accounts: Iterable[Account]) -> list[str]:
 
 
 def empty_set(account: Account) -> str:
-    """The sentence for a set of which nobody can be used."""
+    """The message for a set without usable people."""
     changes = f" In reading it: {account.changes}." if account.changes else ""
     if not account.total:
-        return f"The data set '{account.title}' is empty: nobody has a valid box and a labelled keypoint.{changes}"
+        return f"The data set '{account.title}' is empty: no person has a valid box and a labelled keypoint.{changes}"
     near = {name: found for name in account.keypoints if (found := account.nearest(name))}
     hints = _some([f"{name} may be {found} in the file" for name, found in near.items()])
     return f"The data set '{account.title}' is empty: of {account.counted} none can be used, {account.reasons}." + (

@@ -16,7 +16,8 @@ BOX_PADDING = 1.2
 """Where a format has no boxes, the keypoints' extent times this stands in for one."""
 
 AREA_OF_BOX = 0.53
-"""Where it has no masks either, a person covers about this much of its box, the constant that CrowdPose's evaluation uses too."""
+"""Where it has no masks either, a person covers about this much of its box, the constant that CrowdPose's evaluation
+uses too."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,18 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class PoseAnnotation:
-    """A person of an image, in the skeleton of the model that will see it.
+    """A person in an image, in the skeleton of the model.
 
     Attributes:
         image: where the pixels are.
         box: (4,) xyxy in pixels.
-        keypoints: (K, 3): x, y in pixels and COCO's visibility (0 not labelled, 1 labelled but hidden, 2 visible); -1
-            where nothing is to be seen, to be learnt as such (`DatasetConfig.empty_hidden_parts`).
-        image_id, person_id: the data set's own ids; they come back in results and messages.
-        area: of the person's segmentation in square pixels, as OKS uses it (the box's where there is none).
-        score: of the detection that the box came from; 1 for a labelled box.
-        head_size: in pixels, as PCKh uses it; NaN where the data set does not say.
-        row: the person's in the pack that `image` names; None where the image is a file or in an archive.
+        keypoints: (K, 3): x, y in pixels and COCO's visibility (0 not labelled, 1 labelled but occluded, 2 visible);
+            -1: known to be absent (`DatasetConfig.empty_hidden_parts`).
+        image_id, person_id: the data set's own ids, used in results and messages.
+        area: area of the person's segmentation in square pixels, for OKS (the box's if there is none).
+        score: score of the detected box; 1 for a ground-truth box.
+        head_size: in pixels, for PCKh; NaN if the data set has none.
+        row: row of the person in the pack that `image` names; None if the image is a file or in an archive.
     """
 
     image: ImageRef

@@ -1,11 +1,12 @@
-"""How a person's crop varies in training: where it lies (`Augmentation.sample`), and how it looks (`Augmentation.sample_photometric`).
+"""Augmentation of crops: geometric (`Augmentation.sample`) and photometric (`Augmentation.sample_photometric`).
 
-The places are SDPose's recipe (its configurations on mmpose 0.29): shift, half body, scale, rotation and flip, in the same
-order, from the same distributions. `truncnorm` makes it that of mmpose 1.x, which RTMPose and DWPose are trained with.
-Nothing is warped here; the result is folded into one affine map.
+The geometric part is SDPose's recipe (its configurations on mmpose 0.29): shift, half body, scale, rotation and flip,
+in the same order, from the same distributions. `truncnorm` makes it that of mmpose 1.x, with which RTMPose and DWPose
+are trained. Nothing is warped here; the result is folded into one affine map.
 
-The looks are RTMPose's recipe (Jiang et al., 2023; the toolbox's configurations), YOLOX's colour change, two blurs, and one
-dropped rectangle, and PP-TinyPose's dropped disc beside a keypoint. All draws come from the generator that is given, so a crop is a function of (seed, epoch, person).
+The photometric part is RTMPose's recipe (Jiang et al., 2023; mmpose's configurations): YOLOX's colour jitter, two blurs
+and one dropped rectangle; and PP-TinyPose's dropped disc next to a keypoint. All random numbers come from the given
+generator, so a crop is a function of (seed, epoch, person).
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from leanpose.schema import Section
 from leanpose.skeleton import Skeleton
 
 BLUR_SIZES = (3, 5, 7)  # sides of the kernels
-JOINT_DROPOUT_OFFSET = 0.05  # deviation of the disc's centre from its keypoint, as a share of the crop's width
+JOINT_DROPOUT_OFFSET = 0.05  # standard deviation of the disc's centre from its keypoint, as a share of the crop's width
 HALF_BODY_PADDING = 1.5  # the region around a half of the body is its keypoints' extent times this
 
 
 class CropParams(NamedTuple):
-    """Which part of the image a crop shows.
+    """The geometric parameters of a crop.
 
     Attributes:
         center: (2,) x, y in image pixels.
         scale: (2,) width and height of the region in image pixels.
-        rotation: in degrees, as `leanpose.geometry.warp_matrix` takes it.
-        flip: whether the crop is mirrored.
+        rotation: in degrees, as for `leanpose.geometry.warp_matrix`.
+        flip: whether the crop is flipped.
     """
 
     center: Float[np.ndarray, " 2"]
@@ -44,12 +45,12 @@ class CropParams(NamedTuple):
 
 
 class PhotometricParams(NamedTuple):
-    """How a crop is changed in place: in this order.
+    """The photometric parameters of a crop, applied in this order.
 
     Attributes:
-        change: (3,) what is added to OpenCV's 8-bit hue, saturation and value.
-        mean, median: side of the kernel of each blur; 1 changes nothing.
-        hole: top, left, bottom and right of a black rectangle, the last two not in it; equal where there is none.
+        change: (3,) added to OpenCV's 8-bit hue, saturation and value.
+        mean, median: kernel size of each blur; 1 for none.
+        hole: top, left, bottom and right (exclusive) of a black rectangle; equal if there is none.
         disc: x, y and radius of a black disc; radius 0 is none.
     """
 
@@ -81,7 +82,7 @@ class PhotometricParams(NamedTuple):
 
 
 def _truncnorm(ranks: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-    """Uniform draws between 0 and 1, made draws of the normal distribution between its first deviations."""
+    """Uniform draws between 0 and 1, made draws of the normal distribution truncated at one standard deviation."""
     low, high = ndtr(-1.0), ndtr(1.0)
     return ndtri(low + (high - low) * ranks)
 
@@ -97,9 +98,9 @@ def _shift_colours(image: UInt8[np.ndarray, "h w 3"], change: np.ndarray) -> UIn
 
 
 def in_order(bounds: tuple[float, float]) -> tuple[float, float]:
-    """For sections: a least and a largest value."""
+    """Check a range of a minimum and a maximum."""
     if bounds[0] > bounds[1]:
-        raise ValueError("the first number is the least, the second the largest")
+        raise ValueError("the first number must be the minimum, the second the maximum")
     return bounds
 
 
@@ -109,24 +110,28 @@ Fractions = Annotated[tuple[Fraction, Fraction], AfterValidator(in_order)]
 
 
 class Augmentation(Section):
-    """How crops are varied in training. The defaults are SDPose's recipe; the values in brackets are RTMPose's.
+    """Augmentation of crops in training. The defaults are SDPose's recipe; the values in brackets are RTMPose's.
 
     Attributes:
         shift, shift_probability: the centre moves by up to this fraction of the region's width and height.
-        flip_probability: of a mirror image.
-        half_body_probability, half_body_keypoints: of cropping to the upper or lower half, for people with more
-            labelled keypoints than this number.
-        scale: the region grows or shrinks by a normal factor of this deviation around 1, cut at one deviation.
-        rotation, rotation_probability: normal angle of this deviation in degrees, cut at two deviations.
-        truncnorm: shift, factor and angle are drawn from normal distributions that end at one deviation (the factor's and
-            the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform) [true].
-        hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens in
-            half of the crops.
-        blur_probability: of a mean, and again of a median over 3×3, 5×5 or 7×7 pixels [0.1].
-        coarse_dropout_probability: of a black rectangle [1].
-        coarse_dropout_size: its sides' least and largest share of the crop's [0.2, 0.4].
-        joint_dropout_probability: of a black disc beside a labelled keypoint [PP-TinyPose: 0.5].
-        joint_dropout_radius: its least and largest radius as a share of the crop's width [PP-TinyPose: 0.1, 0.2].
+        flip_probability: probability of a horizontal flip.
+        half_body_probability, half_body_keypoints: probability of cropping to the upper or lower half, for people with
+            more labelled keypoints than this number.
+        scale: the region grows or shrinks by a normally distributed factor with this standard deviation around 1,
+            truncated at one standard deviation.
+        rotation, rotation_probability: normally distributed angle with this standard deviation in degrees, truncated at
+            two standard deviations.
+        truncnorm: shift, factor and angle are drawn from normal distributions truncated at one standard deviation (the
+            factor's and the angle's otherwise gather what lies beyond their ends there, and the shift's is uniform)
+            [true].
+        hue, saturation, value: largest change, up or down, of OpenCV's 8-bit HSV [5, 30, 30]; each of the three happens
+            in half of the crops.
+        blur_probability: probability of a mean blur, and independently of a median blur, over 3×3, 5×5 or 7×7 pixels
+            [0.1].
+        coarse_dropout_probability: probability of a black rectangle [1].
+        coarse_dropout_size: minimum and maximum of its sides, as fractions of the crop's [0.2, 0.4].
+        joint_dropout_probability: probability of a black disc next to a labelled keypoint [PP-TinyPose: 0.5].
+        joint_dropout_radius: its minimum and maximum radius, as fractions of the crop's width [PP-TinyPose: 0.1, 0.2].
     """
 
     shift: float = Field(default=0.16, ge=0)
@@ -161,12 +166,12 @@ class Augmentation(Section):
         input_size: tuple[int, int],
         padding: float = PADDING,
     ) -> CropParams:
-        """Draw the crop of one person.
+        """Sample the crop of one person.
 
         Args:
             rng: the only source of randomness; every call takes the same number of draws from it.
             input_size: height and width of the crop in pixels; the region has its aspect ratio.
-            padding: how much larger than the box the region is, before it varies.
+            padding: size of the region relative to the box, before augmentation.
         """
         shift_by = rng.uniform(-1.0, 1.0, 2)
         chance = rng.random(4)
@@ -180,7 +185,7 @@ class Augmentation(Section):
         if chance[0] < self.shift_probability:
             center = center + shift_by * self.shift * scale
         if (person.keypoints[:, 2] > 0).sum() > self.half_body_keypoints and chance[1] < self.half_body_probability:
-            # The toolbox draws this coin from a normal distribution, so the upper half comes up in 69 % of cases.
+            # mmpose draws this coin from a normal distribution, so the upper half comes up in 69 % of cases.
             half = self._half_body(person, skeleton, input_size[1] / input_size[0], prefer_upper=half_normal < 0.5)
             if half is not None:
                 center, scale = half[0], half[1] * (padding / PADDING)
@@ -193,7 +198,7 @@ class Augmentation(Section):
     def _half_body(
         self, person: PoseAnnotation, skeleton: Skeleton, aspect: float, *, prefer_upper: bool
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Centre and scale around the labelled keypoints of one half; None where there are too few."""
+        """Centre and scale around the labelled keypoints of one half; None if there are too few."""
         labelled = person.keypoints[:, 2] > 0
         upper = np.isin(np.arange(len(skeleton)), skeleton.upper_body)
         upper_points, lower_points = person.keypoints[labelled & upper, :2], person.keypoints[labelled & ~upper, :2]
@@ -214,7 +219,7 @@ class Augmentation(Section):
         keypoints: Float[np.ndarray, "K 2"],
         weights: Float[np.ndarray, " K"],
     ) -> PhotometricParams:
-        """Draw how one crop looks.
+        """Sample the photometric parameters of one crop.
 
         Args:
             rng: the only source of randomness; every call takes the same number of draws from it.

@@ -1,4 +1,4 @@
-"""Batches: what a loader makes of items, and what a training task takes."""
+"""Batches: collated items, and the inputs of a training task."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BatchT = TypeVar("BatchT", bound="Batch")
 
 @dataclass(frozen=True)
 class Batch(ABC):
-    """What a loader makes of the items that could be read, whatever these are; subclasses add tensors.
+    """The collated items that could be read; subclasses add tensors.
 
     Attributes:
         indices: of the items in the data set.
@@ -27,13 +27,13 @@ class Batch(ABC):
     broken: dict[str, str]
 
     def prepared(self) -> Batch:
-        """What is left to be done on the training device, done."""
+        """Finish the processing on the training device."""
         return self
 
     @property
     @abstractmethod
     def inputs(self) -> tuple[Tensor, ...]:
-        """What the training task's `forward` takes."""
+        """The inputs of the training task's `forward`."""
 
     def to(self: BatchT, device: torch.device | str) -> BatchT:
         """The batch on another device; to a GPU from page-locked memory without waiting for the copy."""
@@ -55,9 +55,9 @@ class CropBatch(Batch):
     Attributes:
         images: RGB.
         keypoints: x, y in crop pixels.
-        weights: 1 labelled, 0 not labelled, -1 nothing to be seen.
+        weights: 1 labelled, 0 not labelled, -1 absent.
         matrices: image → crop.
-        sets: which data set each person is of, where several are mixed by weight.
+        sets: data set index of each person, if several are mixed by weight.
     """
 
     images: UInt8[Tensor, "B h w 3"]

@@ -60,7 +60,8 @@ def reduce_floats(
 ) -> tuple[UInt8[np.ndarray, "*N"], list[str]]:
     """Floating-point values as 8 bits, and what is to be said about it.
 
-    Values up to 1 are taken for fractions, up to 255 for those of 8 bits, and larger ones for those of as many bits as they use.
+    Values up to 1 are taken for fractions, up to 255 for those of 8 bits, and larger ones for those of as many bits as
+    they use.
 
     Args:
         values: 0 or more.

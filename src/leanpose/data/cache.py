@@ -1,12 +1,12 @@
-"""Packs: everybody's coarse crop and labels in one file that is mapped into memory, in place of a data set's images.
+"""Packs: coarse crops and labels of all people in one memory-mapped file, instead of a data set's images.
 
 A coarse crop is the upright part of an image around a person, larger than the model's crop, so that augmentation
 keeps its context, and at most as fine as the model can use. `leanpose.data.packing` writes packs:
 
     MAGIC │ fingerprint │ an image's crops … │ tables │ description (JSON) │ lengths of these two │ checksum │ MAGIC
 
-The tables are numpy arrays: `INDEX` (a row a person), the keypoints and `IMAGE`. The checksum (CRC-32) is of all but the
-crops; each crop has its own in the index, which is verified whenever it is read.
+The tables are numpy arrays: `INDEX` (a row per person), the keypoints and `IMAGE`. The checksum (CRC-32) is of all but
+the crops; each crop has its own in the index, which is verified whenever it is read.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from leanpose.skeleton import Skeleton
 MAGIC = b"leanpose-pack-4\n"
 FINGERPRINT_BYTES = 16
 FILE_NAME = "crops.pack"
-"""Of a pack of which only the folder is named."""
+"""Default file name of a pack, if only a folder is given."""
 
 _FAMILY = (b"leanpose-pack-", b"leanpose-crops-")  # of this version and others
 _LENGTHS = 16  # bytes of the two lengths
@@ -45,7 +45,8 @@ PLACE = [
     ("offset", "<u8"), ("length", "<u4"), ("height", "<u4"), ("width", "<u4"), ("scale", "<f8", (2,)),
     ("shift", "<f8", (2,)), ("crc", "<u4"),
 ]  # fmt: skip
-"""Where a crop is in the file, and in its image: crop pixel = scale · image pixel + shift. A length of 0: there is none."""
+"""Where a crop is in the file, and in its image: crop pixel = scale · image pixel + shift. A length of 0: there is
+none."""
 
 INDEX = np.dtype(
     [("key", "<u8"), ("image", "<u4"), ("set", "<u2"), ("image_id", "<i8"), ("person_id", "<i8"), ("box", "<f8", (4,)),
@@ -58,7 +59,7 @@ IMAGE = np.dtype([("bytes", "<u8"), ("mtime", "<i8"), ("height", "<u4"), ("width
 
 
 class UnusablePackError(LeanposeError):
-    """A pack of another version, or a damaged one: the data have to be packed again."""
+    """A pack of another version, or a corrupt one: the data have to be packed again."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class CropCache:
     """A pack, mapped into memory.
 
     Args:
-        path: the file, or the folder that holds it, or the index of its shards; a worker process that gets a copy maps it again.
+        path: the file, or the folder that holds it, or the index of its shards; a worker process that gets a copy maps
+            it again.
         expected: the `checksum` that it has to have.
 
     Attributes:
@@ -99,12 +101,13 @@ class CropCache:
         skeleton: what is labelled.
         plan: how the crops were made.
         broken: image → sentence for those that could not be read while packing.
-        labels: path, bytes and checksum of the label files that it was made of (`leanpose.data.label_digest.LabelDigest`).
+        labels: path, bytes and checksum of the label files that it was made of
+            (`leanpose.data.label_digest.LabelDigest`).
         left_out, notes: who of the sets is not here, and what was changed in reading them, as in an `Account`.
 
     Raises:
         LeanposeError: the file is missing, no pack, or not the expected one.
-        UnusablePackError: it is of another version, cut off or damaged.
+        UnusablePackError: it is of another version, truncated or corrupt.
     """
 
     def __init__(self, path: Path | str, expected: int | None = None) -> None:
@@ -116,14 +119,14 @@ class CropCache:
         except OSError as error:
             raise LeanposeError(f"Cannot read the pack {self.path}: {error.strerror or error}.") from error
         except ValueError as error:  # an empty file
-            raise LeanposeError(f"{self.path} is no pack of crops (`leanpose data pack` makes one).") from error
+            raise LeanposeError(f"{self.path} is not a pack of crops (`leanpose data pack` makes one).") from error
         self._require_this_version()
         tables, description = self._verified()
         try:
             self._read_tables(tables, json.loads(description))
         except (ValueError, LookupError, TypeError, RecursionError, LeanposeError) as error:
             raise UnusablePackError(
-                f"The pack {self.path} is damaged: its index cannot be right; pack it again."
+                f"The pack {self.path} is corrupt: its index cannot be right; pack it again."
             ) from error
         if expected is not None and self.checksum != expected:
             raise LeanposeError(f"{self.path} was packed again while it was being used; start the run again.")
@@ -134,11 +137,11 @@ class CropCache:
             return
         if start == MAGIC:
             raise UnusablePackError(
-                f"The pack {self.path} is cut off: it was not finished, or not copied whole; pack it again."
+                f"The pack {self.path} is truncated: it was not finished, or not copied whole; pack it again."
             )
         if start.startswith(_FAMILY) or end.startswith(_FAMILY):
             raise UnusablePackError(f"The pack {self.path} is of another version of leanpose; pack it again.")
-        raise LeanposeError(f"{self.path} is no pack of crops (`leanpose data pack` makes one).")
+        raise LeanposeError(f"{self.path} is not a pack of crops (`leanpose data pack` makes one).")
 
     def _verified(self) -> tuple[bytes, bytes]:
         """The tables and the description, whose checksum is right.
@@ -154,7 +157,7 @@ class CropCache:
         header = self.data[: len(MAGIC) + FINGERPRINT_BYTES].tobytes()
         self.checksum = zlib.crc32(content, zlib.crc32(header))
         if self.checksum != int.from_bytes(self.data[end : end + 4].tobytes(), "little"):
-            raise UnusablePackError(f"The pack {self.path} is damaged: its checksum differs; pack it again.")
+            raise UnusablePackError(f"The pack {self.path} is corrupt: its checksum differs; pack it again.")
         return content[: sizes[0]], content[sizes[0] : -_LENGTHS]
 
     def _read_tables(self, tables: bytes, description: dict[str, Any]) -> None:
@@ -256,7 +259,7 @@ class CropCache:
         data = self.data[offset : offset + length]
         if zlib.crc32(data.data) != entry["crc"]:
             raise BrokenImageError(
-                f"The crop of person {entry['person_id']} of {self._name_of(row)} in {self.path} is damaged; pack it again."
+                f"The crop of person {entry['person_id']} of {self._name_of(row)} in {self.path} is corrupt; pack it again."
             )
         height, width = int(entry["height"]), int(entry["width"])
         pixels = (
@@ -269,7 +272,7 @@ class CropCache:
         """A JPEG's pixels, or the JPEG itself.
 
         Raises:
-            BrokenImageError: it is no JPEG of this size.
+            BrokenImageError: it is not a JPEG of this size.
         """
         import cv2
 
@@ -285,10 +288,10 @@ class CropCache:
         """An image as far as it is here: its people's crops in their places, black elsewhere.
 
         Raises:
-            BrokenImageError: there is no such image, a crop is damaged, or the image is larger than allowed.
+            BrokenImageError: there is no such image, a crop is corrupt, or the image is larger than allowed.
         """
         if name not in self._numbers:
-            raise BrokenImageError(f"The pack {self.path} holds nobody of an image {name}.")
+            raise BrokenImageError(f"The pack {self.path} contains no people of an image {name}.")
         number = self._numbers[name]
         height, width = int(self.images["height"][number]), int(self.images["width"][number])
         check_size(height, width, f"{name} in {self.path}")
@@ -347,7 +350,8 @@ class CropLookup:
 
     @cached_property
     def shards(self) -> Int[np.ndarray, " N"] | None:
-        """The shard that each person's crop is in, numbered through all packs; -1: in none. None where there is no shard."""
+        """The shard that each person's crop is in, numbered through all packs; -1: in none. None where there is no
+        shard."""
         found, first = np.full(len(self.rows), -1), 0
         for source, pack in enumerate(self.caches):
             own = np.flatnonzero(self.sources == source)
@@ -363,7 +367,7 @@ class CropLookup:
         """A person's coarse crop and the affine map from the image to it (`CropCache.read`); None where there is none.
 
         Raises:
-            BrokenImageError: it is damaged.
+            BrokenImageError: it is corrupt.
         """
         source = int(self.sources[index])
         return None if source < 0 else self.caches[source].read(int(self.rows[index]), decoded=decoded)

@@ -1,7 +1,7 @@
 """COCO keypoint files, and those written like them (CrowdPose, COCO-WholeBody, converted sets, sets of one's own).
 
-Which boxes are valid and which people count follows the papers' toolbox (mmpose 0.29, top-down COCO data set), but for areas of
-0, which are taken for missing ones.
+Which boxes are valid and which people count follows mmpose 0.29 (top-down COCO data set), but for
+areas of 0, which are taken for missing ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from leanpose.files import load_json
 from leanpose.geometry import box_area, xyxy_to_xywh
 from leanpose.skeleton import CROWDPOSE14, WHOLEBODY133, Skeleton
 
-_FARTHEST = 3.0  # sides of the image that a point may lie outside of it; of an unknown image 10⁶ pixels
+_FARTHEST = 3.0  # sides of the image that a point may lie outside it; of an unknown image 10⁶ pixels
 _FRACTIONS = 1.5  # coordinates that are all below this are fractions of the image
 _MIN_POINTS, _MIN_POINTS_OF_ONE = 4, 3  # points that can show it, of all people and of one
 
@@ -56,8 +56,8 @@ def clean_points(
     Args:
         points: x, y, flag as a file has them.
         sizes: (width, height) of each person's image in pixels; NaN where it is not known.
-        notes: gets how many points were not finite, at 0, 0 or -1, -1, far outside, or fractions of the image; and how many stay
-            that lie outside.
+        notes: gets how many points were not finite, at 0, 0 or -1, -1, far outside, or fractions of the image; and how
+            many stay that lie outside.
         scores: whether scores stand for flags, as COCO-WholeBody has them behind the body.
     """
     x, y, flags = points[..., 0], points[..., 1], points[..., 2]  # each by itself: axes of 2 or 3 are slow to reduce
@@ -99,14 +99,15 @@ def clean_points(
 
 
 def _is_far(values: Float[np.ndarray, "N K"], sides: Float[np.ndarray, "N 1"]) -> Bool[np.ndarray, "N K"]:
-    """Whether coordinates lie farther outside of images than a label can, given the images' sides (infinite: not known)."""
+    """Whether coordinates lie farther outside of images than a label can, given the images' sides (infinite: not
+    known)."""
     known = np.isfinite(sides)
     reach = np.where(known, sides * _FARTHEST, 1e6)
     return (values < -reach) | (values > np.where(known, sides, 0.0) + reach)
 
 
 def require_pixels(points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object) -> None:
-    """See that coordinates are pixels.
+    """Check that coordinates are pixels.
 
     Raises:
         LeanposeError: all of them lie between 0 and 1, as fractions of an image do.
@@ -119,8 +120,8 @@ def require_pixels(points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, 
     small = np.isfinite(sizes).any() and np.nanmax(sizes) < 10 * _FRACTIONS  # images of a few pixels
     if len(xy) >= _MIN_POINTS and not small and xy.any():
         raise LeanposeError(
-            f"All labelled keypoints of {where} lie between {xy.min():.3g} and {xy.max():.3g}: they look like fractions of the "
-            "image, where pixels are expected; multiply them by its width and height."
+            f"All labelled keypoints of {where} lie between {xy.min():.3g} and {xy.max():.3g}: they look like "
+            "fractions of the image, where pixels are expected; multiply them by its width and height."
         )
 
 
@@ -168,7 +169,8 @@ def _read(
     training: bool,
     in_parts: bool = False,
 ) -> PoseDataset:
-    """Read a file that labels the skeleton `labelled`, or the one that it names itself. Who trains needs no ground truth."""
+    """Read a file that labels the skeleton `labelled`, or the one that it names itself. Who trains needs no ground
+    truth."""
     path, image_path = config.paths(root)
     file = load_coco(path, labelled, config.category)
     folder = ImageFolder(image_path, config.title, [str(record["file_name"]) for record in file.images.values()])
@@ -193,7 +195,8 @@ def _read(
 
 @dataclass(frozen=True)
 class _People:
-    """The records of the wanted images as arrays, in the file's keypoints; sizes are (width, height) of their images."""
+    """The records of the wanted images as arrays, in the file's keypoints; sizes are (width, height) of their
+    images."""
 
     records: list[dict[str, Any]]
     points: Float[np.ndarray, "N S 3"]
@@ -237,7 +240,8 @@ def collect_people(
     in_parts: bool,
     truth: bool = True,
 ) -> tuple[list[PoseAnnotation], list[dict[str, Any]]]:
-    """The people of a file that a model can learn from, and the annotations that it is measured against, in its skeleton.
+    """The people of a file that a model can learn from, and the annotations that it is evaluated against, in its
+    skeleton.
 
     Args:
         images: those of the file that are wanted.
@@ -245,7 +249,7 @@ def collect_people(
         skeleton: of the model.
         account: gets who is left out, and what was changed.
         in_parts: whether the file has COCO-WholeBody's fields. Parts that their flags call not valid are not to be
-            learnt; the annotations keep them, since the official metric does not look at the flags.
+            learned; the annotations keep them, since the official metric does not look at the flags.
         truth: whether the annotations are wanted; otherwise there are none.
 
     Raises:
@@ -296,7 +300,7 @@ def _counts(
     *,
     in_parts: bool,
 ) -> Int[np.ndarray, " N"]:
-    """How many keypoints everybody has, with a note where a record states another number."""
+    """The number of labelled keypoints per person, with a note if a record states another number."""
     counts = (targets[..., 2] > 0).sum(axis=1)
     stated = [record.get("num_keypoints") for record in labels.records]
     # CrowdPose does not count head and neck: its rule stays.
@@ -379,7 +383,7 @@ def _read_detections(
     """People from a detector's COCO result file: every box of the set's images, whatever its score."""
     content = load_json(path, "file of detected boxes")
     if not isinstance(content, list):
-        raise LeanposeError(f"{path} is no file of detected boxes: it must hold a list of results.")
+        raise LeanposeError(f"{path} is not a file of detected boxes: it must hold a list of results.")
     categories = set()
     for number, record in enumerate(content):
         with record_errors(f"Result {number} of {path}"):

@@ -25,7 +25,7 @@ _LOOKED_AT = 8  # images of a set whose size is compared with the annotated one
 def clip_boxes(
     xywh: Float[np.ndarray, "N 4"], sizes: Float[np.ndarray, "N 2"]
 ) -> tuple[Float[np.ndarray, "N 4"], Bool[np.ndarray, " N"]]:
-    """Labelled boxes as xyxy inside their images, the way the papers' toolbox does it, and of which something is left.
+    """Labelled boxes as xyxy inside their images, the way mmpose does it, and of which something is left.
 
     The right and bottom edges are those of the last pixel (x + w - 1), at most the image's last pixel.
 
@@ -82,7 +82,7 @@ def read_areas(
     """Everybody's area: its own, or its box's where that is missing or 0.
 
     Raises:
-        LeanposeError: one is no number.
+        LeanposeError: one is not a number.
     """
     of_box = np.maximum(xywh[:, 2:], 0.0).prod(axis=1)
     stated = [record.get("area") for record in records]
@@ -90,7 +90,7 @@ def read_areas(
         try:
             float(0 if area is None else area)
         except (TypeError, ValueError) as error:
-            raise LeanposeError(f"{file.where(record)} has an `area` that is no number: {area!r}.") from error
+            raise LeanposeError(f"{file.where(record)} has an `area` that is not a number: {area!r}.") from error
     areas = np.array([math.nan if area is None else float(area) for area in stated], np.float64)
     valid = np.isfinite(areas) & (areas > 0)
     given = np.array([area is not None for area in stated], bool)
@@ -101,7 +101,7 @@ def read_areas(
 def require_width_and_height(
     xywh: Float[np.ndarray, "N 4"], points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object
 ) -> None:
-    """See that boxes are x, y, width and height.
+    """Check that boxes are x, y, width and height.
 
     Args:
         points: of the people, cleaned.
@@ -121,8 +121,8 @@ def require_width_and_height(
     outside = np.asarray(((xy < first[:, None] - 1) | (xy > last[:, None] + 1)).any(axis=2))
     if seen.any() and outside[seen].mean() < _OVER:
         raise LeanposeError(
-            f"The boxes of {where} look like corners x1, y1, x2, y2, where x, y, width, height are expected: read so, {over.mean():.0%} of "
-            "them reach over the edge of their images; subtract the first corner from the second one."
+            f"The boxes of {where} look like corners x1, y1, x2, y2, where x, y, width, height are expected: read so, "
+            f"{over.mean():.0%} of them reach over the edge of their images; subtract the first corner from the second one."
         )
 
 

@@ -45,15 +45,14 @@ class CocoFile:
         return f"Annotation {record['id']} of {self.path}"
 
     def require_unique_ids(self) -> None:
-        """See that every image has an id of its own.
+        """Check that image ids are unique.
 
         Raises:
             LeanposeError: two share one.
         """
         for number, first, second in self.clashes[:1]:
             raise LeanposeError(
-                f"{self.path} gives the image id {number} to both {first} and {second}, so nobody can tell whose people are "
-                "whose; number the images anew when putting files together."
+                f"{self.path} has the image id {number} twice, for {first} and {second}; renumber the images when merging files."
             )
 
     def image_of(self, record: Record) -> Record:
@@ -89,10 +88,11 @@ def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None
     Args:
         path: the JSON file.
         skeleton: what it labels; otherwise the keypoint names of its categories decide.
-        category: the one to read, by name or number; otherwise all that have keypoints, matched by the keypoints' names.
+        category: the one to read, by name or number; otherwise all that have keypoints, matched by the keypoints'
+            names.
 
     Raises:
-        LeanposeError: it is missing, cut off, or no COCO keypoint file, or two images share an id.
+        LeanposeError: it is missing, truncated, or no COCO keypoint file, or two images share an id.
     """
     with any_damage("annotation file", path):
         file = parse_coco(load_json(path, "annotation file"), path, skeleton, category)
@@ -101,12 +101,13 @@ def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None
 
 
 def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> CocoFile:
-    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`. Ids given twice are noted, not refused."""
+    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`. Ids given twice are noted, not
+    refused."""
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
-        raise LeanposeError(f"{path} is no COCO annotation file: it needs the lists `images` and `annotations`.")
+        raise LeanposeError(f"{path} is not a COCO annotation file: it needs the lists `images` and `annotations`.")
     images: dict[int, Record] = {}
     clashes = []
-    with record_errors(f"{path} is no COCO annotation file: a record"):
+    with record_errors(f"{path} is not a COCO annotation file: a record"):
         numbers = _numbers([record["id"] for record in content["images"]])
         for record in content["images"]:
             number, name = numbers[record["id"]] if numbers else int(record["id"]), str(record["file_name"])
@@ -122,11 +123,11 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
             chosen = _labelled_kinds(chosen, skeleton)
         annotations, left_out, notes = _people_of(content["annotations"], kinds, chosen, category)
         if numbers:
-            notes["images have ids that are no numbers, and are counted anew"] = len(numbers)
+            notes["images have ids that are not numbers, and are renumbered"] = len(numbers)
             left_out = [(numbers.get(image_id), reason) for image_id, reason in left_out]
         own = _numbers([record.get("id") for record in annotations])
         if own is not None:
-            notes["people have ids that are no numbers, or none, and are counted anew"] = len(annotations)
+            notes["people have ids that are not numbers, or none, and are renumbered"] = len(annotations)
         for position, record in enumerate(annotations, start=1):
             record["id"] = int(record["id"]) if own is None else position
             image_id = record["image_id"]
@@ -149,14 +150,14 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
 
 
 def _numbers(ids: list[Any]) -> dict[Any, int] | None:
-    """Numbers for ids that are not all whole numbers; None where they are."""
+    """Numbers for ids that are not all integers; None where they are."""
     if all(type(each) is int or isinstance(as_id(each), int) for each in ids):
         return None
     return {each: number for number, each in enumerate(dict.fromkeys(ids), start=1)}
 
 
 def as_id(value: Any) -> Any:
-    """An id as a whole number where it is one, also where it is written as text or with a decimal point."""
+    """An id as an integer where it is one, also where it is written as text or with a decimal point."""
     if type(value) is int:  # nearly always
         return value
     try:
@@ -176,7 +177,7 @@ def as_flag(value: Any) -> bool:
 
 
 def _check_names(kind: Record, path: Path) -> None:
-    """See that the keypoint names of a category are a list, or take them from what counts them.
+    """Check that the keypoint names of a category are a list, or take them from what counts them.
 
     Raises:
         LeanposeError: they are neither.
@@ -186,7 +187,7 @@ def _check_names(kind: Record, path: Path) -> None:
         kind["keypoints"] = names = list(names.values())
     if names and not (isinstance(names, list) and all(isinstance(name, str | int) for name in names)):
         raise LeanposeError(
-            f"{path}: the `keypoints` of its category {kind.get('name')} are no list of names: {names!r:.100}."
+            f"{path}: the `keypoints` of its category {kind.get('name')} are not a list of names: {names!r:.100}."
         )
 
 
@@ -208,7 +209,8 @@ def _chosen_kinds(kinds: list[Record], category: str | None, path: Path) -> list
 
 
 def _labelled_kinds(kinds: list[Record], skeleton: Skeleton) -> list[Record]:
-    """Of several categories those that label a skeleton which is said to be the file's: of its names, or else of as many keypoints."""
+    """Of several categories those that label a skeleton which is said to be the file's: of its names, or else of as
+    many keypoints."""
     fitting = [kind for kind in kinds if len(kind["keypoints"]) == len(skeleton)]
     names = [keypoint_name(name) for name in skeleton.keypoints]
     named = [kind for kind in fitting if [keypoint_name(str(name)) for name in kind["keypoints"]] == names]
@@ -256,7 +258,7 @@ def category_skeleton(category: Record, path: Path) -> Skeleton:
     """The known skeleton of a category's keypoint names, or one made of them.
 
     Raises:
-        LeanposeError: its limbs are no pairs of keypoints, or a name occurs twice.
+        LeanposeError: its limbs are not pairs of keypoints, or a name occurs twice.
     """
     names = tuple(keypoint_name(str(name)) for name in category["keypoints"])
     for known in SKELETONS.values():
@@ -265,7 +267,7 @@ def category_skeleton(category: Record, path: Path) -> Skeleton:
     try:
         pairs = [(int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or []]
     except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{path}: the `skeleton` of its category is no list of pairs of keypoints.") from error
+        raise LeanposeError(f"{path}: the `skeleton` of its category is not a list of pairs of keypoints.") from error
     limbs = [pair for pair in pairs if min(pair) >= 0 and max(pair) < len(names)]
     values = {"name": path.stem, "keypoints": names, "limbs": limbs}
     order = category.get("flip_indices")
@@ -273,7 +275,8 @@ def category_skeleton(category: Record, path: Path) -> Skeleton:
 
 
 def pairs_of_order(order: Any, count: int, where: object) -> list[tuple[int, int]]:
-    """The pairs of keypoints that change places in the mirror, from the order after mirroring (`flip_indices`, `flip_idx`).
+    """The pairs of keypoints that change places in the mirror, from the order after mirroring (`flip_indices`,
+    `flip_idx`).
 
     Raises:
         LeanposeError: it is no such order of so many keypoints.

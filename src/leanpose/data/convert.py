@@ -65,15 +65,15 @@ def convert_labels(
     Args:
         out: a file, or a folder to write to.
         kind: the format, of `WRITERS`.
-        images: folder or archive of the images, where they do not lie beside the labels; needed for their sizes alone, and for YOLO,
-            whose images are linked or copied to where its label files are looked for.
+        images: folder or archive of the images, where they do not lie next to the labels; needed for their sizes alone,
+            and for YOLO, whose images are linked or copied to where its label files are looked for.
         skeleton: what the file labels, where it does not say; or the order to write.
         category: of several, the one to write.
-        wait: until another process has written the target, in place of an error.
+        wait: until another process has written the target, instead of an error.
 
     Raises:
-        LeanposeError: the source cannot be read, has no images where their sizes are needed, or the target cannot be written, is
-            being written by another process, or holds another set.
+        LeanposeError: the source cannot be read, has no images where their sizes are needed, or the target cannot be
+            written, is being written by another process, or holds another set.
     """
     labels = without_impossible(load_labels(source).of_category(category).relabelled(skeleton))
     path = out / FILES.get(kind, "annotations.json") if not out.suffix else out
@@ -97,7 +97,7 @@ def convert_labels(
             changed.append(f"{made} boxes are missing and made from the keypoints")
     with ExitStack() as locked:
         locked.enter_context(lock_file(path, wait=wait))
-        if kind == "yolo" and find is not None:  # the images first: a set without labels is no set
+        if kind == "yolo" and find is not None:  # the images first: a set without labels is not a data set
             locked.enter_context(lock_file(path.with_name("labels"), wait=wait))  # whatever the yaml is called
             changed += require_own_set(labels, path.parent)
             place_images(labels, path.parent, find)
@@ -134,7 +134,8 @@ def without_impossible(labels: LabelSet) -> LabelSet:
 
 
 def with_boxes(labels: LabelSet) -> tuple[LabelSet, int]:
-    """The labels with a box of everybody, and how many were made from the keypoints. Who has neither is left out."""
+    """The labels with a box for all people, and how many were computed from keypoints. People with neither are
+    skipped."""
     people, made, left_out = [], 0, Counter(labels.left_out)
     for person in labels.people:
         if person.box is None:
@@ -163,7 +164,7 @@ def with_sizes(labels: LabelSet, find: Callable[[str], ImageRef]) -> LabelSet:
 
 
 def require_own_set(labels: LabelSet, folder: Path) -> list[str]:
-    """See that a YOLO set holds these images alone, each with label files of its own.
+    """Check that a YOLO set holds these images alone, each with label files of its own.
 
     Returns:
         A sentence on images that lie there without being labelled, which count as images without people.
@@ -249,10 +250,10 @@ def losses(labels: LabelSet, kind: str) -> list[str]:
 
 
 def require_writer(kind: str) -> None:
-    """See that a format is one that is written.
+    """Check that a format is one that is written.
 
     Raises:
         LeanposeError: it is not.
     """
     if kind not in WRITERS:
-        raise LeanposeError(f"'{kind}' is no format that is written; choose one of: {', '.join(WRITERS)}.")
+        raise LeanposeError(f"'{kind}' is not a format that can be written; choose one of: {', '.join(WRITERS)}.")

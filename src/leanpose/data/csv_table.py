@@ -1,7 +1,9 @@
-"""Plain CSV: a row a keypoint, with the columns `file`, `person`, `name`, `x`, `y` (pixels) and, if there is one, `visible`.
+"""Plain CSV: a row per keypoint, with the columns `file`, `person`, `name`, `x`, `y` (pixels) and, if there is one,
+`visible`.
 
-`visible` is 0 not labelled, 1 or `false` hidden, 2 or `true` visible; without the column, or where it is empty, a point with numbers is
-visible. Columns are separated by commas, or else by semicolons or tabs, and then numbers may have decimal commas.
+`visible` is 0 not labelled, 1 or `false` hidden, 2 or `true` visible; without the column, or where it is empty, a point
+with numbers is visible. Columns are separated by commas, or else by semicolons or tabs, and then numbers may have
+decimal commas.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def read_csv_table(config: DatasetConfig, skeleton: Skeleton, root: Path, *, tra
 
 
 def load_csv_table(path: Path) -> LabelSet:
-    """The labels of a table. A person is told from others of its image by `person`; without that column there is one an image.
+    """The labels of a table. A person is told from others of its image by `person`; without that column there is one an
+    image.
 
     Raises:
         LeanposeError: it is missing, lacks a column, or a row is garbled.
@@ -68,7 +71,7 @@ def load_csv_table(path: Path) -> LabelSet:
         with record_errors(f"Line {number} of {path}"):
             if None in row or None in row.values():  # such as a decimal comma, which would move all that follows
                 count = sum(field is not None for field in row.values()) + len(row.get(None, ())) - (None in row)
-                raise ValueError(f"{count} fields in place of {len(rows.fieldnames or [])}")
+                raise ValueError(f"{count} fields instead of {len(rows.fieldnames or [])}")
             value = {column: from_cell(row[name].strip()) for column, name in columns.items()}
             image = images.setdefault(value["file"], len(images))
             person = people.setdefault((value["file"], value.get("person", "")), NamedPoints(image))
@@ -88,7 +91,7 @@ def load_csv_table(path: Path) -> LabelSet:
 
 
 def write_csv_table(labels: LabelSet, path: Path) -> None:
-    """Write a row a keypoint of everybody, those that are not labelled too."""
+    """Write a row per keypoint of all people, including unlabelled ones."""
     with open_whole(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*COLUMNS, "visible"])

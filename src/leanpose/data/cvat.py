@@ -1,8 +1,8 @@
 """CVAT for images 1.1: an XML file with points, skeletons and boxes, in pixels.
 
-A `skeleton` is a person whose points are its `points` elements by label; `occluded="1"` is hidden, `outside="1"` not labelled.
-`points` outside of skeletons are single keypoints by their label, put together by `group_id`, or of one person an image without it;
-several positions in one element are a person whose keypoints have no names.
+A `skeleton` is a person whose points are its `points` elements by label; `occluded="1"` is hidden, `outside="1"` not
+labelled. `points` outside of skeletons are single keypoints by their label, put together by `group_id`, or of one
+person an image without it; several positions in one element are a person whose keypoints have no names.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def load_cvat(path: Path) -> LabelSet:
     """The labels of a CVAT file.
 
     Raises:
-        LeanposeError: it is missing, damaged, declares entities, or holds a record that is garbled.
+        LeanposeError: it is missing, corrupt, declares entities, or holds a record that is garbled.
     """
-    with read_errors("annotation file", path, ElementTree.ParseError, kind="cut off or no XML"):
+    with read_errors("annotation file", path, ElementTree.ParseError, kind="truncated or not valid XML"):
         data = read_regular(path)
         if b"\0" in data or re.search(rb"<!(DOCTYPE|ENTITY)", data, re.IGNORECASE):
             raise LeanposeError(
@@ -102,7 +102,8 @@ def _split(subset: str | None) -> str | None:
 
 
 def _point_labels(tree: ElementTree.Element) -> list[ElementTree.Element]:
-    """The declared labels that are points of skeletons, in their order; all declared points where there is no skeleton."""
+    """The declared labels that are points of skeletons, in their order; all declared points where there is no
+    skeleton."""
     labels = list(tree.iter("label"))
     parts = [label for label in labels if label.find("parent") is not None]
     return parts or [label for label in labels if label.findtext("type", "") == "points"]

@@ -1,6 +1,6 @@
-"""From people to batches: each item is one crop, drawn by (seed, epoch, index) alone and warped once.
+"""From people to batches: each item is one crop, determined by (seed, epoch, index) and warped once.
 
-A crop stays uint8 RGB; colour, normalization and the codec's targets are made for whole batches on the training
+A crop stays uint8 RGB; colour, normalization and the codec's targets are computed for whole batches on the training
 device. The flip is part of the affine map, and large JPEGs are decoded at the size that the crop needs, so that a
 worker decodes, warps once, and does little else.
 """
@@ -41,24 +41,25 @@ from leanpose.geometry import (
 from leanpose.skeleton import Skeleton
 
 ATTEMPTS = 8
-"""So many items are tried in training before one is given up."""
+"""Number of items tried in training before an error is raised."""
 
 Item = TypeVar("Item")
 
 
 class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Item]):
-    """A map-style data set of images: what an item is depends on (seed, epoch, index) alone, and broken images stop nothing.
+    """A map-style data set of images: an item depends only on (seed, epoch, index), and unreadable images are
+    tolerated.
 
-    An item comes with the images that could not be read on the way to it, by name with the reason.
+    An item comes with the images that could not be read before it, by name with the reason.
 
     Args:
-        seed: of all that is drawn.
-        replace_broken: another item takes the place of one whose image cannot be read, as in training; otherwise that item
-            is None, as in evaluation.
+        seed: seed of all random numbers.
+        replace_broken: replace items whose image cannot be read by others, as in training; otherwise they are None, as
+            in evaluation.
     """
 
     unit: str
-    """What an item is, for messages: people."""
+    """The unit of items, for messages: people."""
 
     def __init__(self, seed: int, *, replace_broken: bool) -> None:
         self.seed = seed
@@ -78,7 +79,7 @@ class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Ite
 
     @abstractmethod
     def image_name(self, index: int) -> str:
-        """Where an item's pixels come from."""
+        """The source of an item's pixels."""
 
     @abstractmethod
     def collate(self, items: Sequence[tuple[Item | None, dict[str, str]]]) -> Batch:
@@ -98,15 +99,15 @@ class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Ite
 
     @property
     def epoch(self) -> int:
-        """The epoch that items are drawn for."""
+        """The current epoch."""
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other items from now on, in running workers too."""
+        """Set the epoch, in running workers too."""
         self._epoch.fill_(epoch)
 
     def generator(self, *key: int) -> np.random.Generator:
-        """What draws of this epoch come from: the same for the same key."""
+        """The random generator of this epoch for a key."""
         return np.random.Generator(np.random.PCG64([self.seed, self.epoch, *key]))
 
     def __getitem__(self, index: int) -> tuple[Item | None, dict[str, str]]:
@@ -124,16 +125,16 @@ class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Ite
 
 @dataclass(frozen=True)
 class Crop:
-    """One person, cut out for a model.
+    """The crop of one person.
 
     Attributes:
         image: RGB; or the bytes of a JPEG that is still to be decoded.
         keypoints: x, y in crop pixels; 0, 0 where not labelled.
-        weights: 1 labelled (inside the crop or not), 0 not labelled, -1 nothing to be seen.
+        weights: 1 labelled (inside the crop or not), 0 not labelled, -1 absent.
         matrix: image → crop.
         index: in the data set.
-        photometric: how its colours and sharpness are still to be changed.
-        to_source: crop → `image`, where this is what the crop is still to be cut from.
+        photometric: the photometric augmentation still to be applied.
+        to_source: crop → `image`, if the crop is still to be cut from it.
     """
 
     image: UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, " bytes"]
@@ -146,22 +147,22 @@ class Crop:
 
 
 class TopDownDataset(ImageDataset[Crop]):
-    """A map-style data set of one crop a person.
+    """A map-style data set of one crop per person.
 
     Args:
         people: the samples, in the keypoints of `skeleton`.
         input_size: height and width of a crop in pixels.
-        warp, padding: the pixel convention of the affine map, and how much larger than the box the crop is; the codec
-            states them.
-        augmentation: how crops vary; None for the plain region, as in evaluation.
-        late_augmentation: (epoch, how they vary from that epoch on).
+        warp, padding: the convention of the affine transform, and the size of the crop relative to the box; given by
+            the codec.
+        augmentation: the augmentation; None for none, as in evaluation.
+        late_augmentation: (epoch, the augmentation from that epoch on).
         seed, replace_broken: see `ImageDataset`.
-        cache: coarse crops made before, of people who were not read from a pack; who is not in it is read from the image.
-        mixture: of the sets that `people` consists of: which person an index means then depends on the epoch.
-        warp_on_device: hand out the packed coarse crops as they are; batches then cut their crops on the training device.
-        decode_on_device: with `warp_on_device`: those of JPEG packs are decoded there, too.
-        reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 where the crop is smaller still. By default only with
-            augmentation: evaluation sees what the papers' toolbox would show.
+        cache: cached coarse crops of people who were not read from a pack; others are read from their image.
+        mixture: sampling weights of the sets in `people`: the person of an index then depends on the epoch.
+        warp_on_device: return the packed coarse crops unchanged; batches then cut the crops on the training device.
+        decode_on_device: with `warp_on_device`: also decode those of JPEG packs there.
+        reduced_decoding: decode large JPEGs at 1/2, 1/4 or 1/8 if the crop is still smaller. By default only with
+            augmentation, so that evaluation equals mmpose's.
     """
 
     unit = "people"
@@ -206,7 +207,7 @@ class TopDownDataset(ImageDataset[Crop]):
         return len(self.people)
 
     def person_index(self, index: int) -> int:
-        """Which of `people` an index means in this epoch."""
+        """The position in `people` of an index in this epoch."""
         if self.mixture is not None and self._drawn[0] != self.epoch:
             self._drawn = (self.epoch, self.mixture.draw(self.epoch))
         return int(self._drawn[1][index])
@@ -218,7 +219,7 @@ class TopDownDataset(ImageDataset[Crop]):
         return found[self.mixture.draw(self.epoch)]
 
     def person(self, index: int) -> PoseAnnotation:
-        """Whom an index means in this epoch."""
+        """The person of an index in this epoch."""
         return self.people[self.person_index(index)]
 
     def image_name(self, index: int) -> str:
@@ -256,7 +257,7 @@ class TopDownDataset(ImageDataset[Crop]):
         return Crop(image if photometric is None else photometric.apply(image), *labels)
 
     def crop_params(self, index: int) -> CropParams:
-        """Where the crop of a person lies in this epoch."""
+        """The crop parameters of a person in this epoch."""
         person, augmentation = self.person(index), self._augmentation_now()
         if augmentation is None:
             centers, scales = bbox_to_center_scale(person.box[None], self.input_size, self.padding)
@@ -268,7 +269,7 @@ class TopDownDataset(ImageDataset[Crop]):
         center, scale, rotation, flip = params
         matrix = warp_matrix(center, scale, self.input_size, rotation=rotation, flip=flip, warp=self.warp)
         if flip and self.warp == "msra":
-            # The papers' toolbox mirrors the image and then crops it: the region's centre stays on w / 2, where
+            # mmpose mirrors the image and then crops it: the region's centre stays on w / 2, where
             # mirroring the crop would put it on w / 2 - 1.
             matrix[0, 2] += 1.0
         return matrix
@@ -349,8 +350,8 @@ def _indices(
 def start_worker(_worker: int = 0) -> None:
     """A loader's `worker_init_fn`: no threads of its own, since the workers are the parallel part.
 
-    Ctrl-C and SIGTERM to all processes of a command are its parent's alone, which tells its workers when to end: they are
-    a group of their own. One whose parent was killed ends by itself within seconds.
+    Ctrl-C and SIGTERM to all processes of a command are its parent's alone, which tells its workers when to end: they
+    are a group of their own. One whose parent was killed ends by itself within seconds.
     """
     import cv2
 

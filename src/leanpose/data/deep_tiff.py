@@ -1,7 +1,8 @@
-"""TIFF files that neither Pillow nor OpenCV reads right: floating-point values, and CMYK or separate planes of more than 8 bits.
+"""TIFF files that neither Pillow nor OpenCV reads right: floating-point values, and CMYK or separate planes of more
+than 8 bits.
 
-Pillow keeps the upper 8 of 16 bits of CMYK, so that 12 bits become nearly white, and takes separate planes of 16 bits for others,
-as OpenCV does; floating-point colours it does not know.
+Pillow keeps the upper 8 of 16 bits of CMYK, so that 12 bits become nearly white, and takes separate planes of 16 bits
+for others, as OpenCV does; floating-point colours it does not know.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def read(data: bytes, name: str) -> DeepImage | None:
 
     Raises:
         BrokenImageError: it is too large, or of a kind that cannot be read; or the range of its values is unknown.
-        Exception: whatever the readers raise on damaged data.
+        Exception: whatever the readers raise on corrupt data.
     """
     if data[:4] not in MAGIC:
         return None

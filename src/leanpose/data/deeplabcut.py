@@ -1,7 +1,8 @@
-"""DeepLabCut: `CollectedData_NAME.csv` or `.h5`, a row an image and two columns a keypoint, in pixels; empty is not labelled.
+"""DeepLabCut: `CollectedData_NAME.csv` or `.h5`, a row an image and two columns a keypoint, in pixels; empty is not
+labelled.
 
-The heading has the rows scorer, bodyparts and coords, in projects of several animals individuals too. The image is one column, or
-three (`labeled-data`, video, file).
+The heading has the rows scorer, bodyparts and coords, in projects of several animals individuals too. The image is one
+column, or three (`labeled-data`, video, file).
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ _HEADING = ("scorer", "individuals", "bodyparts", "coords")
 
 
 def is_deeplabcut(file: FileContent) -> bool:
-    """Whether a file is a table of labels of DeepLabCut; those of its predictions have columns of likelihoods, or other names."""
+    """Whether a file is a table of labels of DeepLabCut; those of its predictions have columns of likelihoods, or other
+    names."""
     if file.path.suffix in (".h5", ".hdf5"):
         return file.start.startswith(b"\x89HDF") and file.path.name.startswith("CollectedData")
     heading = file.first_lines[0].split(",")[0] if file.path.suffix == ".csv" and file.first_lines else ""
@@ -82,7 +84,7 @@ def load_deeplabcut(path: Path) -> LabelSet:
         for name, values in rows:
             if len(values) != len(columns):
                 raise LeanposeError(
-                    f"{path}: the row of {name[:200]} has {len(values)} numbers in place of {len(columns)}."
+                    f"{path}: the row of {name[:200]} has {len(values)} numbers instead of {len(columns)}."
                 )
             images.append(LabelledImage(name))
             found: dict[str, dict[str, dict[str, float]]] = {}
@@ -90,7 +92,8 @@ def load_deeplabcut(path: Path) -> LabelSet:
             for individual, point, axis, value in cells:
                 found.setdefault(individual, {}).setdefault(point, {})[axis] = value
             for individual, points in found.items():
-                # What DeepLabCut calls single are the keypoints that only one thing of an image has, such as corners of a cage.
+                # What DeepLabCut calls single are the keypoints that only one thing of an image has, such as corners of
+                # a cage.
                 category = _SINGLE if individual == _SINGLE and len(found) > 1 else PERSON
                 person = NamedPoints(len(images) - 1, category=category)
                 for point, place in points.items():
@@ -110,7 +113,7 @@ def _csv_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[f
         name, *cells = lines.pop(0)
         heading[name] = cells
     if not {"bodyparts", "coords"} <= heading.keys():
-        raise LeanposeError(f"{path} is no table of DeepLabCut: its heading needs the rows bodyparts and coords.")
+        raise LeanposeError(f"{path} is not a DeepLabCut table: its heading needs the rows bodyparts and coords.")
     first = next(i for i, axis in enumerate([*heading["coords"], "x"]) if axis in ("x", "y", "likelihood"))
     heading = {name: cells[first:] for name, cells in heading.items()}
     rows = []
@@ -125,12 +128,12 @@ def _csv_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[f
 def _hdf5_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[float]]]]:
     if not all(importlib.util.find_spec(name) for name in ("pandas", "tables")):
         raise LeanposeError(
-            f"{path} needs pandas and PyTables to be read (pip install 'leanpose[deeplabcut]'); the .csv that DeepLabCut writes "
-            "beside it needs neither."
+            f"{path} needs pandas and PyTables to be read (pip install 'leanpose[deeplabcut]'); the .csv that "
+            "DeepLabCut writes next to it needs neither."
         )
     import pandas  # pyright: ignore[reportMissingImports]  # an extra, and heavy
 
-    with read_errors("table", path, Exception, kind="damaged or no table of DeepLabCut"):
+    with read_errors("table", path, Exception, kind="corrupt or not a table of DeepLabCut"):
         table: Any = pandas.read_hdf(path)
     levels = [str(name) for name in table.columns.names]
     heading = {name: [str(v) for v in table.columns.get_level_values(i)] for i, name in enumerate(levels)}

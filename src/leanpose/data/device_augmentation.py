@@ -1,7 +1,8 @@
 """The crops of a batch, cut and changed on the training device: a few operations for all of them together.
 
-A loader process then only reads: the coarse crops of a pack go to the device as they are, with one affine map and one `PhotometricParams`
-each, drawn as ever by (seed, epoch, index). The results agree with OpenCV's to about one grey level.
+A loader process then only reads: the coarse crops of a pack go to the device as they are, with one affine map and one
+`PhotometricParams` each, drawn as ever by (seed, epoch, index). The results agree with OpenCV's to about one grey
+level.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Images that are there twice: copies by their bytes, and those that look alike, however they were encoded or resized."""
+"""Images that are there twice: copies by their bytes, and those that look alike, however they were encoded or
+resized."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class ImageHash:
 
     Attributes:
         digest: of its bytes.
-        dhash: difference hash of 2 × 64 bits: which of two neighbours in a tiny grey version is brighter, across and down.
+        dhash: difference hash of 2 × 64 bits: which of two neighbours in a tiny grey version is brighter, across and
+            down.
         size: width and height in pixels.
     """
 
@@ -56,7 +58,8 @@ def image_hash(data: bytes, pixels: UInt8[np.ndarray, "H W 3"]) -> ImageHash:
 
 
 def near_pairs(a: Sequence[ImageRef], b: Sequence[ImageRef], hashes: Hashes) -> list[tuple[ImageRef, ImageRef]]:
-    """For each of `b` its copy among `a`, or else the nearest of `a` that looks like it; those without one are left out."""
+    """For each of `b` its copy among `a`, or else the nearest of `a` that looks like it; those without one are left
+    out."""
     if not a or not b:
         return []
     dhashes = np.stack([hashes[image].dhash for image in a])

@@ -1,7 +1,8 @@
 """Which files are opened as images, and how large they may be: all of it is known before memory is taken for pixels.
 
-Only regular files of known formats are read. The limit on pixels holds for every reader of images; `LEANPOSE_MAX_MEGAPIXELS`
-raises it, also in the processes that load training data (`leanpose --max-megapixels` sets it).
+Only regular files of known formats are read. The limit on pixels holds for every reader of images;
+`LEANPOSE_MAX_MEGAPIXELS` raises it, also in the processes that load training data (`leanpose --max-megapixels` sets
+it).
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ VARIABLE = "LEANPOSE_MAX_MEGAPIXELS"
 """The environment variable that sets another limit."""
 
 BYTES_A_PIXEL = 16
-"""That a file may have: four values of 32 bits without compression. More is no image."""
+"""That a file may have: four values of 32 bits without compression. More is not an image."""
 
 FORMATS = (
     "JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "JPEG2000", "PPM", "HEIF", "TGA", "ICO", "PSD",
     "PCX", "SGI",
 )  # fmt: skip
-"""Pillow's names of the formats that are read. Others hold programs (EPS), which Pillow would have run, or no photos."""
+"""Pillow's names of the formats that are read. Others hold programs (EPS), which Pillow would have run, or no
+photos."""
 
 _OPTION = "(leanpose --max-megapixels sets another limit)"
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
@@ -44,7 +46,7 @@ _TILE_WIDTH, _TILE_HEIGHT = 322, 323  # TIFF tags
 
 
 class BrokenImageError(LeanposeError):
-    """A file that is no usable image; the message names it and says why. One such file need not stop the others."""
+    """A file that is not a usable image; the message names it and says why. One such file need not stop the others."""
 
 
 class ImageTooLargeError(BrokenImageError):
@@ -66,7 +68,7 @@ def max_pixels() -> int:
     """How many pixels an image may have.
 
     Raises:
-        LeanposeError: the environment variable is no number above 0.
+        LeanposeError: the environment variable is not a number above 0.
     """
     return round(_megapixels(os.environ.get(VARIABLE) or str(MAX_MEGAPIXELS)) * 1e6)
 
@@ -77,14 +79,14 @@ def max_bytes() -> int:
 
 
 def check_size(height: int, width: int, name: str) -> None:
-    """See that an image is not too large.
+    """Check that an image is not too large.
 
     Raises:
         ImageTooLargeError: it has too many pixels.
     """
     if height * width > max_pixels():
         raise ImageTooLargeError(
-            f"The image {name} claims {width} × {height} pixels, more than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
+            f"The image {name} has {width} × {height} pixels, more than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
         )
 
 
@@ -98,7 +100,7 @@ def open_image(file: bytes | BinaryIO, name: str) -> Iterator[ImageFile]:
 
     Raises:
         BrokenImageError: it is too large, or of a format that needs another package.
-        Exception: whatever Pillow's plugins raise on damaged data (`PIL.UnidentifiedImageError` among them).
+        Exception: whatever Pillow's plugins raise on corrupt data (`PIL.UnidentifiedImageError` among them).
     """
     from PIL import Image  # heavy
 
@@ -117,7 +119,7 @@ def open_image(file: bytes | BinaryIO, name: str) -> Iterator[ImageFile]:
             opened = Image.open(source, formats=[known for known in FORMATS if known in Image.OPEN])
         except Image.DecompressionBombError as error:
             raise ImageTooLargeError(
-                f"The image {name} claims more pixels than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
+                f"The image {name} has more pixels than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
             ) from error
         with opened as image:
             check_size(image.height, image.width, name)
@@ -131,7 +133,7 @@ def open_image(file: bytes | BinaryIO, name: str) -> Iterator[ImageFile]:
 
 
 def _require_package(head: bytes, name: str) -> None:
-    """See that HEIC and AVIF files can be read.
+    """Check that HEIC and AVIF files can be read.
 
     Raises:
         BrokenImageError: the package that reads them is missing; the message names it.
@@ -214,7 +216,7 @@ class JpegHeader:
 
 
 def parse_jpeg_header(data: bytes) -> JpegHeader | None:
-    """Read a JPEG's markers up to its first scan; None where they are damaged or of a kind other than 8-bit pixels."""
+    """Read a JPEG's markers up to its first scan; None where they are corrupt or of a kind other than 8-bit pixels."""
     position, exif, restarts = 2, False, False
     frame, frame_kind, height_at = b"", 0, 0
     while position + 4 <= len(data):

@@ -1,6 +1,6 @@
 """A set's image folder or archive: its images by the names that label files call them by.
 
-Nothing outside of it is ever named: `..`, absolute paths and links that lead out of it are refused.
+Nothing outside it is ever named: `..`, absolute paths and links that lead out of it are refused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _tar_index(path: str, _size: int, _modified: int) -> dict[str, tuple[int, in
             files = (member for member in archive if member.isfile())
             return {file.name.removeprefix("./"): (file.offset_data, file.size) for file in files}
     except tarfile.ReadError as error:
-        raise LeanposeError(f"Cannot read {path}, which is no whole, uncompressed tar file: {error}.") from error
+        raise LeanposeError(f"Cannot read {path}, which is not a complete, uncompressed tar file: {error}.") from error
 
 
 def tar_members(path: str | Path) -> dict[str, tuple[int, int]]:
@@ -68,8 +68,9 @@ class ImageFolder:
     """Turns a set's file names into references, in a folder or an archive.
 
     An image that is not where its name says is looked for by the other ways in which programs write names: in another
-    Unicode form, with backslashes, as an address, with folders in front that are not there; and of a set of which none is
-    where its name says by its base name in the folders below, where there is one such file. What was done so is noted.
+    Unicode form, with backslashes, as an address, with folders in front that are not there; and of a set of which none
+    is where its name says by its base name in the folders below, where there is one such file. What was done so is
+    noted.
 
     Args:
         path: the folder, or the uncompressed `.tar` archive.
@@ -113,7 +114,8 @@ class ImageFolder:
         return self._known[file_name]
 
     def find(self, file_name: str) -> tuple[str, str] | None:
-        """The name by which an image lies here, and by which other way it was found (empty: as it is called); None: by none.
+        """The name by which an image lies here, and by which other way it was found (empty: as it is called); None: by
+        none.
 
         Args:
             file_name: as the label file calls it.
@@ -136,8 +138,8 @@ class ImageFolder:
                 self.notes[way] += 1
         elif _leaves(file_name):
             raise LeanposeError(
-                f"The data set '{self.title}' names the image {file_name}, which lies outside of its image folder {self.path}; "
-                "give the folder that holds it."
+                f"The data set '{self.title}' names the image {file_name}, which lies outside its image folder "
+                f"{self.path}; give the folder that holds it."
             )
         else:
             address = file_name.startswith(tuple(f"{scheme}://" for scheme in _ADDRESSES))
@@ -159,7 +161,7 @@ class ImageFolder:
         return link is not None
 
     def _list(self, folder: str) -> dict[str, bool]:
-        """What a folder below this one holds beside folders; empty where there is none."""
+        """What a folder below this one holds in addition to folders; empty where there is none."""
         path = os.path.join(self._root, folder)
         try:
             with os.scandir(path) as entries:
@@ -174,8 +176,8 @@ class ImageFolder:
         target = os.path.realpath(os.path.join(self._root, name))
         if target != self._root and not target.startswith(self._root.rstrip(os.sep) + os.sep):
             raise LeanposeError(
-                f"{os.path.join(self.path, name)} of the data set '{self.title}' is a link out of its image folder, to {target}; "
-                "give the folder that holds the images themselves."
+                f"{os.path.join(self.path, name)} of the data set '{self.title}' is a link out of its image folder, to "
+                f"{target}; give the folder that holds the images themselves."
             )
 
     def _places_below(self) -> dict[str, str | None]:
@@ -205,15 +207,16 @@ SUB_FOLDER = "images are found in another folder below, by their base names"
 
 
 _DEEPEST = 40
-"""Of so many folders a name may begin with some that are missing; a hostile one has thousands, each of which is looked for."""
+"""Of so many folders a name may begin with some that are missing; a hostile one has thousands, each of which is looked
+for."""
 
 
 def spellings(name: str) -> list[tuple[str, str]]:
-    """The names by which an image that a file calls `name` may lie in its folder, the likeliest first, each with what is to
-    be said of it.
+    """The names by which an image that a file calls `name` may lie in its folder, the likeliest first, each with what
+    is to be said of it.
 
-    Addresses count by their path, backslashes are separators, and the folders that a name begins with may be missing. No
-    spelling leaves the folder.
+    Addresses count by their path, backslashes are separators, and the folders that a name begins with may be missing.
+    No spelling leaves the folder.
     """
     if _is_plain(name):
         return [(name, "")]
@@ -224,7 +227,7 @@ def spellings(name: str) -> list[tuple[str, str]]:
     whole += [(slashed, SLASHES)] if slashed != name and not _leaves(slashed) else []
     try:
         parts = urlsplit(slashed)
-    except ValueError:  # brackets that are no host
+    except ValueError:  # brackets without a host
         parts = urlsplit("")
     address = parts.scheme in _ADDRESSES or parts.path.startswith("/data/")
     path = parts.path if address else slashed

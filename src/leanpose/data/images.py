@@ -1,7 +1,7 @@
-"""Reading images: any common format in, RGB uint8 out, one sentence where a file is no usable image.
+"""Reading images: any common format in, RGB uint8 out, one sentence where a file is not a usable image.
 
 Plain JPEG (the training path) is decoded by OpenCV; everything else, and every odd JPEG, by Pillow, which knows more
-modes and notices damage. EXIF orientation is applied, as the papers' toolbox does through OpenCV: keypoints are those
+modes and notices damage. EXIF orientation is applied, as mmpose does through OpenCV: keypoints are those
 of the upright image. Sizes are read from the header and limited before a single pixel is decoded.
 """
 
@@ -46,10 +46,11 @@ class ImageNotice(UserWarning):
 
 
 def read_bytes(ref: ImageRef | Path | str) -> bytes:
-    """The bytes of an image file or archive member, or of what a pack holds of it. No handle stays open, so loader workers cannot disturb each other.
+    """The bytes of an image file or archive member, or of what a pack holds of it. No handle stays open, so loader
+    workers cannot disturb each other.
 
     Raises:
-        BrokenImageError: it is not there, is no regular file, cannot be read, or is larger than any image.
+        BrokenImageError: it is not there, is not a regular file, cannot be read, or is larger than any image.
     """
     if isinstance(ref, ImageRef) and (packed := packed_image(ref)) is not None:
         return packed
@@ -79,17 +80,17 @@ def read_bytes(ref: ImageRef | Path | str) -> bytes:
 def read_image(ref: ImageRef | Path | str | bytes, *, name: str = "given as bytes") -> UInt8[np.ndarray, "H W 3"]:
     """Read an image as RGB uint8 (H, W, 3), upright.
 
-    JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, Netpbm and, with `pillow-heif`, HEIC; values of more than 8 bits and
-    floating-point ones are reduced by the range that they use, grey is repeated, transparent parts become white, CMYK and
-    palettes are converted, EXIF rotation is applied. Of a moving image and of several pages the first is read. A guessed range and frames left out are an
-    `ImageNotice` (a warning).
+    JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, Netpbm and, with `pillow-heif`, HEIC; values of more than 8 bits
+    and floating-point ones are reduced by the range that they use, grey is repeated, transparent parts become white,
+    CMYK and palettes are converted, EXIF rotation is applied. Of a moving image and of several pages the first is read.
+    A guessed range and frames left out are an `ImageNotice` (a warning).
 
     Args:
         ref: a file, a member of an archive, or the bytes themselves.
         name: what messages call bytes.
 
     Raises:
-        BrokenImageError: it is missing, empty, cut off, damaged, no image, or larger than allowed (`max_pixels`).
+        BrokenImageError: it is missing, empty, truncated, corrupt, no image, or larger than allowed (`max_pixels`).
     """
     return warn_of(*read_image_and_notices(ref, name=name))
 
@@ -147,7 +148,7 @@ def _decode(
     # OpenCV fills what is missing with grey and says nothing. The pixels' data escapes every 0xFF, so an end
     # marker behind their start can only be the image's own.
     if data.rfind(b"\xff\xd9", header.scan) < 0:
-        raise BrokenImageError(f"The image {name} is cut off: its last part is missing.")
+        raise BrokenImageError(f"The image {name} is truncated: its last part is missing.")
     if header.exif:
         return _decode_jpeg(data, name), None, []
     if rows is not None and header.from_the_top:
@@ -161,7 +162,7 @@ def _decode(
 
 
 def _cut_rows(data: bytes, header: JpegHeader, rows: int) -> bytes:
-    """The same JPEG with a lower height: the decoder stops there, and does not look at the rest.
+    """The same JPEG with a lower height: the decoder stops there and ignores the rest.
 
     Blocks are up to 16 rows high, and one more block lets the colours of the last needed row be interpolated as in the
     whole image. Without its end marker the rest does not count as garbage that would be worth a warning.
@@ -184,7 +185,7 @@ def _decode_jpeg(data: bytes, name: str, reduction: int = 1) -> UInt8[np.ndarray
     except cv2.error:
         image = None
     if image is None:
-        raise BrokenImageError(f"The image {name} is a damaged JPEG file.")
+        raise BrokenImageError(f"The image {name} is a corrupt JPEG file.")
     if reduction > 1:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return image.astype(np.uint8, copy=False)
@@ -213,10 +214,10 @@ def _decode_by_pillow(data: bytes, name: str) -> tuple[UInt8[np.ndarray, "H W 3"
     except BrokenImageError:
         raise
     except UnidentifiedImageError as error:
-        raise BrokenImageError(f"The file {name} is no image of a known format{_known_kind(data)}.") from error
-    except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
+        raise BrokenImageError(f"The file {name} is not an image of a known format{_known_kind(data)}.") from error
+    except Exception as error:  # Pillow's format plugins raise almost anything on corrupt data
         text = str(error).lower()
-        reason = "cut off: its last part is missing" if "truncated" in text or "incomplete" in text else "damaged"
+        reason = "truncated: its last part is missing" if "truncated" in text or "incomplete" in text else "corrupt"
         raise BrokenImageError(f"The image {name} is {reason}{_known_kind(data)}.") from error
 
 
@@ -297,7 +298,8 @@ def pillow_to_rgb(
 
 
 def upright_size(ref: ImageRef) -> tuple[int, int]:
-    """Width and height of an image as its labels see it: turned as its EXIF data say. Its pixels are not decoded, but for rare TIFFs.
+    """Width and height of an image as its labels see it: turned as its EXIF data say. Its pixels are not decoded, but
+    for rare TIFFs.
 
     Raises:
         BrokenImageError: it is missing, or no image.

@@ -54,13 +54,13 @@ FLOAT_TOLERANCE = 1e-3  # interpolation may leave 0…1 by so much
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A file to look at.
+    """An input image.
 
     Attributes:
-        path: where it is; of what is no file, its name.
+        path: where it is; of what is not a file, its name.
         name: its place below the folder that all inputs have in common; in POSIX form.
         image_id: the number that stands for it in COCO results.
-        content: the bytes of what is no file: standard input, or an image from the web.
+        content: the bytes of what is not a file: standard input, or an image from the web.
     """
 
     path: Path
@@ -85,7 +85,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video to look at.
+    """An input video.
 
     Attributes:
         source: where it is, its address (`http://…`, `rtsp://…`), or the number of a camera.
@@ -110,7 +110,7 @@ class Inputs:
         others: names of files in folders that end like neither.
         links: names of links that are left out, since the file they lead to is among the others, or since they lead
             to a folder.
-        unreadable: names of folders that may not be read, so that nobody knows what is in them.
+        unreadable: names of unreadable folders.
         root: the folder in which the names begin; None where there are no files, or files on several drives.
     """
 
@@ -133,10 +133,10 @@ def find_inputs(
     expand, addresses, numbers of cameras, and `-` (an image from standard input).
 
     Files in folders count by their endings. A file that is named itself counts as a video where it ends like one, or
-    where it ends like nothing that is known and holds one; otherwise as an image. Animated images count as videos. Each is
-    named by its path below the folder that all files and folders have in common. An image that is called by a number, as
-    COCO's are, has that number as its id (unless two share it, in which case nobody's name counts); the others are numbered
-    on from there.
+    where it ends like nothing that is known and holds one; otherwise as an image. Animated images count as videos. Each
+    is named by its path below the folder that all files and folders have in common. An image that is called by a
+    number, as COCO's are, has that number as its id (unless two share it, in which case nobody's name counts); the
+    others are numbered on from there.
 
     Addresses that end like images are images, the others are videos. With `allow_url` images are loaded at once, and
     those whose address ends like nothing that is known are recognised by what their server says.
@@ -149,8 +149,8 @@ def find_inputs(
         allow_url: whether images may be loaded from the web.
 
     Raises:
-        LeanposeError: nothing is there to look at, a file is not there, a folder may not be read, or an address cannot be
-            used.
+        LeanposeError: there are no inputs, a file is missing, a folder is unreadable, or an address cannot
+            be used.
     """
     if list(arguments).count(STDIN) > 1:
         raise LeanposeError(f"Standard input ({STDIN}) holds one image; it cannot be given twice.")
@@ -175,8 +175,8 @@ class _Found:
         self.besides, self.is_video = besides, is_video
         self.images: dict[Path, Path] = {}  # resolved → as it was found
         self.clips: dict[Path, Path] = {}
-        self.sources: dict[str | int, str] = {}  # videos that are no files: source → name
-        self.contents: dict[str, bytes] = {}  # images that are no files: name → bytes
+        self.sources: dict[str | int, str] = {}  # videos that are not files: source → name
+        self.contents: dict[str, bytes] = {}  # images that are not files: name → bytes
         self.roots: set[Path] = set()
         self.others: list[Path] = []
         self.links: list[Path] = []
@@ -256,8 +256,8 @@ def _numbered(images: dict[Path, str], contents: dict[str, bytes]) -> list[Image
 
 
 def image_ids(stems: Sequence[str]) -> list[int]:
-    """The ids of images by the stems of their names: the numbers that these are, unless two are the same; the others are
-    numbered on from there."""
+    """The ids of images by the stems of their names: the numbers that these are, unless two are the same; the others
+    are numbered on from there."""
     numbers = [int(stem) if stem.isascii() and stem.isdigit() else None for stem in stems]
     given = [number for number in numbers if number is not None]
     if len({*given}) < len(given):
@@ -267,8 +267,8 @@ def image_ids(stems: Sequence[str]) -> list[int]:
 
 
 def _files_below(folder: Path, besides: Path | None, unreadable: list[Path]) -> Iterator[Path]:
-    """The files in a folder and in those below it, pipes and devices too, and links to folders, which are not followed; without
-    hidden ones.
+    """The files in a folder and in those below it, pipes and devices too, and links to folders, which are not followed;
+    without hidden ones.
 
     Args:
         besides: a folder to leave out.
@@ -287,7 +287,7 @@ def _files_below(folder: Path, besides: Path | None, unreadable: list[Path]) -> 
 
 def _read_stdin() -> bytes:
     if sys.stdin.isatty():
-        raise LeanposeError("- stands for an image from standard input, but nothing is piped into it.")
+        raise LeanposeError("- reads an image from standard input, but nothing is piped in.")
     content = sys.stdin.buffer.read(max_bytes() + 1)
     if not content:
         raise LeanposeError("Standard input is empty (0 bytes).")

@@ -1,7 +1,8 @@
-"""JPEG crops of a pack that the training device decodes, by torchvision: NVIDIA's larger GPUs have a unit of its own for it.
+"""JPEG crops of a pack that the training device decodes, by torchvision: NVIDIA's larger GPUs have a unit of its own
+for it.
 
-A loader process then only reads bytes and checks them. On a CPU torchvision's decoder is as fast as OpenCV's and gives the
-same pixels. On a GPU it has not run yet.
+A loader process then only reads bytes and checks them. On a CPU torchvision's decoder is as fast as OpenCV's and gives
+the same pixels. On a GPU it has not run yet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 from leanpose.errors import LeanposeError
 
 WITH_DECODER = {(8, 0), (9, 0), (10, 0), (10, 3)}
-"""Compute capabilities of GPUs with a JPEG unit (A100, A30, H100, H200, B200, B300). Others decode on the cores that train."""
+"""Compute capabilities of GPUs with a JPEG unit (A100, A30, H100, H200, B200, B300). Others decode on the cores that
+train."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class JpegRecords:
         except RuntimeError as error:
             raise LeanposeError(
                 f"A packed crop cannot be decoded on {canvas.device} ({str(error).splitlines()[0][:160]}); "
-                "data.decode_on_device=false decodes it in loader processes, which pass over damaged ones."
+                "data.decode_on_device=false decodes it in loader processes, which pass over corrupt ones."
             ) from error
         for place, image in zip(self.places, images, strict=True):
             canvas[place, : image.shape[1], : image.shape[2]] = image.permute(1, 2, 0)

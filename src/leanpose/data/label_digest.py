@@ -45,7 +45,8 @@ class LabelDigest:
         return cls(path.replace(os.sep, "/"), count, checksum)
 
     def changed(self, folder: Path) -> bool:
-        """Whether the files beside a pack in this folder hold something else now; what is not there has not changed."""
+        """Whether the files next to a pack in this folder hold something else now; what is not there has not
+        changed."""
         labels = folder / self.path
         try:
             return labels.exists() and _digest(labels, self.bytes) != (self.bytes, self.checksum)

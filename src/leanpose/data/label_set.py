@@ -1,7 +1,8 @@
-"""What a label file holds, whatever its format: images, and people with keypoints in pixels. Readers fill it, writers write it.
+"""What a label file holds, whatever its format: images, and people with keypoints in pixels. Readers fill it, writers
+write it.
 
-Boxes: a person has the box that the file gives it, by its group or else the smallest rectangle around all of its points; without
-one the extent of its labelled keypoints times `BOX_PADDING` stands in for it.
+Boxes: a person has the box that the file gives it, by its group or else the smallest rectangle around all of its
+points; without one the extent of its labelled keypoints times `BOX_PADDING` stands in for it.
 """
 
 from __future__ import annotations
@@ -82,11 +83,11 @@ class LabelSet:
         skeleton: what it labels.
         images: all of them, in the file's order.
         people: all that have keypoints.
-        left_out: annotations that are nobody's, by reason.
+        left_out: annotations that are skipped, by reason.
         notes: what was changed in reading, as in an `Account`.
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
         located: whether the images' names are their places, below the file's folder or in the file.
-        repeats: people as further annotators have labelled them, which only the check of a set looks at.
+        repeats: labels of the same people by further annotators, only used by the data check.
     """
 
     path: Path
@@ -151,8 +152,8 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
     """A label file's people in the keypoints of a model, with everything that readers owe: split, boxes, account.
 
     Raises:
-        LeanposeError: the images are not found, the file labels no keypoint of the skeleton or names none, or its coordinates are
-            fractions.
+        LeanposeError: the images are not found, the file labels no keypoint of the skeleton or names none, or its
+            coordinates are fractions.
     """
     given = config.labelled_skeleton(root)
     if not labels.named and given is None:
@@ -207,7 +208,7 @@ def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[st
     """What finds the images of a label set by their names.
 
     Args:
-        source: their folder or archive; None: as the file says, or whatever lies beside it.
+        source: their folder or archive; None: as the file says, or whatever lies next to it.
         title: of the data set, for messages.
 
     Raises:
@@ -266,7 +267,7 @@ class NamedPoints:
 
 @dataclass(frozen=True)
 class Rectangle:
-    """A rectangle of an image that may be somebody's box."""
+    """A rectangle of an image that may be a person's box."""
 
     image: int
     xyxy: tuple[float, float, float, float]

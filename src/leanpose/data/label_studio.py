@@ -1,7 +1,7 @@
 """Label Studio's JSON and JSON-MIN exports: key points and rectangles in per cent of the image.
 
-A rectangle that is the parent of its points, or in relation with them, or that alone holds all of them, is their person; without
-rectangles an image shows one person.
+A rectangle that is the parent of its points, or in relation with them, or that alone holds all of them, is their
+person; without rectangles an image shows one person.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def load_label_studio(path: Path) -> LabelSet:
     """The labels of an export.
 
     Raises:
-        LeanposeError: it is missing, damaged, or a record is garbled.
+        LeanposeError: it is missing, corrupt, or a record is garbled.
     """
     content = load_json(path, "annotation file")
     if not isinstance(content, list):
-        raise LeanposeError(f"{path} is no export of Label Studio, which is a list of tasks.")
+        raise LeanposeError(f"{path} is not a Label Studio export, which is a list of tasks.")
     images: list[LabelledImage] = []
     people: list[NamedPoints] = []
     rectangles: list[Rectangle] = []
@@ -76,8 +76,8 @@ def load_label_studio(path: Path) -> LabelSet:
             turned = {r.get("image_rotation") or 0 for r in results} - {0}
             if turned:
                 raise LeanposeError(
-                    f"{path}: the image of task {position + 1} is shown turned by {min(turned)}° in Label Studio, so what its coordinates "
-                    "count from is not said; turn it back there and export again."
+                    f"{path}: the image of task {position + 1} is shown turned by {min(turned)}° in Label Studio, so "
+                    "what its coordinates count from is not said; turn it back there and export again."
                 )
             size = next(((float(r["original_width"]), float(r["original_height"])) for r in results), None)
             width, height = size or (float("nan"), float("nan"))

@@ -1,4 +1,5 @@
-"""Labelme: a JSON file beside each image, with points and rectangles in pixels; `group_id` puts a person's shapes together."""
+"""Labelme: a JSON file next to each image, with points and rectangles in pixels; `group_id` puts a person's shapes
+together."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def load_labelme(path: Path) -> LabelSet:
     """The labels of a folder of files, or of one.
 
     Raises:
-        LeanposeError: a file is missing, damaged, or a shape is garbled.
+        LeanposeError: a file is missing, corrupt, or a shape is garbled.
     """
     files = [file for file in files_below(path) if file.suffix == ".json"] if path.is_dir() else [path]
     images: list[LabelledImage] = []
@@ -47,7 +48,8 @@ def load_labelme(path: Path) -> LabelSet:
             continue
         number = len(images)
         with record_errors(f"{file}: a shape"):
-            # The name that the file itself has is more often right than the path in it, which is that of another machine.
+            # The name that the file itself has is more often right than the path in it, which is that of another
+            # machine.
             name = str(content.get("imagePath") or file.stem).replace("\\", "/").rsplit("/", 1)[-1]
             folder = file.parent.relative_to(path).as_posix() if path.is_dir() else "."
             width, height = (float(content.get(key) or "nan") for key in ("imageWidth", "imageHeight"))

@@ -46,12 +46,12 @@ def load_lsp(path: Path) -> LspFile:
     """Read a joint file: 3 × 14 × N numbers in LSP, 14 × 3 × N in the extended set.
 
     Raises:
-        LeanposeError: the file is missing, cut off, or holds no such joints.
+        LeanposeError: the file is missing, truncated, or holds no such joints.
     """
     content = load_matlab(path)
     joints = content.get("joints")
     if not isinstance(joints, np.ndarray) or joints.ndim != 3 or joints.shape[:2] not in ((3, 14), (14, 3)):
-        raise LeanposeError(f"{path} is no LSP joint file: it has no `joints` of 3 × 14 × N or 14 × 3 × N numbers.")
+        raise LeanposeError(f"{path} is not an LSP joint file: it has no `joints` of 3 × 14 × N or 14 × 3 × N numbers.")
     extended = joints.shape[0] == 14
     points = np.array(joints.transpose(2, 0, 1) if extended else joints.transpose(2, 1, 0), np.float64)
     numbers = content.get("image_number")

@@ -18,7 +18,8 @@ MAX_OUTSIDE = 0.02
 """The share of the pixels that may be missing (black) before it is worth a warning."""
 
 _AS_FINE = 0.9
-"""A crop with this share of the pixels, in length, that a model's would have counts as no coarser: AP hardly differs."""
+"""A crop with this share of the pixels, in length, that a model's would have counts as no coarser: AP hardly
+differs."""
 
 _PEOPLE, _VIEWS = 1000, 1000  # looked at; of few people more views each
 _ROWS, _COLUMNS = 16, 12  # of the points that stand for a view's pixels
@@ -41,7 +42,7 @@ def outside_share(
         input_size, padding: of the views, as a model sees them.
 
     Returns:
-        The mean over some of the people, evenly taken from all; 0 where nobody has a crop.
+        The mean over some of the people, evenly taken from all; 0 if there are no crops.
     """
     chosen = np.flatnonzero(crops.sources >= 0)
     chosen = chosen[:: -(-len(chosen) // _PEOPLE) or 1]
@@ -75,7 +76,7 @@ def coarser_share(
 def require_whole_views(
     people: Sequence[PoseAnnotation], crops: CropLookup, input_size: tuple[int, int], padding: float = PADDING
 ) -> None:
-    """See that packed crops show a model all that it would see of the images without augmentation, as finely.
+    """Check that packed crops show a model all that it would see of the images without augmentation, as finely.
 
     Raises:
         LeanposeError: they do not.
@@ -92,9 +93,9 @@ def require_whole_views(
         plan = crops.caches[int(crops.sources[chosen[0]])].plan
         (h, w), (height, width) = plan.input_size, input_size
         raise LeanposeError(
-            f"The pack {crops.caches[int(crops.sources[chosen[0]])].path} holds crops for {h}×{w} pixels and a padding of "
-            f"{plan.padding:g}, which show less, or more coarsely, than this model sees at {height}×{width} and {padding:g}: measure on the images, "
-            "or on a pack made for it (`leanpose data pack --model`)."
+            f"The pack {crops.caches[int(crops.sources[chosen[0]])].path} was made for {h}×{w} crops with padding "
+            f"{plan.padding:g}, which are smaller or coarser than this model's input of {height}×{width} with padding "
+            f"{padding:g}: evaluate on the images, or on a pack made for the model (`leanpose data pack --model`)."
         )
 
 

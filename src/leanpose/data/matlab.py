@@ -1,8 +1,8 @@
-"""MATLAB files of version 5 to 7.2, read without trusting what they declare: SciPy's reader crashes on damaged ones.
+"""MATLAB files of version 5 to 7.2, read without trusting what they declare: SciPy's reader crashes on corrupt ones.
 
-A file is a header of 128 bytes and one element a variable: its kind and size in bytes, then the content, which zlib may have
-packed. A matrix is again made of elements: flags with its class, its sides, its name, its values. Structs and cells hold
-matrices ("MAT-File Format", The MathWorks, 2015).
+A file is a header of 128 bytes and one element a variable: its kind and size in bytes, then the content, which zlib may
+have packed. A matrix is again made of elements: flags with its class, its sides, its name, its values. Structs and
+cells hold matrices ("MAT-File Format", The MathWorks, 2015).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _START = 1024  # bytes of a variable that its name lies in
 def load_matlab(path: Path) -> dict[str, Any]:
     """The variables of a MATLAB file by name.
 
-    Numbers come as arrays of their sides, a single one as itself; text as `str`, several rows of it as a list; structs as a list of
-    dictionaries, also a single one; cells as a list; whatever else there is as None.
+    Numbers come as arrays of their sides, a single one as itself; text as `str`, several rows of it as a list; structs
+    as a list of dictionaries, also a single one; cells as a list; whatever else there is as None.
 
     Raises:
-        LeanposeError: the file is missing, cut off, damaged, or of version 4 or 7.3.
+        LeanposeError: the file is missing, truncated, corrupt, or of version 4 or 7.3.
     """
     with _reading(path), open_regular(path) as file:
         variables = {}
@@ -72,7 +72,7 @@ def matlab_names(path: Path) -> list[str]:
 
 def _reading(path: Path) -> Any:
     damage = (ValueError, OverflowError, struct.error, zlib.error, UnicodeDecodeError)
-    return read_errors("annotation file", path, *damage, kind="cut off or no MATLAB file")
+    return read_errors("annotation file", path, *damage, kind="truncated or not a MATLAB file")
 
 
 def _elements(file: BinaryIO) -> Iterator[tuple[str, int, int]]:
@@ -113,9 +113,10 @@ class _Reader:
         self._scalars = {kind: struct.Struct(order + code) for kind, code in _SCALARS.items()}
 
     def element(self, at: int, end: int) -> tuple[int, int, int, int]:
-        """Of the element at a place: its kind, where its content begins, its size, and where the next one begins."""
+        """The element at a position: its type, the start of its content, its size, and the start of the next
+        element."""
         if at + 8 > end:
-            raise ValueError("an element is cut off")
+            raise ValueError("an element is truncated")
         kind, size = self._pair.unpack_from(self.data, at)
         if kind >> 16:  # a small one: kind and size share four bytes, the content is in the other four
             kind, size, start, after = kind & 0xFFFF, kind >> 16, at + 4, at + 8

@@ -1,4 +1,4 @@
-"""Mixing data sets: which people an epoch goes through, where each set has a share of it (`weight` in a recipe)."""
+"""Mixing data sets: the people of an epoch if each set has a sampling weight (`weight` in a recipe)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Mixture:
-    """Data sets, one behind the other, of which an epoch takes shares; it has as many places as there are people.
+    """Concatenated data sets that are sampled by weight; an epoch has as many samples as there are people.
 
-    Each set is gone through again and again in new orders, and an epoch takes the next so many, so nobody comes twice before
-    everybody else of the set has come. All is a function of (seed, epoch).
+    Each set is sampled without replacement, continuing across epochs. Deterministic in (seed, epoch).
 
     Attributes:
-        names: of the sets.
-        sizes: how many people each has.
-        weights: their shares, in any unit.
-        seed: of the orders.
+        names: names of the sets.
+        sizes: number of people of each.
+        weights: their sampling weights, in any unit.
+        seed: seed of the orders.
     """
 
     names: tuple[str, ...]
@@ -39,7 +38,7 @@ class Mixture:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """How many places of an epoch each set has: its share of them, to the nearest whole number."""
+        """How many places of an epoch each set has: its share of them, to the nearest integer."""
         ends = np.cumsum(self.weights) / sum(self.weights) * sum(self.sizes)
         return tuple(np.diff(np.rint(ends).astype(int), prepend=0).tolist())
 

@@ -1,12 +1,12 @@
 """MPII Human Pose (Andriluka et al., CVPR 2014): the official MATLAB file, and the JSON that most code trains with.
 
-Both count pixels from 1, as MATLAB does. Everything that leaves this file counts from 0, so 1 is taken off every point: off
-`center` and `joints` alike (a well-known reader forgets the joints).
+Both count pixels from 1, as MATLAB does. Everything that leaves this file counts from 0, so 1 is taken off every point:
+off `center` and `joints` alike (a well-known reader forgets the joints).
 
-The MATLAB file holds `RELEASE.annolist(i).image.name`, the people `.annorect(j)` with the head's rectangle `x1 y1 x2 y2`,
-`scale`, `objpos.x y` and `annopoints.point(k)` with `id` 0 … 15, `x`, `y`, `is_visible`; `RELEASE.img_train(i)` is 0 for the
-test images, whose labels are not public, and `RELEASE.single_person{i}` lists the people (from 1) who stand apart from others.
-The JSON is a list of people with `image`, `center`, `scale`, `joints` (16 × 2) and `joints_vis`.
+The MATLAB file holds `RELEASE.annolist(i).image.name`, the people `.annorect(j)` with the head's rectangle `x1 y1 x2
+y2`, `scale`, `objpos.x y` and `annopoints.point(k)` with `id` 0 … 15, `x`, `y`, `is_visible`; `RELEASE.img_train(i)` is
+0 for the test images, whose labels are not public, and `RELEASE.single_person{i}` lists the people (from 1) who stand
+apart from others. The JSON is a list of people with `image`, `center`, `scale`, `joints` (16 × 2) and `joints_vis`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PIXELS_PER_SCALE = 200.0
 """`scale` is the person's height in units of this many pixels."""
 
 LOWERED = 15.0
-"""The papers' toolbox moves `center` down by this many pixels × `scale`, so that the feet are not cut off."""
+"""mmpose moves `center` down by this many pixels × `scale`, so that the feet are not cut off."""
 
 HEAD_OF_DIAGONAL = 0.6
 """The head size of PCKh is this part of the diagonal of the head's rectangle."""
@@ -69,7 +69,8 @@ class MpiiPerson:
 
     @property
     def box(self) -> Float[np.ndarray, " 4"] | None:
-        """The square (xyxy) that the papers' toolbox cuts out, before its padding of 1.25; None without centre and scale."""
+        """The square (xyxy) that mmpose cuts out, before its padding of 1.25; None without centre and
+        scale."""
         side = PIXELS_PER_SCALE * self.scale
         if not (np.isfinite(self.center).all() and 0 < side < np.inf):
             return None
@@ -107,7 +108,7 @@ def load_mpii(path: Path, head_sizes: Path | None = None) -> MpiiFile:
             it the size follows from `upper_neck` and `head_top`. The MATLAB file needs none.
 
     Raises:
-        LeanposeError: a file is missing, cut off, or no such file.
+        LeanposeError: a file is missing, truncated, or no such file.
     """
     if path.suffix == ".mat":
         if head_sizes is not None:
@@ -129,10 +130,10 @@ def is_mpii_file(file: FileContent) -> bool:
 def parse_mpii(content: Any, path: Path, head_sizes: Path | None = None) -> MpiiFile:
     """The people of a common JSON whose content is read already; see `load_mpii`."""
     if not is_mpii(content):
-        raise LeanposeError(f"{path} is no MPII annotation file, a list of people with `joints` and `joints_vis`.")
+        raise LeanposeError(f"{path} is not an MPII annotation file, a list of people with `joints` and `joints_vis`.")
     people, odd = [], []
     for number, record in enumerate(content, start=1):
-        with record_errors(f"{path} is no MPII annotation file: person {number}"):
+        with record_errors(f"{path} is not an MPII annotation file: person {number}"):
             joints = np.array(record["joints"], np.float64)
             flags = np.array(record["joints_vis"], np.float64).reshape(-1)
             center, scale = np.array(record["center"], np.float64).reshape(2), float(record["scale"])
@@ -158,7 +159,7 @@ def _head_size(points: Float[np.ndarray, "16 3"]) -> float:
 
 def _with_head_sizes(people: list[MpiiPerson], path: Path) -> list[MpiiPerson]:
     content = load_json(path, "file of head sizes")
-    with record_errors(f"{path} is no list of `image` and `head_size`: it"):
+    with record_errors(f"{path} is not a list of `image` and `head_size`: it"):
         rows = [(str(record["image"]), float(record["head_size"])) for record in content]
     sizes: dict[str, list[float]] = defaultdict(list)
     for image, size in rows:
@@ -173,14 +174,14 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
     """The labelled people of the training images in MPII's own struct."""
     annolist = _structs(_field(release, "annolist"))
     if not annolist:
-        raise LeanposeError(f"{path} is no MPII annotation file: it has no RELEASE.annolist.")
+        raise LeanposeError(f"{path} is not an MPII annotation file: it has no RELEASE.annolist.")
     train, apart = _field(release, "img_train"), _field(release, "single_person")
     with record_errors(f"{path}: img_train"):
         train = [1.0] * len(annolist) if train is None else np.reshape(train, -1).tolist()
     alone = [None] * len(annolist) if apart is None else apart if isinstance(apart, list) else [apart]
     if len(train) != len(annolist) or len(alone) != len(annolist):
         raise LeanposeError(
-            f"{path} is damaged: {len(annolist)} images, {len(train)} img_train, {len(alone)} single_person."
+            f"{path} is corrupt: {len(annolist)} images, {len(train)} img_train, {len(alone)} single_person."
         )
     people: list[MpiiPerson] = []
     odd: list[tuple[int, str, str]] = []
@@ -242,8 +243,8 @@ def _number(value: Any) -> float:
 def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read MPII; see `leanpose.data.readers.read_people`.
 
-    Training takes everybody with a labelled joint, evaluation only those who stand apart from others, as the official one
-    does. `val` is every tenth of the training images, since the test images' labels are not public.
+    Training uses all people with a labelled joint, evaluation only those who stand apart from others, as the official
+    one does. `val` is every tenth of the training images, since the test images' labels are not public.
     """
     path, image_path = config.paths(root)
     file = load_mpii(path, None if config.head_sizes is None else root / config.head_sizes)

@@ -37,7 +37,7 @@ def load_pack(path: Path) -> LabelSet:
     """The labels of a pack's people; its images are what it holds of them.
 
     Raises:
-        LeanposeError: it is damaged.
+        LeanposeError: it is corrupt.
     """
     pack = open_pack(path)
     _say_what_has_changed(pack)
@@ -56,7 +56,8 @@ def load_pack(path: Path) -> LabelSet:
 
 
 def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a pack's people; see `leanpose.data.readers.read_people`. `PoseAnnotation.row` says where their crops are."""
+    """Read a pack's people; see `leanpose.data.readers.read_people`. `PoseAnnotation.row` says where their crops
+    are."""
     del training
     assert config.annotations is not None
     pack = open_pack(root / config.annotations)
@@ -138,8 +139,8 @@ def read_sets(
         images, skeleton, category: as in `DatasetConfig`; `images` of a single set.
 
     Returns:
-        The sets, in the keypoints of all of them; these; and a sentence for each file that is left out, or of which a part is,
-        since it is to be measured on.
+        The sets, in the keypoints of all of them; these; and a sentence for each file that is left out, or of which a
+        part is, since it is to be evaluated on.
 
     Raises:
         LeanposeError: a set cannot be read, or there is none.
@@ -150,7 +151,7 @@ def read_sets(
         measured = [file for file in found if split_of(file) in ("val", "test")] if path.is_dir() else []
         if len(measured) == len(found):
             measured = []
-        said += [f"{file} is left out: its name says that it is to be measured on." for file in measured]
+        said += [f"{file} is left out: its name says that it is to be evaluated on." for file in measured]
         files += [file for file in found if file not in measured]
     if images is not None and len(files) > 1:
         raise LeanposeError(f"--images is for one set, not for {len(files)} ({', '.join(f.name for f in files[:4])}).")
@@ -161,7 +162,7 @@ def read_sets(
         config = resolve(DatasetConfig.from_options(**values), Path())
         if has_splits(file, config.format):
             config = config.model_copy(update={"split": "train"})
-            said.append(f"{file} says itself what is measured on, which is left out.")
+            said.append(f"{file} says itself what is evaluated on, which is left out.")
         configs.append(config)
     known = [_skeleton_of(config) for config in configs]
     joined = join_skeletons(known)

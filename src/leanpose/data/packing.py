@@ -1,7 +1,8 @@
 """Making packs: every image is decoded once, and its people's coarse crops are cut, in threads.
 
-While a pack is made, `FILE.partial` holds what is done, an image's crops after a frame with their places and a checksum. A run
-that was killed, or that filled the disk, goes on there, and the file is the same, byte for byte, as without.
+While a pack is made, `FILE.partial` holds what is done, an image's crops after a frame with their places and a
+checksum. A run that was killed, or that filled the disk, resumes there, and the file is the same, byte for byte, as
+without.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class _People:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What is known of an image once it has been cut; `places` are relative to the end of the frame until it is written."""
+    """What is known of an image once it has been cut; `places` are relative to the end of the frame until it is
+    written."""
 
     places: np.ndarray
     sentence: str
@@ -89,16 +91,17 @@ def pack_people(
     path: Path | str,
     progress: Callable[[int, int], None] | None = None,
 ) -> CropCache:
-    """Cut everybody's coarse crop, decoding every image once, and write them with the labels into one file.
+    """Cut the coarse crops of all people, decoding every image once, and write them with the labels into one file.
 
     Args:
-        sets: their people are in the keypoints of `skeleton`; repeated ones are packed once. People of broken images have
-            no crop (see `CropCache.broken`).
+        sets: their people are in the keypoints of `skeleton`; repeated ones are packed once. People of broken images
+            have no crop (see `CropCache.broken`).
         path: the file to write.
         progress: called with the number of people done and of all, image by image.
 
     Raises:
-        LeanposeError: the file cannot be written, is another one, does not fit the disk, or another process is packing it.
+        LeanposeError: the file cannot be written, is another one, does not fit the disk, or another process is packing
+            it.
     """
     path = Path(path)
     chosen = _in_order(sets)
@@ -135,8 +138,8 @@ def pack_people(
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise LeanposeError(
-                    f"The disk is full: {done} of {len(chosen.people)} people are kept in {partial}; make room and pack again, "
-                    "which goes on there."
+                    f"The disk is full: {done} of {len(chosen.people)} people are kept in {partial}; make room and "
+                    "pack again, which resumes there."
                 ) from error
             raise describe_os_error(path, error) from error
     return CropCache(path)
@@ -149,10 +152,11 @@ def cached_crops(
     path: Path | str,
     say: Callable[[str], None] = LOG.warning,
 ) -> CropCache | None:
-    """The pack at `path` if it fits the people whose images are files, otherwise one made there now; None where nobody's is.
+    """The pack at `path` if it fits the people whose images are files, otherwise one made there now; None where
+    nobody's is.
 
-    It does not fit where it holds less than these people, or where an image has changed since. Labels are not looked at:
-    whoever trains takes them from the sets.
+    It does not fit where it holds less than these people, or where an image has changed since. Labels are not looked
+    at: whoever trains takes them from the sets.
 
     Args:
         say: gets a sentence where an existing pack is made again.
@@ -367,8 +371,8 @@ def _placed(frame: _Frame, start: int) -> _Frame:
 
 
 def _read_partial(path: Path, header: bytes, groups: Sequence[list[int]]) -> tuple[list[_Frame], int]:
-    """The frames that a run has left that was stopped, and where the last whole one ends; none, and 0, where it had others to
-    pack."""
+    """The frames that a run has left that was stopped, and where the last whole one ends; none, and 0, where it had
+    others to pack."""
     frames: list[_Frame] = []
     try:
         with path.open("rb") as file:
@@ -384,7 +388,7 @@ def _read_partial(path: Path, header: bytes, groups: Sequence[list[int]]) -> tup
 
 
 def _frames_of(file: BinaryIO, groups: Sequence[list[int]]) -> Iterator[_Frame]:
-    """The frames of a file up to the first that is cut off or damaged."""
+    """The frames of a file up to the first that is truncated or corrupt."""
     for group in groups:
         start = file.read(_FRAME.size)
         if len(start) < _FRAME.size:
@@ -405,7 +409,7 @@ def _frames_of(file: BinaryIO, groups: Sequence[list[int]]) -> Iterator[_Frame]:
 
 
 def _require_space(path: Path, chosen: _People, plan: CropPlan, images_done: int, bytes_done: int) -> None:
-    """See that a pack fits the disk, estimated from some of its images where the greatest possible size does not fit.
+    """Check that a pack fits the disk, estimated from some of its images where the greatest possible size does not fit.
 
     Raises:
         LeanposeError: it does not.

@@ -27,7 +27,8 @@ def threaded_map(
 def mapped_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], pool: ThreadPoolExecutor, ahead: int
 ) -> Iterator[Result]:
-    """What `function` makes of each item, in order, by a pool's threads that are at most so many items ahead of the use."""
+    """What `function` makes of each item, in order, by a pool's threads that are at most so many items ahead of the
+    use."""
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
@@ -50,7 +51,7 @@ class Prefetcher(Generic[Item]):
     Args:
         items: what is to be taken; used by the other thread alone.
         count: how many may wait.
-        newest: when that many wait, throw the oldest away and count it in `dropped`, in place of waiting: for a camera,
+        newest: when that many wait, throw the oldest away and count it in `dropped`, instead of waiting: for a camera,
             which does not wait either.
     """
 

@@ -1,4 +1,4 @@
-"""Where people come from: a data set as a recipe describes it, the one table of formats, and what all readers share."""
+"""Reading data sets: their configuration in recipes, the table of formats, and code shared by all readers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EVERY_FORMAT = (
     "labelled_keypoints",
     "keep_unlabelled",
 )
-"""Keys of `DatasetConfig` that mean something whatever the format."""
+"""Keys of `DatasetConfig` for all formats."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,12 @@ class Reader:
         function: `module:name` of a function (config, skeleton, root, *, training) → `PoseDataset`. It is named and not
             imported, since readers import `DatasetConfig`, and some stand above this package.
         needs: keys of `DatasetConfig` that must be given.
-        takes: other keys that may be, beside those of `EVERY_FORMAT`.
-        metric: what the set's official evaluation measures.
-        recognises: of formats that are found out from the files: a function (`FileContent`) → bool.
-        loads: of formats that can be converted: a function (path) → `LabelSet`.
-        writes: of formats that can be converted to: a function (labels, path) → None; its module's `CANNOT_HOLD` says what is lost.
+        takes: other allowed keys, in addition to those of `EVERY_FORMAT`.
+        metric: the metric of the format's official evaluation.
+        recognises: for formats detected from files: a function (`FileContent`) → bool.
+        loads: for formats that can be converted: a function (path) → `LabelSet`.
+        writes: for formats that can be written: a function (labels, path) → None; its module's `CANNOT_HOLD` lists what
+            is lost.
     """
 
     function: str
@@ -63,7 +64,7 @@ class Reader:
 
     @property
     def keys(self) -> set[str]:
-        """All keys of `DatasetConfig` that mean something to this format."""
+        """All keys of `DatasetConfig` for this format."""
         return {*EVERY_FORMAT, *self.needs, *self.takes}
 
 
@@ -122,39 +123,42 @@ READERS = {
 
 
 Side = Annotated[int, Field(ge=1, le=8192)]
-"""Of an image that is drawn, in pixels."""
+"""Maximum side of a rendered image, in pixels."""
 
 
 class DatasetConfig(Section):
     """A data set, as a recipe names it.
 
     Attributes:
-        format: `auto` finds it out from the file, or from the files of the folder; `coco` (any COCO keypoint JSON), `coco_wholebody`
-            (with feet, face and hands in fields of their own), `ubody` (the same, a file a scene), `crowdpose`, `lsp` (MATLAB
-            joints), `mpii` (its MATLAB file or the common JSON), `yolo` (YOLO-pose: a `data.yaml`, and a text file beside each
-            image), `cvat`, `labelstudio`, `labelme`, `dlc` (DeepLabCut), `sleap`, `csv`, `synthetic`, `pack` (of `leanpose data pack`: the
-            crops too): see docs/data.md.
+        format: `auto` detects it from the file, or from the files of the folder; `coco` (any COCO keypoint JSON),
+            `coco_wholebody` (with feet, face and hands in separate fields), `ubody` (the same, one file per scene),
+            `crowdpose`, `lsp` (MATLAB joints), `mpii` (its MATLAB file or the common JSON), `yolo` (YOLO-pose: a
+            `data.yaml`, and a text file next to each image), `cvat`, `labelstudio`, `labelme`, `dlc` (DeepLabCut),
+            `sleap`, `csv`, `synthetic`, `pack` (of `leanpose data pack`: the crops too): see docs/data.md.
         name: for messages and reports; otherwise the annotation file's name.
-        images: a folder or an uncompressed `.tar` archive; of annotation tools' formats found beside the file where not given.
-        annotations: the file of labels; of `yolo` the `data.yaml`, of `ubody` also the folder of the scenes' folders, of `auto`
-            and `labelme` also a folder of files.
-        bbox_file: COCO result file of a person detector: validation then uses its boxes instead of the labelled ones.
-        split: for sets without a split of their own: `val` is every tenth image, `train` the others. Of `ubody` it is every
-            tenth video, or those of `split_list`.
-        split_list: of `ubody`: the `.npy` file that names the videos of `val`.
-        head_sizes: of `mpii` as JSON: a JSON list with `image` and `head_size`; without it PCKh goes by the head's two points.
-        empty_hidden_parts: of `coco_wholebody`, for heatmap models: an unlabelled hand, face or foot whose wrist, nose and
-            eyes or ankle nobody can see is learnt as empty heatmaps, so that the model does not invent it.
-        frame_stride: of `ubody`: take only every so many frames.
-        repeat: how many times a training epoch goes through this set, which makes it longer.
-        weight: this set's part of a training epoch, in relation to those of the others (all of them then say it); the epoch
-            stays as long as all people together.
-        labelled_people, labelled_keypoints: in training only this share of the people, and of each one's keypoints, keeps its
-            labels, always the same: a study of what a teacher brings back.
-        keep_unlabelled: whether people without labels train, too: a teacher may label them.
-        skeleton: what the file labels, by name or YAML; otherwise the file's own keypoint names decide.
-        category: of files with several kinds of things: the one to read; otherwise all that have keypoints are.
-        count, seed, size: of the images (height, width) that `synthetic` draws.
+        images: a folder or an uncompressed `.tar` archive; for annotation tools' formats, by default found next to the
+            file.
+        annotations: the annotation file; for `yolo` the `data.yaml`, for `ubody` also the folder of the scenes'
+            folders, for `auto` and `labelme` also a folder of files.
+        bbox_file: COCO result file of a person detector: validation then uses its boxes instead of the ground-truth
+            boxes.
+        split: for sets without a split of their own: `val` is every tenth image, `train` the others. For `ubody` it is
+            every tenth video, or those of `split_list`.
+        split_list: for `ubody`: the `.npy` file that names the videos of `val`.
+        head_sizes: for `mpii` as JSON: a JSON list with `image` and `head_size`; without it PCKh uses the head's two
+            points.
+        empty_hidden_parts: for `coco_wholebody` and heatmap models: an unlabelled hand, face or foot whose wrist, nose
+            and eyes or ankle are invisible is trained with empty heatmaps, so that the model does not hallucinate it.
+        frame_stride: for `ubody`: use every N-th frame.
+        repeat: number of times that the set is repeated per training epoch, which makes the epoch longer.
+        weight: sampling weight of this set in a training epoch, relative to those of the others (then all sets need
+            one); the epoch is as long as all people together.
+        labelled_people, labelled_keypoints: in training only this fraction of the people, and of each one's keypoints,
+            keeps its labels, always the same: for studies of label efficiency.
+        keep_unlabelled: whether people without labels are used in training: a teacher may label them.
+        skeleton: skeleton of the file, by name or YAML; by default the file's own keypoint names decide.
+        category: category to read, if the file has several; by default all that have keypoints.
+        count, seed, size: of the images (height, width) that `synthetic` renders.
     """
 
     format: str
@@ -180,10 +184,10 @@ class DatasetConfig(Section):
 
     @classmethod
     def from_options(cls, **options: Any) -> DatasetConfig:
-        """A data set that the command line names, to measure on.
+        """A data set for evaluation, from command-line options.
 
         Raises:
-            LeanposeError: the options do not describe one.
+            LeanposeError: the options are not valid.
         """
         return validate(cls, options, "This cannot be measured", prefix="data.")
 
@@ -213,7 +217,7 @@ class DatasetConfig(Section):
         return root / self.annotations, root / self.images
 
     def labelled_skeleton(self, root: Path) -> Skeleton | None:
-        """The skeleton that the set labels, where `skeleton` says so: by name, or as a YAML file below `root`."""
+        """The set's skeleton, if `skeleton` is given: by name, or as a YAML file below `root`."""
         if self.skeleton is None:
             return None
         path = root / self.skeleton
@@ -223,19 +227,21 @@ class DatasetConfig(Section):
 def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".", *, training: bool) -> PoseDataset:
     """Read a data set's people in the keypoints of `skeleton`, matched by name; what the set does not label has v = 0.
 
-    People without a labelled keypoint and crowd regions are left out, as the papers' toolbox does in training and with
-    labelled boxes alike; `ground_truth` still holds them, since OKS evaluation ignores what is found there.
+    People without a labelled keypoint and crowd regions are skipped, as in mmpose, in training and with ground-truth
+    boxes alike; `ground_truth` still holds them, since OKS evaluation ignores predictions there.
 
     Args:
         config: the data set; its relative paths start at `root`.
-        skeleton: of the model that will see the people.
+        skeleton: of the model.
         training: whether for training (`repeat` counts) or for evaluation (`bbox_file` counts).
 
     Raises:
-        LeanposeError: a file or folder is missing, cut off or wrong, or no person is left.
+        LeanposeError: a file or folder is missing, truncated or wrong, or no person is left.
     """
     if training and config.bbox_file is not None:
-        raise LeanposeError(f"The data set '{config.title}' names detected boxes, but training uses the labelled ones.")
+        raise LeanposeError(
+            f"The data set '{config.title}' has a bbox_file, which is only for evaluation; training uses ground-truth boxes."
+        )
     read = pkgutil.resolve_name(READERS[config.format].function)
     source = config.title if config.annotations is None else Path(root) / config.annotations
     with _without_garbage_collection(), any_damage("data set", source):
@@ -251,7 +257,7 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     people = _hide_labels(dataset.people, config)
     if not people:
         raise LeanposeError(
-            f"Nobody of the data set '{config.title}' keeps a label (labelled_people, labelled_keypoints)."
+            f"The data set '{config.title}' has no labels left after labelled_people and labelled_keypoints."
         )
     (account,) = dataset.accounts
     account.left_out["whose labels are hidden (labelled_people, labelled_keypoints)"] += len(dataset.people) - len(
@@ -262,7 +268,7 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
 
 
 def _require_numbers(dataset: PoseDataset, source: object) -> None:
-    """See that everybody's numbers can be computed with in float32: one that overflows would spoil the whole batch.
+    """Check that all coordinates fit float32: one that overflows would spoil the whole batch.
 
     Raises:
         LeanposeError: somebody's cannot.
@@ -279,18 +285,18 @@ def _require_numbers(dataset: PoseDataset, source: object) -> None:
         if values.any():
             person = people[int(np.flatnonzero(values)[0])]
             raise LeanposeError(
-                f"Person {person.person_id} of image {person.image_id} ({person.image}) of {source} has a number that cannot be "
-                f"right: the {what} {'is' if what != 'keypoints' else 'are'} not finite, or above {MAX_COORDINATE:g}."
+                f"Person {person.person_id} of image {person.image_id} ({person.image}) of {source} has a number that "
+                f"cannot be right: the {what} {'is' if what != 'keypoints' else 'are'} not finite, or above {MAX_COORDINATE:g}."
             )
 
 
 def _hide_labels(people: list[PoseAnnotation], config: DatasetConfig) -> list[PoseAnnotation]:
-    """The people with the labels that a study leaves them; those whom it leaves none only where they are wanted."""
+    """The people with their remaining labels; those without any only with `keep_unlabelled`."""
     if config.labelled_people == config.labelled_keypoints == 1:
         return people
     left = []
     for person in people:
-        # By the person's own name, so that another order or another split hides the same labels.
+        # By the person's ids, so that another order or another split hides the same labels.
         drawn = np.random.default_rng(zlib.crc32(f"{person.image_id} {person.person_id}".encode()))
         keypoints = person.keypoints.copy()
         if drawn.random() >= config.labelled_people:
@@ -303,7 +309,7 @@ def _hide_labels(people: list[PoseAnnotation], config: DatasetConfig) -> list[Po
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Records of 100,000 people are millions of objects; going through them again and again takes as long as making them."""
+    """Records of 100,000 people are millions of objects; garbage collection would take as long as creating them."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -314,14 +320,14 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def _closed(dataset: PoseDataset, skeleton: Skeleton) -> PoseDataset:
-    """The data set with the counts of its people and keypoints in its account."""
+    """The data set with the counts of its people and keypoints in its data summary."""
     account = dataset.accounts[0] if dataset.accounts else Account(dataset.name, skeleton.keypoints)
     close_account(account, dataset.people)
     return replace(dataset, accounts=(account,))
 
 
 def close_account(account: Account, people: Sequence[PoseAnnotation]) -> None:
-    """Enter who is used, and how many of them have each keypoint."""
+    """Count the people used, and the labels of each keypoint."""
     account.used = len(people)
     if people and account.noun == "people":
         points = np.stack([person.keypoints for person in people])
@@ -329,7 +335,7 @@ def close_account(account: Account, people: Sequence[PoseAnnotation]) -> None:
 
 
 def match_keypoints(title: str, labelled: Skeleton, skeleton: Skeleton) -> tuple[int, ...]:
-    """For each keypoint of `skeleton` its index among those that the set labels, or -1.
+    """For each keypoint of `skeleton` its index among those of the data set, or -1.
 
     Raises:
         LeanposeError: they have no name in common.

@@ -21,7 +21,7 @@ from leanpose.schema import validate
 from leanpose.skeleton import Skeleton
 
 SUFFIXES = (".json", ".mat", ".xml", ".csv", ".h5", ".hdf5", ".slp", ".yaml", ".yml")
-"""Of files that may hold labels."""
+"""Suffixes of files that may hold labels."""
 
 HELD = "coco, coco_wholebody, cvat, csv, dlc, labelme, labelstudio, lsp, mpii, sleap, yolo"
 
@@ -30,7 +30,7 @@ def format_of(path: Path) -> str | None:
     """The format of a file of labels, or of a folder of Labelme's files; None where it is none that is known.
 
     Raises:
-        LeanposeError: it cannot be read, or is cut off.
+        LeanposeError: it cannot be read, or is truncated.
     """
     content = FileContent(path)
     with any_damage("file", path):
@@ -51,8 +51,8 @@ def unknown_format(path: Path) -> str:
 
 
 def label_files(path: Path) -> list[Path]:
-    """The files that may hold labels: `path` itself, or those of the folder; of a YOLO data set its `data.yaml` alone, and of
-    DeepLabCut's two files of one table the `.csv`.
+    """The files that may hold labels: `path` itself, or those of the folder; of a YOLO data set its `data.yaml` alone,
+    and of DeepLabCut's two files of one table the `.csv`.
 
     Raises:
         LeanposeError: there is no such path, or no such file.
@@ -70,10 +70,11 @@ def label_files(path: Path) -> list[Path]:
 
 
 def find_sets(path: Path) -> list[tuple[Path, str]]:
-    """The files with labelled keypoints that a path means, each with its format. Labelme's files of a folder are one set.
+    """The files with labelled keypoints that a path means, each with its format. Labelme's files of a folder are one
+    set.
 
     Raises:
-        LeanposeError: there are none, or one is cut off.
+        LeanposeError: there are none, or one is truncated.
     """
     if path.is_dir() and format_of(path) == "labelme":
         return [(path, "labelme")]
@@ -123,10 +124,11 @@ def read_auto(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
 
 
 def resolve(config: DatasetConfig, root: Path) -> DatasetConfig:
-    """A data set with its format, and the place of its images where the format needs one to be named; others as they are.
+    """A data set with its format, and the place of its images where the format needs one to be named; others as they
+    are.
 
     Raises:
-        LeanposeError: there is no set, several, or one of a format that does not take what is given.
+        LeanposeError: there is no data set, several, or one of a format that does not take what is given.
     """
     if config.format != "auto":
         return config
@@ -154,7 +156,7 @@ def images_beside(file: Path, top: Path) -> Path:
     """
     content = FileContent(file).json
     if isinstance(content, dict):
-        records = content.get("images")  # of a damaged file anything
+        records = content.get("images")  # of a corrupt file anything
         records = records if isinstance(records, list) else []
         names = [str(r["file_name"]) for r in records if isinstance(r, dict) and "file_name" in r]
     elif isinstance(content, list):
@@ -184,7 +186,8 @@ def split_of(file: Path) -> str | None:
 def training_sets(path: Path) -> tuple[dict[str, Any], list[str]]:
     """The `data` of a recipe for what a path holds, and sentences on what was chosen.
 
-    Sets whose names say `val` or `test` are measured on, the others train; without one every tenth image is measured on.
+    Sets whose names say `val` or `test` are evaluated on, the others train; without one every tenth image is measured
+    on.
 
     Raises:
         LeanposeError: there is nothing to train on, or its images are not found.
@@ -201,19 +204,19 @@ def _training_sets(path: Path, sets: list[tuple[Path, str]]) -> tuple[dict[str, 
     if own:
         file, kind = own[0]
         source = _source(file, kind, root)
-        sentence = f"{file} says itself what trains and what is measured on."
+        sentence = f"{file} says itself what trains and what is evaluated on."
         return {"train": [source | {"split": "train"}], "val": source | {"split": "val"}, "root": str(root)}, [sentence]
     val = [each for each in sets if split_of(each[0]) in ("val", "test")]
     train = [each for each in sets if each not in val]
     if val and train:
         val_file = next((each for each in val if split_of(each[0]) == "val"), val[0])
-        said = [f"Trained on {_names(train)}, measured on {_names([val_file])}."]
+        said = [f"Trained on {_names(train)}, evaluated on {_names([val_file])}."]
         if others := [each for each in val if each != val_file]:
             said.append(f"{_names(others)} is left out.")
         sources = [_source(*each, root) for each in train]
         return {"train": sources, "val": _source(*val_file, root), "root": str(root)}, said
     sources = [_source(*each, root) for each in sets]
-    said = [f"{_names(sets)} has no validation set beside it: every tenth image is measured on, the others train."]
+    said = [f"{_names(sets)} has no validation set next to it: every tenth image is evaluated on, the others train."]
     parts: dict[Split, list[dict[str, Any]]] = {s: [one | {"split": s} for one in sources] for s in ("train", "val")}
     return {"train": parts["train"], "val": parts["val"][0], "root": str(root)}, said
 

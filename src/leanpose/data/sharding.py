@@ -24,7 +24,8 @@ Progress = Callable[[int, int], None]
 def write_shards(
     pack: CropCache, url: str, index: Path, *, megabytes: float = 32, progress: Progress | None = None
 ) -> CropCache:
-    """Cut a pack into shards at an address, and write the index that they are read by. Shards that are there already stay.
+    """Cut a pack into shards at an address, and write the index that they are read by. Shards that are there already
+    stay.
 
     Args:
         url: such as `s3://bucket/people`, or a folder.
@@ -36,9 +37,9 @@ def write_shards(
         LeanposeError: the pack is one of shards, holds no crop, or something cannot be written.
     """
     if isinstance(pack.data, ShardedBytes):
-        raise LeanposeError(f"{pack.path} is cut into shards already.")
+        raise LeanposeError(f"{pack.path} is already sharded.")
     if not len(pack):
-        raise LeanposeError(f"{pack.path} holds no crop to be streamed.")
+        raise LeanposeError(f"{pack.path} contains no crops.")
     if index.exists() and index.samefile(pack.path):
         raise LeanposeError(f"The index would replace the pack {pack.path}; name another file.")
     if "://" not in url:  # below the index, so that both can be moved together

@@ -1,15 +1,17 @@
-"""Packs that are cut into shards, for sets that do not fit a disk: read from a folder or object storage as they are needed.
+"""Packs that are cut into shards, for sets that do not fit a disk: read from a folder or object storage as they are
+needed.
 
 An index holds all of a pack but its crops, and where these are:
 
     MAGIC │ description (a line of JSON) │ the pack's header │ tables and all that follows them │ checksum
 
-A shard is a stretch of the pack's bytes between two crops. It is fetched as a whole (by fsspec) when the first of its crops is
-needed, verified, and kept in a folder of limited size that all processes of a machine share; what was used least recently goes
-first. So that few shards are needed at a time, `spread_order` goes through the people of one after those of another.
+A shard is a stretch of the pack's bytes between two crops. It is fetched as a whole (by fsspec) when the first of its
+crops is needed, verified, and kept in a folder of limited size that all processes of a machine share; what was used
+least recently goes first. So that few shards are needed at a time, `spread_order` goes through the people of one after
+those of another.
 
-litdata was not taken: the order of its streams depends on the numbers of processes and of loader workers, and that of a run
-here on (seed, epoch) alone.
+litdata was not taken: the order of its streams depends on the numbers of processes and of loader workers, and that of a
+run here on (seed, epoch) alone.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from leanpose.locks import lock_file
 
 MAGIC = b"leanpose-pack-shards-1\n"
 SPREAD = 16
-"""Of so many shards people are drawn at a time."""
+"""Number of shards whose people are mixed at a time."""
 PROTOCOLS = ("file", "memory", "s3", "gs", "gcs", "az", "abfs", "http", "https", "hf")
 """What an index may name; the packages that fsspec needs for one are the user's (s3fs, gcsfs, adlfs …)."""
 LIMIT = "LEANPOSE_SHARD_CACHE_GB"
@@ -56,7 +58,7 @@ class ShardedBytes:
         url: of the folder of the shards.
 
     Raises:
-        LeanposeError: it is damaged, or names a place that is not known here.
+        LeanposeError: it is corrupt, or names a place that is not known here.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +71,7 @@ class ShardedBytes:
                 raise ValueError
             self._read(json.loads(description), kept)
         except (ValueError, LookupError, TypeError) as error:
-            raise LeanposeError(f"The index of shards {path} is damaged or cut off; copy it again.") from error
+            raise LeanposeError(f"The index of shards {path} is corrupt or truncated; copy it again.") from error
         self._open: OrderedDict[int, np.ndarray] = OrderedDict()
         self._opening = threading.Lock()
         self.fetched = 0
@@ -106,7 +108,7 @@ class ShardedBytes:
             return self._head[begin:end]
         shard = int(self.shard_of(np.array([begin]))[0])
         if not (0 <= shard < len(self._checksums) and end <= self._begins[shard + 1]):
-            raise LeanposeError(f"The index of shards {self.path} is damaged: no shard holds bytes {begin} to {end}.")
+            raise LeanposeError(f"The index of shards {self.path} is corrupt: no shard holds bytes {begin} to {end}.")
         first = int(self._begins[shard])
         return self._shard(shard)[begin - first : end - first]
 
@@ -115,7 +117,8 @@ class ShardedBytes:
         return np.searchsorted(self._begins, offsets, side="right") - 1
 
     def _shard(self, number: int) -> np.ndarray:
-        """The bytes of a shard, mapped into memory; few stay open, since an open file that is removed still takes its space."""
+        """The bytes of a shard, mapped into memory; few stay open, since an open file that is removed still takes its
+        space."""
         with self._opening:
             while number not in self._open:
                 path = self._folder / shard_name(self.name, number)
@@ -150,14 +153,14 @@ class ShardedBytes:
         with lock_file(path, wait=True):
             if path.is_file() and path.stat().st_size == size:
                 return
-            content = self._verified(number)[:size].ljust(size, b"\0")  # crops that are cut off are found damaged
+            content = self._verified(number)[:size].ljust(size, b"\0")  # crops that are truncated are found corrupt
             _make_room(path.parent.parent, limit - len(content))
             with atomic_write(path) as temporary:
                 temporary.write_bytes(content)
             self.fetched += 1
 
     def _verified(self, number: int) -> bytes:
-        """A shard's bytes; what is damaged in the storage itself is left to the checksums of the crops."""
+        """A shard's bytes; what is corrupt in the storage itself is left to the checksums of the crops."""
         files, root = open_storage(self.url, self.path.parent)
         name = f"{root}/{shard_name(self.name, number)}"
         content = b""
@@ -168,8 +171,8 @@ class ShardedBytes:
             if zlib.crc32(content) == self._checksums[number]:
                 return content
             if attempt == 0:
-                LOG.info(f"{name} was damaged on its way and is fetched again.")
-        LOG.warning(f"The shard {name} is damaged in {self.url}; those of its crops that are, are named and left out.")
+                LOG.info(f"{name} was corrupt on its way and is fetched again.")
+        LOG.warning(f"The shard {name} is corrupt in {self.url}; those of its crops that are, are named and left out.")
         return content
 
 
@@ -223,7 +226,7 @@ def open_storage(url: str, beside: Path) -> tuple[Any, str]:
 
     protocol = url.split("://", 1)[0] if "://" in url else "file"
     if protocol not in PROTOCOLS or "::" in url:
-        raise LeanposeError(f"'{url}' is no place for shards: a folder, or an address of {', '.join(PROTOCOLS)}.")
+        raise LeanposeError(f"'{url}' is not a location for shards: a folder, or an address of {', '.join(PROTOCOLS)}.")
     try:
         return fsspec.core.url_to_fs(url if "://" in url else str(beside / url))
     except (ImportError, ValueError) as error:

@@ -1,4 +1,5 @@
-"""SLEAP's `.slp` projects, through the package `sleap-io`: user-labelled frames of image sequences, or of a package that holds them."""
+"""SLEAP's `.slp` projects, through the package `sleap-io`: user-labelled frames of image sequences, or of a package
+that holds them."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def load_sleap(path: Path) -> LabelSet:
     """The labels of a project. Its symmetries are the pairs that change places in the mirror.
 
     Raises:
-        LeanposeError: `sleap-io` is not installed, the file is damaged, or its frames are those of videos.
+        LeanposeError: `sleap-io` is not installed, the file is corrupt, or its frames are those of videos.
     """
     if importlib.util.find_spec("sleap_io") is None:
         raise LeanposeError(
@@ -42,7 +43,7 @@ def load_sleap(path: Path) -> LabelSet:
         )
     import sleap_io  # pyright: ignore[reportMissingImports]  # an extra, and heavy
 
-    with read_errors("project", path, Exception, kind="damaged or no project of SLEAP"):
+    with read_errors("project", path, Exception, kind="corrupt or not a project of SLEAP"):
         project = sleap_io.load_slp(str(path), open_videos=False)
     if not project.skeletons:
         raise LeanposeError(f"{path} has no skeleton.")
@@ -99,6 +100,6 @@ def _image_name(frame: Any, path: Path) -> str:
     if _is_packed(frame.video):
         return frame_name(frame.video.backend_metadata["dataset"], int(frame.frame_idx))
     raise LeanposeError(
-        f"The frames of {path} are those of the video {files}, which labels are not read with: in SLEAP, export a package "
-        "(.pkg.slp), which holds the labelled frames."
+        f"The frames of {path} are those of the video {files}, which labels are not read with: in SLEAP, export a "
+        "package (.pkg.slp), which holds the labelled frames."
     )

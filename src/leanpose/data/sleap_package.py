@@ -26,7 +26,7 @@ def package_frame(image: ImageRef) -> bytes:
     """A frame of a package as the bytes of an image file.
 
     Raises:
-        BrokenImageError: there is no such frame, or it is no image.
+        BrokenImageError: there is no such frame, or it is not an image.
     """
     assert image.member is not None
     group, _, name = image.member.rpartition("/")
@@ -37,18 +37,19 @@ def package_frame(image: ImageRef) -> bytes:
             frames, numbers = file[f"{group}/video"], np.asarray(file[f"{group}/frame_numbers"])
             (place,) = np.flatnonzero(numbers == int(name.split(".", 1)[0]))
             if frames.ndim > 2 or (frames.ndim == 2 and frames.shape[1] > max_bytes()):
-                raise BrokenImageError(f"The frame {image} is no encoded image, or is larger than allowed.")
+                raise BrokenImageError(f"The frame {image} is not an encoded image, or is larger than allowed.")
             data = np.asarray(frames[int(place)], np.int8).tobytes()
             swapped = _swaps_colours(file, frames)
         return _swapped_colours(data, str(image)) if swapped else data
     except BrokenImageError:
         raise
-    except Exception as error:  # whatever h5py raises on damaged files, and where there is no such frame
+    except Exception as error:  # whatever h5py raises on corrupt files, and where there is no such frame
         raise BrokenImageError(f"Cannot read the frame {image}: {' '.join(str(error).split())[:200]}.") from error
 
 
 def _swaps_colours(file: Any, frames: Any) -> bool:
-    """Whether the frames were encoded with red and blue exchanged, as OpenCV does with RGB: older files do not say so."""
+    """Whether the frames were encoded with red and blue exchanged, as OpenCV does with RGB: older files do not say
+    so."""
     order = frames.attrs.get("channel_order")
     if order is not None:
         return order == "BGR"

@@ -28,7 +28,7 @@ class FileContent:
         """
         if self.path.is_dir():
             return b""
-        with read_errors("file", self.path, kind="damaged"), open_regular(self.path) as file:
+        with read_errors("file", self.path, kind="corrupt"), open_regular(self.path) as file:
             return file.read(_START)
 
     @cached_property
@@ -41,13 +41,13 @@ class FileContent:
         """The content of a JSON file; None of another file.
 
         Raises:
-            LeanposeError: it is cut off or no JSON.
+            LeanposeError: it is truncated or not valid JSON.
         """
         return load_json(self.path, "annotation file") if self.path.suffix == ".json" else None
 
     @cached_property
     def yaml(self) -> dict[str, Any]:
-        """The content of a YAML file; nothing of another file, or of one that is no mapping."""
+        """The content of a YAML file; nothing of another file, or of one that is not a mapping."""
         if self.path.suffix not in (".yaml", ".yml"):
             return {}
         try:

@@ -1,9 +1,10 @@
 """UBody: frames of videos in 15 kinds of scenes, labelled as COCO-WholeBody (Lin et al., CVPR 2023, arXiv 2303.16160).
 
-What public readers of its files agree on: a COCO file for each scene, `annotations/SCENE/keypoint_annotation.json`, whose
-people have COCO-WholeBody's fields; frames under `images/SCENE/`; a `file_name` such as `/VIDEO_Trim3/000012.png`, with or
-without the first slash; lists of the videos that are for testing, `splits/intra_scene_test_list.npy` and
-`inter_scene_test_list.npy`, named without what `_Trim` begins. Files that a toolbox has already split name the scene first.
+What public readers of its files agree on: a COCO file for each scene, `annotations/SCENE/keypoint_annotation.json`,
+whose people have COCO-WholeBody's fields; frames under `images/SCENE/`; a `file_name` such as
+`/VIDEO_Trim3/000012.png`, with or without the first slash; lists of the videos that are for testing,
+`splits/intra_scene_test_list.npy` and `inter_scene_test_list.npy`, named without what `_Trim` begins. Files that a
+toolbox has already split name the scene first.
 """
 
 from __future__ import annotations
@@ -81,11 +82,11 @@ def read_split_list(path: Path) -> set[str]:
     """The names of the videos in a `.npy` array of strings, or in a text file with one a line.
 
     Raises:
-        LeanposeError: the file is missing, damaged, or holds no names; or Python objects, which are never loaded.
+        LeanposeError: the file is missing, corrupt, or holds no names; or Python objects, which are never loaded.
     """
     kind = (
-        "damaged or holds pickled Python objects, which may run code and are not loaded; write the names of the videos into "
-        "a text file, one a line"
+        "corrupt or holds pickled Python objects, which may run code and are not loaded; write the names of the videos "
+        "into a text file, one a line"
     )
     with read_errors("split list", path, Exception, kind=kind):
         open_regular(path).close()
@@ -101,7 +102,8 @@ def read_split_list(path: Path) -> set[str]:
 
 
 def _renumbered(file: CocoFile, first_image: int, first_person: int) -> CocoFile:
-    """The file with its numbers moved up, the names of its images without the slash in front, and nobody without a box."""
+    """The file with its numbers moved up, the names of its images without the slash in front, and nobody without a
+    box."""
     lowest_image = min(file.images, default=0) if first_image else 0
     lowest_person = min((record["id"] for record in file.annotations), default=0) if first_person else 0
     by_image, by_person = first_image - lowest_image, first_person - lowest_person

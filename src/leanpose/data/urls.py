@@ -1,4 +1,5 @@
-"""Addresses of images and videos on a network: which kind they are, what they are called, and the download of an image."""
+"""Addresses of images and videos on a network: which kind they are, what they are called, and the download of an
+image."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from leanpose.version import __version__
 LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp")
 """Streams that do not wait: a frame that nobody takes is gone."""
 SCHEMES = ("http", "https", *LIVE_SCHEMES)
-MAX_BYTES = 200_000_000  # of an image; what is larger is no image that could be decoded
+MAX_BYTES = 200_000_000  # of an image; what is larger is not an image that could be decoded
 TIMEOUT = 20.0  # seconds without an answer
 MAX_FILE_BYTES = 2_000_000_000  # of weights
 ATTEMPTS = 4
@@ -96,7 +97,7 @@ def download_image(url: str, *, certain: bool) -> bytes | None:
 
 
 def download_file(url: str, path: Path, digest: str) -> None:
-    """Download a file of known content. A transfer that breaks off goes on where it was, `ATTEMPTS` times in all.
+    """Download a file of known content. A transfer that breaks off is resumed, `ATTEMPTS` times in all.
 
     Args:
         url: http or https.
@@ -104,11 +105,11 @@ def download_file(url: str, path: Path, digest: str) -> None:
         digest: its SHA-256, or the first digits of it.
 
     Raises:
-        LeanposeError: the address is of another kind, the server does not give the file, more than `MAX_FILE_BYTES` come, or the
-            content is another.
+        LeanposeError: the address is of another kind, the server does not give the file, more than `MAX_FILE_BYTES`
+            come, or the content is another.
     """
     if urlsplit(url).scheme.lower() not in ("http", "https"):
-        raise LeanposeError(f"{url} is no address on the web (http or https).")
+        raise LeanposeError(f"{url} is not a web address (http or https).")
     # A name that nobody has made a link of: an earlier one is neither followed nor gone on with.
     with atomic_write(path) as temporary, open(temporary, "xb") as file:
         for attempt in range(1, ATTEMPTS + 1):
@@ -140,7 +141,7 @@ def _transfer(url: str, file: BinaryIO) -> None:
     headers = {"User-Agent": f"leanpose/{__version__}"} | ({"Range": f"bytes={have}-"} if have else {})
     with urlopen(Request(url, headers=headers), timeout=TIMEOUT) as response:
         if urlsplit(response.geturl()).scheme.lower() not in ("http", "https"):
-            raise LeanposeError(f"{url} leads to {response.geturl()}, which is no address on the web.")
+            raise LeanposeError(f"{url} leads to {response.geturl()}, which is not a web address.")
         if have and not (response.headers.get("Content-Range") or "").startswith(f"bytes {have}-"):
             have = 0  # the server begins anew
             file.seek(0)

@@ -1,8 +1,9 @@
 """People with feet, a face and hands as COCO-WholeBody's files hold them: each part in a field of its own.
 
-`keypoints` holds the 17 body points, `foot_kpts` 6, `face_kpts` 68, `lefthand_kpts` and `righthand_kpts` 21 each, as x, y and
-a third number above 0 where the point is labelled (a visibility, or a score). `foot_valid`, `face_valid`, `lefthand_valid`
-and `righthand_valid` say whether a part is labelled at all; `face_box`, `lefthand_box` and `righthand_box` are x, y, width, height.
+`keypoints` holds the 17 body points, `foot_kpts` 6, `face_kpts` 68, `lefthand_kpts` and `righthand_kpts` 21 each, as x,
+y and a third number above 0 where the point is labelled (a visibility, or a score). `foot_valid`, `face_valid`,
+`lefthand_valid` and `righthand_valid` say whether a part is labelled at all; `face_box`, `lefthand_box` and
+`righthand_box` are x, y, width, height.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def box_field(part: str) -> str:
 
 
 def has_parts(annotations: Iterable[Any]) -> bool:
-    """Whether any of these records has a part beside the body."""
+    """Whether any of these records has a part next to the body."""
     fields = set(FIELDS.values()) - {"keypoints"}
     return any(isinstance(record, dict) and not fields.isdisjoint(record) for record in annotations)
 
@@ -65,7 +66,7 @@ def parse_triples(values: Any, field: str, count: int, where: str) -> Float[np.n
     try:
         triples = np.array(values, np.float64).reshape(-1, 3)
     except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has `{field}` that are no list of (x, y, v).") from error
+        raise LeanposeError(f"{where} has `{field}` that are not a list of (x, y, v).") from error
     if len(triples) != count:
         raise LeanposeError(f"{where} has {len(triples)} points in `{field}`, not {count}.")
     return triples
@@ -107,7 +108,7 @@ _SEEN_BY = {
 
 
 def mark_hidden_parts(keypoints: Float[np.ndarray, "K 3"], skeleton: Skeleton) -> Float[np.ndarray, "K 3"]:
-    """Keypoints with v = -1 for the unlabelled ones of a face, hand or foot that nobody can see.
+    """Keypoints with v = -1 for the unlabelled ones of an invisible face, hand or foot.
 
     A part is hidden where all body keypoints that show it, such as a hand's wrist, are hidden or not labelled.
     """

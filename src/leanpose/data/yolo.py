@@ -1,7 +1,8 @@
-"""YOLO-pose: a `data.yaml` with `kpt_shape`, and a text file of normalized numbers beside each image.
+"""YOLO-pose: a `data.yaml` with `kpt_shape`, and a text file of normalized numbers next to each image.
 
-A line is `class cx cy w h` and then `x y` or `x y v` for each keypoint, all as fractions of the image's width and height. Label files
-lie where the images do, with `labels` in place of the last folder named `images` (Ultralytics' convention).
+A line is `class cx cy w h` and then `x y` or `x y v` for each keypoint, all as fractions of the image's width and
+height. Label files lie where the images do, with `labels` instead of the last folder named `images` (Ultralytics'
+convention).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def load_yolo(path: Path, category: str | None = None, splits: Sequence[str] | N
     """
     content = load_yaml(path, "YOLO data file")
     if "kpt_shape" not in content:
-        raise LeanposeError(f"{path} is no data file of YOLO-pose: it has no `kpt_shape`.")
+        raise LeanposeError(f"{path} is not a YOLO-pose data file: it has no `kpt_shape`.")
     shape = _shape(content, path)
     notes: Counter[str] = Counter()
     skeleton, named = _skeleton(content, shape[0], path, notes)
@@ -101,7 +102,7 @@ def yolo_label_files(path: Path) -> list[Path]:
     """A data file and the label files of all splits, without their images being opened.
 
     Raises:
-        LeanposeError: it is cut off, or names images that do not exist.
+        LeanposeError: it is truncated, or names images that do not exist.
     """
     content = load_yaml(path, "YOLO data file")
     splits = [split for split in ("train", "val") if content.get(split)]
@@ -121,8 +122,8 @@ def _shape(content: dict[str, Any], path: Path) -> tuple[int, int]:
 
 
 def _skeleton(content: dict[str, Any], keypoints: int, path: Path, notes: Counter[str]) -> tuple[Skeleton, bool]:
-    """The skeleton that the file itself names (`kpt_names`), or COCO's for 17 keypoints, as YOLO's own models have it; and whether
-    its names say anything. A `flip_idx` that changes nothing does not outweigh names with sides."""
+    """The skeleton that the file itself names (`kpt_names`), or COCO's for 17 keypoints, as YOLO's own models have it;
+    and whether its names say anything. A `flip_idx` that changes nothing does not outweigh names with sides."""
     order = content.get("flip_idx")
     pairs = None if order is None else pairs_of_order(order, keypoints, path)
     names = content.get("kpt_names")
@@ -161,8 +162,8 @@ def _wanted_classes(classes: dict[int, str], category: str | None, path: Path) -
 def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]) -> list[Path]:
     """The images of a split: folders, or text files that list images, below `path` of the file or its own folder.
 
-    Of a path that does not exist, the folders that it begins with may be missing (Roboflow writes `../train/images` beside `train`),
-    or the split's folder inside; the latter is noted.
+    Of a path that does not exist, the folders that it begins with may be missing (Roboflow writes `../train/images`
+    beside `train`), or the split's folder inside; the latter is noted.
     """
     base = path.parent / str(content.get("path") or ".")
     entries = content.get(split)
@@ -189,8 +190,8 @@ def _images(content: dict[str, Any], split: str, path: Path, notes: Counter[str]
 
 
 def _listed_image(line: str, base: Path, folder: Path) -> tuple[Path, bool]:
-    """An image of a list: below the set's folder or the list's own, or where the set has been moved since, such as to another
-    machine, below `images` of the former; and whether it is such a one."""
+    """An image of a list: below the set's folder or the list's own, or where the set has been moved since, such as to
+    another machine, below `images` of the former; and whether it is such a one."""
     for place in (base / line, folder / line):
         if place.is_file():
             return place, False
@@ -211,14 +212,14 @@ def _label_file(image: Path) -> Path:
 def _labels(
     path: Path, shape: tuple[int, int], size: tuple[int, int]
 ) -> list[tuple[int, Float[np.ndarray, " 4"], Float[np.ndarray, "K 3"]]]:
-    """The classes, boxes (xyxy) and keypoints of a label file, in pixels; an image without one has nobody.
+    """The classes, boxes (xyxy) and keypoints of a label file, in pixels; an image without one has no people.
 
     Args:
         shape: the number of keypoints, and of values of each.
         size: width and height of the image.
 
     Raises:
-        LeanposeError: a line has another number of values, one that is no number, or pixels in place of fractions.
+        LeanposeError: a line has another number of values, one that is not a number, or pixels instead of fractions.
     """
     if not path.is_file():
         return []
@@ -229,11 +230,11 @@ def _labels(
         try:
             numbers = np.array([float(word) for word in line.split()])
         except ValueError as error:
-            raise LeanposeError(f"Line {number} of {path} holds something that is no number.") from error
+            raise LeanposeError(f"Line {number} of {path} holds something that is not a number.") from error
         if not np.isfinite(numbers).all():
             raise LeanposeError(f"Line {number} of {path} has a number that is not finite.")
         if numbers[0] != int(numbers[0]):
-            raise LeanposeError(f"Line {number} of {path} has the class {numbers[0]:g}, which is no whole number.")
+            raise LeanposeError(f"Line {number} of {path} has the class {numbers[0]:g}, which is not an integer.")
         if len(numbers) != 5 + keypoints * values:
             raise LeanposeError(
                 f"Line {number} of {path} has {len(numbers)} numbers; kpt_shape [{keypoints}, {values}] needs {5 + keypoints * values}."
@@ -258,7 +259,8 @@ def _labels(
 
 
 def write_yolo(labels: LabelSet, path: Path) -> None:
-    """Write `data.yaml` at `path`, and a label file of each image beside it: `labels/train/NAME.txt` for `images/train/NAME.jpg`."""
+    """Write `data.yaml` at `path`, and a label file of each image next to it: `labels/train/NAME.txt` for
+    `images/train/NAME.jpg`."""
     classes = list(dict.fromkeys(person.category for person in labels.people)) or ["person"]
     lines: dict[int, list[str]] = {number: [] for number in range(len(labels.images))}
     for person in labels.people:

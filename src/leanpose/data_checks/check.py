@@ -72,11 +72,12 @@ def check_data(
 
 
 def _checked_files(path: Path) -> list[Path]:
-    """The files to check: those given, or those of a folder that may hold labels; a folder of Labelme's files is one."""
+    """The files to check: those given, or those of a folder that may hold labels; a folder of Labelme's files is
+    one."""
     if path.is_dir() and format_of(path) == "labelme":
         return [path]
     files = label_files(path)
-    # A file of settings is no damaged file of labels, but where there is nothing else it is named.
+    # A file of settings is not a corrupt file of labels, but where there is nothing else it is named.
     held = [file for file in files if file.suffix not in (".yaml", ".yml", ".csv") or format_of(file) is not None]
     return held or files
 

@@ -63,7 +63,7 @@ def _tile(image: ImageRef, person: CheckedPerson | None, skeleton: Skeleton) -> 
         corners = np.concatenate([corners, xywh_to_xyxy(np.array(person.valid_box)).reshape(2, 2)])
     if not len(corners):
         return pixels
-    # What lies far outside is shown as black beside the image, up to half of its size.
+    # What lies far outside is shown as black next to the image, up to half of its size.
     limit = np.array([pixels.shape[1], pixels.shape[0]])
     low, high = np.clip([corners.min(axis=0), corners.max(axis=0)], -limit / 2, 1.5 * limit)
     margin = 0.2 * max((high - low).max(), 20)

@@ -80,7 +80,7 @@ class Spread:
 
     Attributes:
         sigma: as OKS takes it, a fraction of the square root of the person's area.
-        repeats: how many people it was measured on.
+        repeats: how many people it was computed from.
         against: the other annotator's file; None where the file itself labels people twice.
     """
 

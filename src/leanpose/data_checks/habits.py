@@ -1,5 +1,5 @@
 """What is wrong with a set as a whole: coordinates of another size, points left in a corner, keypoints that hardly
-anybody has, flags that say nothing, too few people to measure on."""
+anybody has, flags that say nothing, too few people to evaluate on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from leanpose.data_checks.findings import CheckedSet, CheckReport
 
 _SPLIT_FOLDER = r"(val|valid|test)[0-9]*"
 _DEVIATION = 35.0  # of one person's part in the AP: OKS is passed at some thresholds and not at others
-MIN_MEASURED = 50  # people to measure on
+MIN_MEASURED = 50  # people to evaluate on
 _MIN_IMAGES, _MIN_SCALED = 10, 20  # images that can show that keypoints are too large, or too small
-_OUTSIDE = 0.25  # share of keypoints outside of their images
+_OUTSIDE = 0.25  # share of keypoints outside their images
 _SMALL = 0.55  # of both sides that all keypoints fill of their images, from the corner on
 _CORNER = 2.0  # pixels
 _STUCK, _STUCK_PEOPLE = 0.1, 5  # share and number of people with a keypoint at one place in a corner
@@ -65,7 +65,7 @@ def _check_scale(checked: CheckedSet, points: Float[np.ndarray, "N K 3"], size: 
     outside = float(((parts > 1.02) | (parts < -0.02)).any(axis=-1).mean())
     low, high = np.quantile(parts, 0.01, axis=0), np.quantile(parts, 0.99, axis=0)
     if outside > _OUTSIDE:
-        checked.add("scaled", f"{outside:.0%} of the labelled keypoints lie outside of their images")
+        checked.add("scaled", f"{outside:.0%} of the labelled keypoints lie outside their images")
     elif seen >= _MIN_SCALED and (high < _SMALL).all() and (low < high / 3).all():
         most = points[..., :2][labelled].max()
         hint = "; they look like per cent" if 20 < most <= 100 and np.nanmax(size) > 170 else ""
@@ -101,7 +101,7 @@ def _check_corners(
 
 
 def _check_balance(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> None:
-    """Keypoints that hardly anybody has, or on one side alone."""
+    """Keypoints that are rarely labelled, or only on one side."""
     names, counts = checked.skeleton.keypoints, (points[..., 2] > 0).sum(axis=0)
     if counts.max() < _MIN_LABELS:
         return
@@ -150,7 +150,7 @@ def compare_habits(sets: Sequence[CheckedSet]) -> None:
 
 
 def check_measured(report: CheckReport) -> None:
-    """Add sets to measure on that have too few people for a figure to be trusted, and say how many there would be."""
+    """Add sets to evaluate on that have too few people for a figure to be trusted, and say how many there would be."""
     declared = False
     for checked in report.sets:
         images = {number for number, each in checked.splits.items() if each == "val"}
@@ -159,7 +159,7 @@ def check_measured(report: CheckReport) -> None:
         declared = True
         people = len(_labelled(checked, images or None))
         if people < MIN_MEASURED:
-            checked.add("few people", f"{people} people to measure on: {_uncertainty(people)}")
+            checked.add("few people", f"{people} people to evaluate on: {_uncertainty(people)}")
     if declared or len(report.sets) != 1:
         return
     (checked,) = report.sets
@@ -167,13 +167,13 @@ def check_measured(report: CheckReport) -> None:
     people = len(_labelled(checked, every_tenth))
     if people < MIN_MEASURED:
         report.notes.append(
-            f"{checked.file.stem}: without a set of its own to measure on, every tenth image is, {people} people: "
+            f"{checked.file.stem}: without a set of its own to evaluate on, every tenth image is, {people} people: "
             f"{_uncertainty(people)}."
         )
 
 
 def _is_measured(file: Path) -> bool:
-    """Whether a file's name, or its folder's whole name, says that it is to measure on."""
+    """Whether a file's name, or its folder's whole name, says that it is to evaluate on."""
     named = split_of(Path(file.name)) or (
         split_of(file) if re.fullmatch(_SPLIT_FOLDER, file.parent.name.lower()) else None
     )
@@ -181,7 +181,7 @@ def _is_measured(file: Path) -> bool:
 
 
 def _labelled(checked: CheckedSet, images: set[int] | None) -> list[Bool[np.ndarray, " K"]]:
-    """The labels of everybody who has some, of these images or of all."""
+    """The labels of all people who have some, of these images or of all."""
     flags = [
         p.points[:, 2] > 0 for p in checked.people if p.points is not None and (images is None or p.image_id in images)
     ]

@@ -1,8 +1,9 @@
 """What is wrong with a person's numbers, and left and right of a body that look exchanged.
 
-The rules for these (`swapped_pairs`) are anatomical. Each compares pairs of one person's keypoints with each other in the body's own
-direction, never with the left and right of the image: people who lie, hang or turn their back are not reported. A rule
-applies only where a pair is wide against the torso, since a body seen from the side may order its points either way.
+The rules for these (`swapped_pairs`) are anatomical. Each compares pairs of one person's keypoints with each other in
+the body's own direction, never with the left and right of the image: people who lie, hang or turn their back are not
+reported. A rule applies only where a pair is wide against the torso, since a body seen from the side may order its
+points either way.
 """
 
 from __future__ import annotations

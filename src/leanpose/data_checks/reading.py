@@ -27,7 +27,8 @@ from leanpose.files import any_damage, load_json
 from leanpose.geometry import xyxy_to_xywh
 from leanpose.skeleton import LSP14, MPII16, WHOLEBODY133, Skeleton
 
-# What num_keypoints counts where that is not all: CrowdPose leaves out head and neck, COCO-WholeBody all that is not body.
+# What num_keypoints counts where that is not all: CrowdPose leaves out head and neck, COCO-WholeBody all that is not
+# body.
 _COUNTED = {"crowdpose14": slice(0, 12), "coco_wholebody133": slice(0, 17)}
 
 
@@ -39,7 +40,7 @@ def read_set(
     skeleton: Skeleton | None,
     category: str | None = None,
 ) -> None:
-    """Enter an annotation file into the report: as a set with what is wrong in its records, as damaged, or as skipped.
+    """Enter an annotation file into the report: as a set with what is wrong in its records, as corrupt, or as skipped.
 
     Args:
         top: images are looked for in the file's folder and its parents up to this one.
@@ -62,7 +63,7 @@ def read_set(
 def _read(
     file: Path, top: Path, images: Path | None, skeleton: Skeleton | None, category: str | None
 ) -> CheckedSet | str:
-    """A file's set, or why it is no file of keypoints."""
+    """A file's set, or why it is not a file of keypoints."""
     kind = format_of(file)
     if kind in ("mpii", "lsp") and category is not None:
         raise LeanposeError(f"{file} has no categories, so no '{category}'.")
@@ -264,7 +265,8 @@ def _box(values: Any) -> list[float] | None:
 
 
 def _find_images(checked: CheckedSet, top: Path, images: Path | None, names: dict[int, str]) -> None:
-    """Enter the set's images (id → name): where they are as told, or the best of the folders and archives around the file."""
+    """Enter the set's images (id → name): where they are as told, or the best of the folders and archives around the
+    file."""
     folder = checked.file if checked.file.is_dir() else checked.file.parent
     if images is None:
         try:

@@ -29,7 +29,8 @@ _TIMES_KNOWN = 2.0
 
 @dataclass(frozen=True)
 class _Labelled:
-    """One person's labels where repeats are looked for. Sizes in pixels; `further` are by another annotator of the file."""
+    """One person's labels where repeats are looked for. Sizes in pixels; `further` are by another annotator of the
+    file."""
 
     set: CheckedSet
     further: bool
@@ -115,7 +116,8 @@ def _pairs(group: list[_Labelled]) -> list[tuple[_Labelled, _Labelled]]:
 
 
 def _are_annotators(a: CheckedSet, b: CheckedSet) -> bool:
-    """Whether two files label the same keypoints for the same use, so that what they differ by is their annotators' doing."""
+    """Whether two files label the same keypoints for the same use, so that what they differ by is their annotators'
+    doing."""
     return a.skeleton.keypoints == b.skeleton.keypoints and split_of(a.file) == split_of(b.file)
 
 

@@ -1,14 +1,14 @@
 """Left and right that look exchanged, measured by what the set itself shows: works for any skeleton with mirror pairs.
 
-The lines from right to left of a body's pairs (wings, ears, feet) all run across the body: in an image they are parallel and point
-the same way, but for limbs that move and views from the side. How wide each pair is and how far it strays is learnt from the set
-(`_Model`), and a pair that points the other way although that is far beyond its straying is a suspect. Where nearly everybody is seen
-from the same face, as from above, a pair also lies the same way round, seen along the body's length (`_turned_over`): that shows
-who has all pairs exchanged.
+The lines from right to left of a body's pairs (wings, ears, feet) all run across the body: in an image they are
+parallel and point the same way, but for limbs that move and views from the side. How wide each pair is and how far it
+strays is learned from the set (`_Model`), and a pair that points the other way although that is far beyond its straying
+is a suspect. Where nearly everybody is seen from the same face, as from above, a pair also lies the same way round,
+seen along the body's length (`_turned_over`): that shows who has all pairs exchanged.
 
-Limbs and views go from one way to the other step by step, exchanged labels do not: both rules hold only where those in between are
-few. Human bodies cross their arms and legs, twist and turn round so often that only the anatomical rules of `swapped_pairs` speak of
-them.
+Limbs and views go from one way to the other step by step, exchanged labels do not: both rules hold only where those in
+between are few. Human bodies cross their arms and legs, twist and turn round so often that only the anatomical rules of
+`swapped_pairs` speak of them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from leanpose.skeleton import Skeleton
 _MIN_PEOPLE = 8  # people who show a pair, or a turn
 _ROUNDS = 4  # of learning how pairs lie and which are exchanged
 _EVIDENCE = 9.0  # log-likelihood ratio of exchanged against straying: 4.2 standard deviations
-_MAX_SHARE = 0.4  # of the people who show it may differ; of more nobody can say who is right
+_MAX_SHARE = 0.4  # of the people who show it may differ; of more it is unclear which are right
 _FEW = 0.03  # people between the two ways, with those who differ: so few are chance
 _TYPICAL = 4.0  # standard deviations within which a pair that is exchanged back lies where others do
 _FLOOR = 0.01  # of the person's extent: no label is more exact
@@ -102,7 +102,8 @@ def _pairs_of(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> _Pairs:
 
 
 def exchanged_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict[str, float]:
-    """Of each pair the share of people on whom it lies the other way round than another pair (the median over the others).
+    """Of each pair the share of people on whom it lies the other way round than another pair (the median over the
+    others).
 
     Args:
         points: x, y in pixels, visibility.
@@ -151,8 +152,8 @@ def learnt_swaps(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict
 
 @dataclass(frozen=True)
 class _Model:
-    """How pairs lie: the line across pair p is `width[p]` times the body's lateral axis, and strays from it by `spread[p]` along
-    each axis, in units of the person's extent."""
+    """How pairs lie: the line across pair p is `width[p]` times the body's lateral axis, and strays from it by
+    `spread[p]` along each axis, in units of the person's extent."""
 
     width: Float[np.ndarray, " P"]
     spread: Float[np.ndarray, " P"]
@@ -193,8 +194,8 @@ class _Model:
     def evidence(
         self, lines: Float[np.ndarray, "N P 2"], turned: Float[np.ndarray, "N P 2"], both: Bool[np.ndarray, "N P"]
     ) -> tuple[Float[np.ndarray, "N P"], Float[np.ndarray, "N P"], Bool[np.ndarray, "N P"]]:
-        """For each line the log-likelihood ratio of lying as it should against being exchanged, what it would be without straying,
-        and whether it would lie as others do if it were exchanged back."""
+        """For each line the log-likelihood ratio of lying as it should against being exchanged, what it would be
+        without straying, and whether it would lie as others do if it were exchanged back."""
         axis, variance = self.lateral(turned, both)
         shown = both & np.isfinite(variance)
         scale = np.where(shown, self.spread**2 + np.where(shown, variance, 0.0) * self.width**2, np.inf)
@@ -204,7 +205,8 @@ class _Model:
         return ratio, expected, typical
 
     def turned(self, lines: Float[np.ndarray, "N P 2"], both: Bool[np.ndarray, "N P"]) -> Float[np.ndarray, "N P 2"]:
-        """The lines with those turned that look exchanged, one after the other, the likeliest first, of everybody half at most."""
+        """The lines with those turned that look exchanged, one after the other, the likeliest first, of everybody half
+        at most."""
         turned, rows = lines.copy(), np.arange(len(lines))
         for _ in range(lines.shape[1] // 2):
             ratio, _, typical = self.evidence(turned, turned, both)
@@ -217,8 +219,8 @@ class _Model:
 
 
 def _turned_over(pairs: _Pairs, p: int) -> Bool[np.ndarray, " N"]:
-    """The people on whom a pair lies on the other side of the body's length than on nearly everybody, whatever two points of the
-    middle show that length."""
+    """The people on whom a pair lies on the other side of the body's length than on nearly everybody, whatever two
+    points of the middle show that length."""
     count, line = len(pairs.across), pairs.across[:, p]
     turns, against, between = np.zeros(count), np.zeros(count), np.zeros(count)
     for a, b in combinations(range(pairs.places.shape[1]), 2):
@@ -248,7 +250,8 @@ def _extents(xy: Float[np.ndarray, "N K 2"], labelled: Bool[np.ndarray, "N K"]) 
 
 
 def _tells(shown: Bool[np.ndarray, " N"], differ: Bool[np.ndarray, " N"], between: Bool[np.ndarray, " N"]) -> bool:
-    """Whether those who differ are labelled otherwise, rather than the end of what goes step by step from one way to the other."""
+    """Whether those who differ are labelled otherwise, rather than the end of what goes step by step from one way to
+    the other."""
     count, few, middle = int(shown.sum()), int(differ.sum()), int(between.sum())
     return (
         count >= _MIN_PEOPLE

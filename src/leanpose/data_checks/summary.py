@@ -14,8 +14,9 @@ def report_dict(report: CheckReport) -> dict[str, Any]:
     """Everything that a check has found, in what JSON can hold.
 
     Returns:
-        `levels` and `kinds`: how many findings there are of each; `sets`: what was read, with counts, `labelled`, `hidden`
-        and (of people labelled twice) `sigma` of each keypoint; `findings`: level, kind, file, text, image and person;
+        `levels` and `kinds`: how many findings there are of each; `sets`: what was read, with counts, `labelled`,
+        `hidden` and (of people labelled twice) `sigma` of each keypoint; `findings`: level, kind, file, text, image and
+        person;
         `skipped`: files without keypoints, with the reason; `notes`: sentences on the sets together.
     """
     findings = [

@@ -1,8 +1,8 @@
-"""The demo: poses on photographs, then distillation, measured on people that the student has not seen.
+"""The demo: poses on photographs, then distillation, evaluated on people that the student has not seen.
 
 It trains one small student twice on the few labelled people of `files/free_people`, from the same start, with the same
-seed and for the same number of steps: from the labels alone, and from the labels and a teacher. Whichever is
-better, it says so.
+seed and for the same number of steps: from the labels alone, and from the labels and a teacher. It reports which is
+better.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from leanpose.training.recipe import Recipe, load_recipe
 from leanpose.training.train import train
 from leanpose.weights import load_model
 
-MARKER = ".leanpose-demo"  # lies in the folder of a demo, which the next one may replace
+MARKER = ".leanpose-demo"  # marks the folder of a demo, which the next one may replace
 RECIPE = Path(__file__).with_name("recipe.yaml")
 PEOPLE = Path(__file__).with_name("files") / "free_people"
-GROUP_PHOTOS = ("000000247917.jpg", "000000507223.jpg", "000000286553.jpg")  # of the people to measure on
+GROUP_PHOTOS = ("000000247917.jpg", "000000507223.jpg", "000000286553.jpg")  # of the people to evaluate on
 COMPARED_PHOTOS = (*GROUP_PHOTOS, "000000345466.jpg", "000000343218.jpg")
 MAX_EPOCHS = 100
 DRAWN_FROM = 0.2  # the score; a student's are lower than its teacher's
@@ -49,7 +49,7 @@ DRAWN_FROM = 0.2  # the score; a student's are lower than its teacher's
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where the report is, and the sentences that sum it up."""
+    """The path of the report, and its summary."""
 
     report: Path
     summary: list[str]
@@ -59,9 +59,10 @@ def run_demo(out: Path, photo: Path | None = None, minutes: float = 4.0, seed: i
     """Run the whole demo in a folder.
 
     Args:
-        out: gets `report.html`, `photos/`, `baseline/` and `distilled/`; what an earlier demo left there is replaced.
-        photo: a photo of yours, to be looked at beside the demo's own.
-        minutes: for the two trainings together; the number of epochs, the same for both, is chosen to fit.
+        out: output folder of `report.html`, `photos/`, `baseline/` and `distilled/`; an earlier demo is replaced.
+        photo: a photo of your own, in addition to the demo's.
+        minutes: time budget of both training runs together; the number of epochs, the same for both, is chosen
+            accordingly.
         seed: of the order of training and its crops.
 
     Raises:
@@ -121,7 +122,7 @@ def _say(console: Console, sentence: str) -> None:
 def _look_at_photos(
     folder: Path, mine: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]], console: Console
 ) -> list[ReportImage]:
-    """What detector and default model find, drawn and written to the folder before anything is trained."""
+    """Draw the predictions of detector and default model and write them to the folder before any training."""
     from skimage import data  # slow to import
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -135,7 +136,9 @@ def _look_at_photos(
         write_image(drawn, path)
         found = f"{len(poses)} {'person' if len(poses) == 1 else 'people'}"
         _say(console, f"{found} in {name}: {path}")
-        images.append(ReportImage(drawn, f"{name}: {found}, found by {estimator.detector.name} and {DEFAULT_MODEL}"))
+        images.append(
+            ReportImage(drawn, f"{name}: {found}, predicted by {estimator.detector.name} and {DEFAULT_MODEL}")
+        )
     return images
 
 
@@ -147,9 +150,9 @@ def _recipe(name: str, out: Path, seed: int) -> Recipe:
 
 
 def _people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset]:
-    """Those to train on, and the unseen ones."""
+    """The training and validation people."""
     train_people, val_people = read_training_people(recipe)
-    assert val_people is not None, "the demo's recipe has people to measure on"
+    assert val_people is not None, "the demo's recipe has people to evaluate on"
     return train_people, val_people
 
 
@@ -160,17 +163,17 @@ def _summary(
     images = len({person.image_id for person in people.people})
     minutes = [duration(run.last["seconds"]) for run in runs]
     return [
-        f"On {len(people.people)} unseen people in {images} photos the student reached {baseline.ap} AP from the labels alone, and "
-        f"{distilled.ap} AP from the labels and {teacher.name}; {gain.verdict}.",
+        f"On {len(people.people)} unseen people in {images} photos the student reached {baseline.ap} AP from the "
+        f"labels alone, and {distilled.ap} AP from the labels and {teacher.name}; {gain.verdict}.",
         f"Both took {runs[0].last['step']:.0f} steps from the same start, in {minutes[0]} and {minutes[1]} "
         f"minutes, and cost the same at inference. The teacher itself reaches {teacher.ap} AP.",
-        "AP in the labelled boxes, without flip test, after the last epoch; in brackets 95 % intervals of a bootstrap over "
-        f"the photos ({DRAWS} draws). One seed: another start or order is not in the interval.",
+        "AP in ground-truth boxes, without flip test, after the last epoch; in brackets 95 % intervals of a bootstrap "
+        f"over the photos ({DRAWS} draws). One seed: the interval does not cover other initialisations or orders.",
     ]
 
 
 def _compare(measured: Sequence[EvaluatedModel], people: Sequence[PoseAnnotation], skeleton: Skeleton) -> ReportImage:
-    """The same photos under teacher and trained students, in the labelled boxes."""
+    """The same photos with teacher and trained students, in ground-truth boxes."""
     drawn: list[UInt8[np.ndarray, "_ _ 3"]] = []
     captions: list[str] = []
     for name in COMPARED_PHOTOS:
@@ -182,9 +185,7 @@ def _compare(measured: Sequence[EvaluatedModel], people: Sequence[PoseAnnotation
                 draw_poses(image, poses.keypoints, poses.keypoint_scores, skeleton, keypoint_threshold=DRAWN_FROM)
             )
             captions.append(model.name)
-    caption = (
-        "Photos that no student has seen: the teacher, the baseline and the distilled student in the labelled boxes."
-    )
+    caption = "Validation photos: the teacher, the baseline and the distilled student in ground-truth boxes."
     return ReportImage(contact_sheet(drawn, len(measured), captions, cell=(300, 320)), caption)
 
 
@@ -197,7 +198,7 @@ def _notes() -> list[str]:
     ]
     return [
         f"Photos: COCO's, resized, with skeletons drawn on them. {'; '.join(shown)}. Labels: COCO Consortium, CC BY 4.0.",
-        f"The student starts as {DEFAULT_MODEL} on a quarter of the pixels, so its weights have learnt from many more people "
-        "before; the people that it is measured on are in no training data of leanpose. So few people say which way of training "
-        "is better here, not how accurate the library is.",
+        f"The student is initialised from {DEFAULT_MODEL} and uses a quarter of the pixels, so its weights were "
+        "trained on many more people before; the validation people are in no training data of leanpose. Results on so "
+        "few people show which training is better here, not the accuracy of the library.",
     ]

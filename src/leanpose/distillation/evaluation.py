@@ -1,4 +1,4 @@
-"""By how much distilled students are better than baselines, with intervals: over people, and over seeds."""
+"""The gain of distilled students over baselines, with confidence intervals over people and seeds."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from leanpose.report.tables import between
 
 @dataclass(frozen=True)
 class Gain:
-    """By how much the distilled students are better than the baselines, in points.
+    """The gain of the distilled students over the baselines, in points.
 
     Attributes:
         mean: over the seeds.
-        interval: 95 %, of a bootstrap that draws images and, where there are several, seeds.
-        by_seed: one for each.
-        metric: what is compared.
+        interval: 95 %, by a bootstrap over images and, if there are several, seeds.
+        by_seed: the gain of each seed.
+        metric: name of the metric.
     """
 
     mean: float
@@ -37,8 +37,8 @@ class Gain:
         if low > 0:
             return f"distilled wins by {self.mean:.1f} {self.metric} {where}"
         if high < 0:
-            return f"distilled loses by {-self.mean:.1f} {self.metric} {where}: the teacher did harm"
-        return f"no gain shown: {self.mean:+.1f} {self.metric} {where}, and the interval holds 0"
+            return f"distilled loses by {-self.mean:.1f} {self.metric} {where}: the teacher made it worse"
+        return f"no gain shown: {self.mean:+.1f} {self.metric} {where}, and the interval contains 0"
 
     @property
     def _seeds(self) -> str:
@@ -63,7 +63,7 @@ def gain_of(
 
 
 class KeypointGain(NamedTuple):
-    """Of one keypoint: how many people have it labelled, the share of hits in per cent, and the interval of the gain."""
+    """Result for one keypoint: number of people with a label for it, hits in per cent, and the interval of the gain."""
 
     labels: int
     baseline: float
@@ -78,7 +78,7 @@ def keypoint_gains(
     *,
     seed: int = 0,
 ) -> dict[str, KeypointGain]:
-    """What each labelled keypoint has gained; the intervals are of a bootstrap over people and seeds."""
+    """The gain of each labelled keypoint; the intervals are by a bootstrap over people and seeds."""
     before, after = (
         100 * np.stack([keypoint_hits(one, comparison.people, comparison.skeleton) for one in models])
         for models in (baseline, distilled)

@@ -1,4 +1,4 @@
-"""Images that are both trained and measured on, which make every figure too good."""
+"""Images that are in both the training and the validation set, which inflate all results."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ FILE = "leaks.json"
 
 
 def check_leaks(people: PoseDataset, val: PoseDataset, folder: Path) -> list[str]:
-    """See that no image is both trained and measured on, whatever its name, and warn of those that look alike.
+    """Check that no image is in both the training and the validation set, whatever its name, and warn of similar ones.
 
-    Images that cannot be read are left to those who need them.
+    Unreadable images are ignored here.
 
     Args:
-        people, val: to train and to measure on.
-        folder: keeps what was found; every image is decoded once.
+        people, val: the training and validation sets.
+        folder: keeps the result; every image is decoded once.
 
     Returns:
-        What is to be said: a sentence, or none.
+        A list with one warning, or none.
 
     Raises:
-        LeanposeError: a file is trained and measured on.
+        LeanposeError: a file is in both sets.
     """
     path = folder / FILE
     if path.is_file():
@@ -41,13 +41,13 @@ def check_leaks(people: PoseDataset, val: PoseDataset, folder: Path) -> list[str
     measured = len({person.image for person in val.people})
     shown = "; ".join(f"{seen} like {trained}" for trained, seen in pairs[:3])
     return [
-        f"{len(pairs)} of the {measured} images to measure on look like images that are trained on ({shown}"
-        f"{' …' if len(pairs) > 3 else ''}): if they are copies, the figures are too good; all pairs are in {FILE}."
+        f"{len(pairs)} of the {measured} validation images look like training images ({shown}"
+        f"{' …' if len(pairs) > 3 else ''}): if they are copies, the results are inflated; all pairs are in {FILE}."
     ]
 
 
 def _alike(people: PoseDataset, val: PoseDataset) -> list[tuple[str, str]]:
-    """Pairs of a trained and a measured image that look alike.
+    """Pairs of a training and a validation image that look alike.
 
     Raises:
         LeanposeError: two are the same file, byte by byte.
@@ -60,7 +60,7 @@ def _alike(people: PoseDataset, val: PoseDataset) -> list[tuple[str, str]]:
     same = [b for a, b in pairs if hashes[a].digest == hashes[b].digest]
     if same:
         raise LeanposeError(
-            f"{len(same)} of the {len(measured)} images to measure on are trained on too, such as {same[0]}: no figure would "
-            "mean anything."
+            f"{len(same)} of the {len(measured)} validation images are also in the training set, such as {same[0]}: no "
+            "result would mean anything."
         )
     return [(str(a), str(b)) for a, b in pairs]

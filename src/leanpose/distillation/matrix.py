@@ -1,4 +1,5 @@
-"""Which teacher helps which student: every pair of two lists, each student's baseline trained once, in as many steps as the distilled."""
+"""Compare all pairs of students and teachers; each student's baseline is trained once, with as many steps as the
+distilled runs."""
 
 from __future__ import annotations
 
@@ -29,10 +30,11 @@ class Cell:
 
     Attributes:
         pair: the student, the teacher.
-        teacher_ap: what the teacher reaches itself, in per cent.
-        baseline, distilled: what the student reaches by the labels alone, and with the teacher; by the first seed.
+        teacher_ap: AP of the teacher, in per cent.
+        baseline, distilled: results of the student without and with the teacher; first seed.
         gain: in AP, over all seeds.
-        pck_gain: in PCK@0.2, which tells students apart whose AP is still near 0; None where nobody has a labelled torso.
+        pck_gain: in PCK@0.2, which distinguishes students whose AP is still near 0; None if no person has a labelled
+            torso.
     """
 
     pair: Pair
@@ -51,10 +53,10 @@ def run_matrix(
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Train and measure every pair, from the start or on from where it was stopped.
+    """Train and evaluate every pair; interrupted runs resume.
 
-    A student's baseline is made once, with its first teacher; it starts like each of the distilled ones and takes as many steps.
-    Every pair has a folder with its report; the table is written anew after each.
+    A student's baseline is trained once, with its first teacher; it has the same start and number of steps as the
+    distilled runs. Every pair has a folder with its report; the table is rewritten after each.
 
     Args:
         folder: gets the pairs' folders, `matrix.md` and `matrix.json`.
@@ -64,21 +66,21 @@ def run_matrix(
         The table.
 
     Raises:
-        LeanposeError: two names fall into one folder, the budget is a time, or a pair does not fit, all found before any
-            training; or a run fails.
+        LeanposeError: two names map to one folder, the budget is a time, or a pair is incompatible (all checked before
+            any training); or a run fails.
     """
     if "epoch" not in budget:
-        raise LeanposeError(f"All runs of a matrix take the same steps: give --budget 5epochs, not '{budget}'.")
+        raise LeanposeError(f"--matrix needs a budget in epochs, such as --budget 5epochs, not '{budget}'.")
     folders = {(student, teacher): folder / _short(student) / _short(teacher) for student, teacher in plans}
     if len({*folders.values()}) < len(folders):
-        raise LeanposeError("Two teachers or two students have the same name; name their files otherwise.")
+        raise LeanposeError("Two teachers or two students have the same name; rename their files.")
     firsts = {student: (student, teacher) for student, teacher in reversed(plans)}
     for pair, plan in plans.items():
-        explain(plan, folders[pair])  # refuses what does not fit before the hours of the others
+        explain(plan, folders[pair])  # rejects incompatible pairs before any training
     cells: dict[Pair, Cell] = {}
     with lock_folder(folder):
         for pair, plan in plans.items():
-            say(f"{_short(pair[1])} teaches {_short(pair[0])}.")
+            say(f"{_short(pair[0])} distilled from {_short(pair[1])}.")
             plan = replace(plan, baseline=firsts[pair[0]] == pair)
             run_distillation(plan, folders[pair], budget=budget, force=True, device=device, say=say)
             cells[pair] = _cell(pair, plan, folders[firsts[pair[0]]], folders[pair])
@@ -87,26 +89,26 @@ def run_matrix(
 
 
 def split_names(names: str) -> list[str]:
-    """The teachers or students of a list with commas.
+    """The teachers or students of a comma-separated list.
 
     Raises:
-        LeanposeError: a name is missing or stands there twice.
+        LeanposeError: a name is missing or given twice.
     """
     found = [name.strip() for name in names.split(",")]
     if not all(found) or len({*found}) < len(found):
-        raise LeanposeError(f"'{names}' is no list of different names with commas between them.")
+        raise LeanposeError(f"'{names}' is not a comma-separated list of different names.")
     return found
 
 
 def _short(name: str) -> str:
-    """What stands for a teacher or student in tables and folders."""
+    """The name of a teacher or student in tables and folders."""
     return Path(name).stem or "model"
 
 
 def _cell(pair: Pair, plan: DistillationPlan, baseline_folder: Path, distilled_folder: Path) -> Cell:
-    """Measure a pair's students on the same people."""
+    """Evaluate a pair's students on the same people."""
     _, val = read_training_people(plan.recipe(DISTILLED, plan.seeds[0], distilled_folder))
-    assert val is not None, "run_distillation has measured on somebody"
+    assert val is not None, "run_distillation has checked this"
     models = {
         run_name(row, seed): load_model(of / run_name(row, seed) / "last.safetensors")
         for row, of in ((BASELINE, baseline_folder), (DISTILLED, distilled_folder))
@@ -131,7 +133,7 @@ def _write(folder: Path, cells: Iterable[Cell], plan: DistillationPlan, budget: 
     assert val is not None
     lines = [
         f"Each run: {budget} of {len(people.people)} people of {people.name}, {len(plan.seeds)} seeds.",
-        f"AP and PCK@0.2 (of the torso) on {len(val.people)} people of {val.name} in their labelled boxes, without flip "
+        f"AP and PCK@0.2 (of the torso) on {len(val.people)} people of {val.name} in ground-truth boxes, without flip "
         "test, after the last epoch.",
         "Intervals: 95 %, bootstrap over images and seeds.",
         "",
@@ -160,7 +162,7 @@ def _write(folder: Path, cells: Iterable[Cell], plan: DistillationPlan, budget: 
 
 
 def _figures(cell: Cell) -> list[tuple[BootstrappedMetric, BootstrappedMetric, Gain]]:
-    """Baseline, distilled and the gain in each measure that there is."""
+    """Baseline, distilled and the gain in each available metric."""
     found = [(cell.baseline.ap, cell.distilled.ap, cell.gain)]
     if cell.pck_gain is not None and cell.baseline.pck is not None and cell.distilled.pck is not None:
         found.append((cell.baseline.pck, cell.distilled.pck, cell.pck_gain))

@@ -1,6 +1,7 @@
-"""Who can teach whom: every method tried on a small model of each kind, as the page `docs/who-can-teach-whom.md`.
+"""Compatibility of students and teachers: every method tried on a small model of each kind
+(`docs/who-can-teach-whom.md`).
 
-`python -m leanpose.distillation.pairs > docs/who-can-teach-whom.md` writes the page anew.
+`python -m leanpose.distillation.pairs > docs/who-can-teach-whom.md` regenerates the page.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ WIDTH = 118
 
 
 class Kind(NamedTuple):
-    """A form of prediction, shown by one small model.
+    """An output representation, with a small example model.
 
     Attributes:
-        model, options: what `create_model` gets.
-        loss: what trains it: `codec` or `rle`.
-        exported: it is a file that only predicts.
+        model, options: arguments of `create_model`.
+        loss: its supervised loss, `codec` or `rle`.
+        exported: whether it is an exported file.
     """
 
     model: str
@@ -71,7 +72,7 @@ TEACHERS = {name: kind for name, kind in STUDENTS.items() if name != "RLE"} | {
 TRIALS: dict[str, tuple[str, dict[str, Any]]] = {method: (method, {}) for method in METHODS if method != "none"} | {
     "auto with feature_loss": ("auto", {"feature_loss": "cwd"})
 }
-"""What is tried: a method with settings, by its name on the page."""
+"""The methods tried, with settings, by their name on the page."""
 
 
 @cache
@@ -79,7 +80,7 @@ def _model(name: str, teacher: bool, size: tuple[int, int], skeleton: str, warp:
     kind = (TEACHERS if teacher else STUDENTS)[name]
     model = create_model(kind.model, skeleton=skeleton, input_size=size, **kind.options)
     if isinstance(model.codec, CoordinateCodec | HeatmapCodec):
-        model.codec = replace(model.codec, encoding=warp)  # SimCC has but one
+        model.codec = replace(model.codec, encoding=warp)  # SimCC has only one
     return BackendModel(TorchBackend(model, torch.device("cpu"))) if kind.exported else model
 
 
@@ -92,11 +93,11 @@ def refusal(
     skeleton: str = "coco17",
     warp: Warp = "msra",
 ) -> str:
-    """Why a teacher cannot teach a student by a method, in the words of the code (`the model` for their names); empty where it can.
+    """The error message for a teacher and a student with a method (`the model` for their names); empty if compatible.
 
     Args:
-        trial: of `TRIALS`.
-        student, teacher: of `STUDENTS` and `TEACHERS`.
+        trial: key of `TRIALS`.
+        student, teacher: keys of `STUDENTS` and `TEACHERS`.
         size: height and width of the teacher's crops; the student's are `SIZE`.
         skeleton, warp: of the teacher; the student's are coco17 and msra.
     """
@@ -118,21 +119,22 @@ def refusal(
 
 
 _INTRODUCTION = (
-    "# Who can teach whom",
+    "# Student–teacher compatibility",
     "",
-    "Every method of `leanpose distill TEACHER STUDENT distillation.method=METHOD` (default: `auto`), tried with its default",
-    "settings on small models of each kind: yes, or the number of the sentence that the code says. `--explain` says it of",
-    "two models of yours, and trains nothing. `python -m leanpose.distillation.pairs` writes this page.",
+    "Every method of `leanpose distill TEACHER STUDENT distillation.method=METHOD` (default: `auto`), tried with its",
+    "default settings on small models of each kind: yes, or the number of the error message below. `--explain` checks two",
+    "models of your own without training. `python -m leanpose.distillation.pairs` writes this page.",
     "",
 )
 
 
 class Pairs(NamedTuple):
-    """What came of one method.
+    """The result of one method.
 
     Attributes:
-        refusals: by student and teacher; empty where it works. A method without a teacher has the student itself for one.
-        may_differ: what of the teacher may be another's, in words, and whether that is so; None where there is no other.
+        refusals: error messages by student and teacher; empty if compatible. For methods without a teacher, the teacher
+            is "".
+        may_differ: whether each property of the teacher may differ from the student's; None if it cannot.
     """
 
     refusals: dict[tuple[str, str], str]
@@ -140,7 +142,7 @@ class Pairs(NamedTuple):
 
 
 def try_pairs(trial: str) -> Pairs:
-    """Try all students with all teachers, and with other crops and keypoints for the first pair that works."""
+    """Try all students with all teachers, and other crops and keypoints with the first compatible pair."""
     if not issubclass(METHODS[TRIALS[trial][0]].section_type, TeacherSection):
         return Pairs({(student, ""): refusal(trial, student, next(iter(TEACHERS))) for student in STUDENTS}, {})
     refusals = {(s, t): refusal(trial, s, t) for t in TEACHERS for s in STUDENTS}
@@ -166,7 +168,7 @@ def page() -> str:
     differences = tried["auto"].may_differ
     shown = "; ".join(f"{name} by `{kind.model}`" for name, kind in STUDENTS.items())
     released = "; ".join(f"`{name}` {release.card['codec']['name']}" for name, release in RELEASED.items())
-    lines = [*_INTRODUCTION, *_wrapped(f"Each kind is shown by a small model: {shown}."), ""]
+    lines = [*_INTRODUCTION, *_wrapped(f"Example models: {shown}."), ""]
     lines += [*_wrapped(f"The released models predict: {released}."), "", "## What may differ", ""]
     lines += [f"| method | {' | '.join(differences)} |", "| --- |" + " --- |" * len(differences)]
     for method, pairs in tried.items():
@@ -182,10 +184,10 @@ def _yes(works: bool | None) -> str:
 
 
 def _matrix(pairs: Pairs) -> Iterator[str]:
-    """One method's table, in which those that fare alike are one row or column, and the reasons below it."""
+    """One method's table, with equal rows and columns merged, and the reasons below it."""
     reasons = list(dict.fromkeys(reason for reason in pairs.refusals.values() if reason))
     if not reasons:
-        yield "Every teacher teaches every student."
+        yield "All combinations are supported."
         return
     teachers = list(dict.fromkeys(teacher for _, teacher in pairs.refusals))
 
@@ -205,7 +207,7 @@ def _matrix(pairs: Pairs) -> Iterator[str]:
 
 
 def _alike(cells: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """A name for all that have the same cells, and one of them; the most come last and are `all others`."""
+    """A name for each group with the same cells, and one member; the largest group comes last, as `all others`."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, found in cells.items():
         groups.setdefault(found, []).append(name)

@@ -1,4 +1,4 @@
-"""From a teacher, a student and data to the recipes of a comparison: the same student from the labels alone, and distilled."""
+"""From a teacher, a student and data to the recipes of a comparison: the same student without and with distillation."""
 
 from __future__ import annotations
 
@@ -41,14 +41,15 @@ _TIMED_STEPS = 4
 
 @dataclass(frozen=True)
 class DistillationPlan:
-    """What is to be trained.
+    """The runs of a comparison.
 
     Attributes:
-        values: the recipe's values, with `rows` for `baseline` and `distilled`: the file that repeats the comparison.
-        baseline: whether the baseline student is trained too.
-        seeds: of the runs of each row.
-        sentences: what was chosen, and why.
-        distilled_share: epochs of the distilled student for one of the baseline's, so that both take as many steps.
+        values: the recipe's values, with `rows` for `baseline` and `distilled`, which reproduce the comparison.
+        baseline: whether the baseline student is also trained.
+        seeds: seeds of the runs of each row.
+        sentences: the choices made, with reasons.
+        distilled_share: epochs of the distilled student per epoch of the baseline, so that both take the same number of
+            steps.
         steps_an_epoch: of the baseline student.
     """
 
@@ -61,7 +62,7 @@ class DistillationPlan:
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The ways of training, in the order of the runs."""
+        """The rows of the recipe, in the order of the runs."""
         return (BASELINE, DISTILLED) if self.baseline else (DISTILLED,)
 
     def recipe(self, row: str, seed: int, folder: Path) -> Recipe:
@@ -77,12 +78,13 @@ class DistillationPlan:
         return parse_recipe(values | {"data": data}, "The plan of this distillation")
 
     def with_epochs(self, epochs: int) -> DistillationPlan:
-        """The same for so many epochs, measured about five times, averaged over their last tenth unless the user said otherwise."""
+        """The same plan for this many epochs, validated about five times, with weights averaged over the last tenth by
+        default."""
         schedule = {**self.values.get("schedule", {}), "epochs": epochs}
         validation = {**self.values.get("validation", {}), "interval": max(epochs // 5, 1)}
         values = copy.deepcopy({**self.values, "schedule": schedule, "validation": validation})
         if "ema" not in values:
-            # What a longer average remembers of the fresh weights spoils it; a shorter one than ten steps is none.
+            # A longer average would still contain the initial weights; one of less than ten steps has no effect.
             values["ema"] = round(1 - 1 / min(max(self.steps_an_epoch * epochs / 10, 10), 2000), 5)
         if self.distilled_share != 1:
             values["rows"][DISTILLED]["schedule"] = {**schedule, "epochs": max(round(epochs * self.distilled_share), 1)}
@@ -111,13 +113,13 @@ def plan_distillation(
     seeds: int = 1,
     baseline: bool = True,
 ) -> DistillationPlan:
-    """Choose what the user has not said: model, skeleton, optimiser, schedule and method.
+    """Choose what the user has not set: model, skeleton, optimiser, schedule and method.
 
     Args:
         teacher: a released name, a file (.safetensors, .onnx) or the folder of a run.
         student: a registered name, weights to start from, or a recipe.
-        data: a recipe, whose data are taken; a folder or an annotation file of people; None where the student is a recipe.
-        settings: `key=value` of the recipe.
+        data: a recipe, whose data are used; a folder or an annotation file of people; None if the student is a recipe.
+        settings: `key=value` overrides of the recipe.
 
     Raises:
         LeanposeError: there is no such student or data.
@@ -125,37 +127,37 @@ def plan_distillation(
     said: list[str] = []
     if student.endswith((".yaml", ".yml")):
         values = read_recipe(find_recipe(student))
-        said.append(f"The student is that of {student}.")
+        said.append(f"The student is the model of {student}.")
     else:
         values = _student_values(student, said)
     if data is not None:
         values["data"] = _data_values(data, said)
     if not isinstance(values.get("data"), dict):
-        raise LeanposeError("Say what to train on: --data FOLDER, an annotation file or a recipe.")
+        raise LeanposeError("No training data: give --data FOLDER, an annotation file or a recipe.")
     change_values(values, [setting for setting in settings if not setting.startswith("distillation.")])
     values, people = _with_defaults(values, said)
     own = parse_recipe(values, "The plan of this distillation").distillation.method
     if own not in ("none", "auto"):
-        said.append(f"The recipe's own distillation ({own}) is left out; distillation.method={own} keeps the method.")
+        said.append(f"The recipe's own distillation ({own}) is not used; distillation.method={own} keeps it.")
     distilled: dict[str, Any] = {"distillation": {"method": "auto", "teacher": teacher}}
     change_values(distilled, [setting for setting in settings if setting.startswith("distillation.")])
     distilled["distillation"] = {"teacher": teacher, **distilled["distillation"]}
     if _prediction_is_enough(distilled["distillation"]):
         distilled["distillation"].setdefault("teacher_backend", "onnxruntime")
-        said.append("The teacher runs in ONNX Runtime: on this machine's processor it is faster there.")
+        said.append("The teacher runs in ONNX Runtime, which is faster on this CPU.")
     values["rows"] = {BASELINE: {"distillation": {"method": "none"}}, DISTILLED: distilled}
     steps = math.ceil(people / values["batch_size"])
     plan = DistillationPlan(values, baseline, tuple(range(seeds)), tuple(said), steps_an_epoch=steps)
     if any(source.get("labelled_people", 1) < 1 for source in values["data"]["train"]):
         sources = [{**source, "keep_unlabelled": True} for source in values["data"]["train"]]
         plan = plan.with_distillation_data(
-            sources, "The distilled student learns from the people whose labels are hidden, too."
+            sources, "The distilled student also learns from the people whose labels are hidden."
         )
     return plan
 
 
 def _prediction_is_enough(values: dict[str, Any]) -> bool:
-    """Whether a teacher of ours may run in ONNX Runtime: on a CPU, and nothing but its prediction is compared."""
+    """Whether a leanpose teacher may run in ONNX Runtime: on a CPU, if only its prediction is used."""
     method = METHODS.get(values["method"])
     if method is None or not issubclass(method.section_type, TeacherSection):
         return False  # refused, or without a teacher
@@ -165,15 +167,15 @@ def _prediction_is_enough(values: dict[str, Any]) -> bool:
 
 
 def _student_values(student: str, said: list[str]) -> dict[str, Any]:
-    """A registered model with fresh weights, or the model of a file with its weights as the start."""
+    """A randomly initialised model of the registry, or the model of a file with its weights as the start."""
     if student in list_models(task="pose"):
-        said.append(f"The student is a fresh {student}.")
+        said.append(f"The student is {student}, randomly initialised.")
         return {"model": student}
     if Path(student).exists() or student in RELEASED or student.endswith(".safetensors") or is_hub_address(student):
         model = load_model(weights_of(student))
         codec = codec_settings(model.codec)
-        codec.pop("calibration", None)  # follows from init_from, for whatever keypoints there will be
-        said.append(f"The student starts as {student}, a {model.name}.")
+        codec.pop("calibration", None)  # taken from init_from, for the keypoints chosen later
+        said.append(f"The student is initialised from {student}, a {model.name}.")
         return {
             "model": model.name,
             "model_options": asdict(model.config),
@@ -187,7 +189,7 @@ def _student_values(student: str, said: list[str]) -> dict[str, Any]:
 
 
 def _data_values(data: Path, said: list[str]) -> dict[str, Any]:
-    """The recipe's `data` for what the user names: a recipe, a file of labels, or a folder with some."""
+    """The recipe's `data` for a recipe, an annotation file, or a folder with annotations."""
     if data.suffix in (".yaml", ".yml") and data.is_file():
         values = load_yaml(data, "recipe")
         if isinstance(values.get("data"), dict):
@@ -198,11 +200,11 @@ def _data_values(data: Path, said: list[str]) -> dict[str, Any]:
 
 
 def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, Any], int]:
-    """The values with what depends on the people and on the machine, where the recipe does not say it; how many people."""
+    """The values, completed by defaults that depend on the people and the machine, and the number of people."""
     values = {**values, "validation": {"flip_test": False, **values.get("validation", {})}}
     if "skeleton" not in values and (skeleton := _labelled_skeleton(values)) is not None:
         values["skeleton"] = skeleton.name
-        said.append(f"The student finds what the data label: the {len(skeleton)} keypoints of '{skeleton.name}'.")
+        said.append(f"Student skeleton set from the data: the {len(skeleton)} keypoints of '{skeleton.name}'.")
     people = len(read_training_people(parse_recipe(values, "The plan of this distillation"))[0].people)
     defaults: dict[str, Any] = {}
     if "batch_size" not in values:
@@ -211,7 +213,8 @@ def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, A
         defaults["precision"] = "bf16" if choose_device("auto").type == "cuda" else "fp32"
     defaults["augmentation"] = {"scale": 0.25, "rotation": 30.0, "hue": 5, "saturation": 30, "value": 30}
     batch = {**defaults, **values}["batch_size"]
-    # Few people's gradients are noisy: weights that are good already are lost at a fresh network's rate.
+    # Gradients of few people are noisy: pretrained weights would be lost at the learning rate for training from
+    # scratch.
     rate = 1e-3 if "init_from" not in values else 3e-4 * min(batch / 32, 1)
     defaults["optimizer"] = {"name": "adamw", "lr": rate, "weight_decay": 0.01, "grad_clip_norm": 35.0}
     defaults["schedule"] = {"name": "cosine", "min_lr_ratio": 0.01, "warmup_steps": 50, "warmup_factor": 0.01}
@@ -224,7 +227,7 @@ def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, A
 
 
 def _labelled_skeleton(values: dict[str, Any]) -> Skeleton | None:
-    """The known skeleton that the first training set labels by its own words; None where it is none of the known ones."""
+    """The known skeleton that the first training set names; None if it is not a known one."""
     first, root = values["data"]["train"][0], Path(values["data"].get("root", "."))
     if first.get("format") not in READERS or "annotations" not in first:
         return None
@@ -233,7 +236,7 @@ def _labelled_skeleton(values: dict[str, Any]) -> Skeleton | None:
 
 
 def seconds_an_epoch(recipe: Recipe) -> float:
-    """How long an epoch of a run takes on this machine's processor, by a few timed steps."""
+    """Seconds per epoch of a run on this CPU, from a few timed steps."""
     model, people = build_model(recipe).train(), read_training_people(recipe)[0].people
     task = build_task(recipe, model, load_teacher(recipe))
     dataset = TopDownDataset(people, model.skeleton, task.crop_size, warp=model.codec.warp, padding=model.codec.padding)
@@ -250,10 +253,10 @@ def seconds_an_epoch(recipe: Recipe) -> float:
 
 
 def epochs_for(plan: DistillationPlan, budget: str, folder: Path) -> int:
-    """How many epochs a budget allows each run: `20epochs`, or `30min` for all runs together.
+    """Epochs of each run within a budget: `20epochs`, or `30min` for all runs together.
 
     Raises:
-        LeanposeError: the budget is neither.
+        LeanposeError: the budget has another form.
     """
     text = budget.replace(" ", "").lower()
     for unit, minutes in (("epochs", 0.0), ("epoch", 0.0), ("min", 1.0), ("h", 60.0)):
@@ -270,4 +273,4 @@ def epochs_for(plan: DistillationPlan, budget: str, folder: Path) -> int:
             return max(round(amount), 1)
         seconds = sum(seconds_an_epoch(plan.recipe(row, 0, folder)) for row in plan.rows) * len(plan.seeds)
         return int(np.clip(0.9 * 60 * minutes * amount / seconds, 1, MAX_EPOCHS))
-    raise LeanposeError(f"'{budget}' is no budget; write 30min, 2h or 20epochs.")
+    raise LeanposeError(f"'{budget}' is not a budget; write 30min, 2h or 20epochs.")

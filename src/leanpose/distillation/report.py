@@ -1,4 +1,4 @@
-"""The report of a comparison: `report.html`, and all of its numbers in `report.json`."""
+"""The report of a comparison: `report.html`, and all its numbers in `report.json`."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ SHOWN = 8  # people where baseline and distilled differ most
 
 @dataclass(frozen=True)
 class DistillationResult:
-    """Where the report is, the sentences that sum it up, and what they are made from.
+    """The report's path, the summary and the results behind it.
 
     Attributes:
         gain: None without a baseline.
-        broken: images that took no part in the training, since they could not be read, and why.
+        broken: images that were skipped in training, with the reason why they could not be read.
     """
 
     report: Path
@@ -64,12 +64,12 @@ def report_distillation(
     val: PoseDataset,
     notes: Sequence[str],
 ) -> DistillationResult:
-    """Measure teacher and students, and write `report.html` and `report.json`.
+    """Evaluate teacher and students, and write `report.html` and `report.json`.
 
     Args:
         folder: of the finished runs.
-        people, val: what was trained on, and what is measured on.
-        notes: what the reader must know of the data.
+        people, val: the training and validation sets.
+        notes: notes on the data.
     """
     comparison = Comparison(plan, folder, teacher, people, val, tuple(notes))
     path = folder / "report.html"
@@ -84,7 +84,7 @@ def report_distillation(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Finished runs, and what is to be known of them; computed when it is asked for, once."""
+    """Finished runs and their results, computed lazily, once."""
 
     plan: DistillationPlan
     folder: Path
@@ -105,17 +105,17 @@ class Comparison:
 
     @cached_property
     def records(self) -> dict[str, RunRecord]:
-        """What the runs have logged."""
+        """The logs of the runs."""
         return {name: read_run(self.folder / name) for name in self.students}
 
     @cached_property
     def comparison(self) -> ModelComparison:
-        """All of them on the unseen people."""
+        """The evaluation of all models on the validation people."""
         return evaluate_models(self.models, self.val, self.models[self.students[0]].skeleton)
 
     @cached_property
     def costs(self) -> dict[str, ModelCost]:
-        """Students of one form cost the same, so one of them is timed."""
+        """The costs; students of one architecture cost the same, so one of them is timed."""
         costs: dict[str, ModelCost] = {}
         timed: dict[tuple[bool, str], ModelCost] = {}
         for name, model in self.models.items():
@@ -127,7 +127,7 @@ class Comparison:
 
     @cached_property
     def gain(self) -> Gain | None:
-        """In AP; None without a baseline."""
+        """Gain in AP; None without a baseline."""
         return (
             gain_of(*([one.ap for one in self._row(row)] for row in (DISTILLED, BASELINE)))
             if self.plan.baseline
@@ -136,7 +136,7 @@ class Comparison:
 
     @cached_property
     def pck_gain(self) -> Gain | None:
-        """In PCK@0.2; None without a baseline, or where it is not measured."""
+        """Gain in PCK@0.2; None without a baseline, or if it is not evaluated."""
         if not self.plan.baseline:
             return None
         distilled, baseline = (
@@ -146,12 +146,12 @@ class Comparison:
 
     @cached_property
     def keypoints(self) -> dict[str, KeypointGain]:
-        """What each keypoint has gained; empty without a baseline."""
+        """Gain of each keypoint; empty without a baseline."""
         return keypoint_gains(self._row(DISTILLED), self._row(BASELINE), self.comparison) if self.plan.baseline else {}
 
     @cached_property
     def data(self) -> list[DataSheet]:
-        """The sets that train and measure."""
+        """The training and validation sets."""
         recipes = {row: self._recipe(row) for row in self.plan.rows}
         sources = list({repr(s): s for recipe in recipes.values() for s in recipe.data.train}.values())
         sheets = []
@@ -160,23 +160,23 @@ class Comparison:
             use = "trains" if len(rows) == len(recipes) else f"trains {rows[0]} alone"
             sheets.append(data_sheet(recipes[rows[0]], source, use, training=True))
         val = recipes[DISTILLED].data.val
-        assert val is not None, "a comparison has people to measure on"
+        assert val is not None, "a comparison has a validation set"
         return [*sheets, data_sheet(recipes[DISTILLED], val, "measures", training=False)]
 
     @cached_property
     def cards(self) -> dict[str, Mapping[str, Any]]:
-        """What is stated about the data and the terms of the teacher and of the students."""
+        """Training data and licences of the teacher and of the students."""
         students = {name: describe(self._file(name)) for name in self.students}
         return {TEACHER: teacher_card(self._file(TEACHER), self._teacher_skeleton), **students}
 
     @property
     def _teacher_skeleton(self) -> str | None:
-        """What names the keypoints of a teacher's file that does not name them."""
+        """The skeleton of a teacher's file that does not name its keypoints."""
         return self._recipe(DISTILLED).distillation.model_dump()["teacher_skeleton"]
 
     @property
     def verdict(self) -> str:
-        """Whether teaching was worth it, in one sentence; empty without a baseline."""
+        """Whether distillation helped, in one sentence; empty without a baseline."""
         return "" if self.gain is None else f"{self.gain.verdict[0].upper()}{self.gain.verdict[1:]}."
 
     def summary(self) -> list[str]:
@@ -190,49 +190,48 @@ class Comparison:
         return [
             *also,
             f"AP on {len(self.comparison.people.people)} unseen people: {reached}; the teacher {teacher.ap}.",
-            f"Each student took {' or '.join(sorted(steps))} steps from the same start and costs the same at inference. Minutes of "
-            f"training: {minutes}.",
+            f"Each student took {' or '.join(sorted(steps))} steps from the same start and costs the same at "
+            f"inference. Minutes of training: {minutes}.",
             *self.remarks,
         ]
 
     def notes(self) -> list[str]:
-        """How everything was measured."""
+        """How everything was evaluated."""
         seeds = len(self.plan.seeds)
-        said = "; one seed, so another start or order is not in the interval"
+        said = "; one seed, so the interval does not cover other initialisations or orders"
         if seeds > 1:
-            said = f" and over {seeds} seeds; so few seeds make an interval rather too narrow"
+            said = f" and over {seeds} seeds; with so few seeds the interval is rather too narrow"
         found = self.comparison
         notes = [
-            f"Trained on {len(self.people.people)} people of {self.people.name}, measured on {len(found.people.people)} of "
-            f"{self.val.name} in their labelled boxes, without flip test, after the last epoch. AP: COCO's, over OKS 0.50 to 0.95. "
-            "PCK@0.2: keypoints closer to their label than a fifth of the torso. Intervals: 95 %, bootstrap over images "
-            f"(of single keypoints over people){said}.",
-            HOW_TIMED.format(seconds=TIME_BUDGET)
-            + " GMACs: billions of multiply-accumulates, those of attention included.",
-            "The recipe of all runs is recipe.yaml beside this page: leanpose train recipe.yaml row=distilled",
+            f"Trained on {len(self.people.people)} people of {self.people.name}, evaluated on "
+            f"{len(found.people.people)} of {self.val.name} in ground-truth boxes, without flip test, after the last "
+            "epoch. AP: COCO's, over OKS 0.50 to 0.95. PCK@0.2: keypoints within a fifth of the torso size of their "
+            f"label. Intervals: 95 %, bootstrap over images (of single keypoints over people){said}.",
+            HOW_TIMED.format(seconds=TIME_BUDGET) + " GMACs: billions of multiply-accumulates, including attention.",
+            "The recipe of all runs is recipe.yaml next to this page: leanpose train recipe.yaml row=distilled",
         ]
         labelled = self.data[-1].labels
         for name, names in found.absent.items():
             if missed := [keypoint for keypoint in names if labelled[keypoint]]:
-                notes.append(f"The {name} does not look for {', '.join(missed)}: these count as missed.")
+                notes.append(f"The {name} does not predict {', '.join(missed)}: these count as missed.")
         if found.broken:
             notes.append(f"{len(found.broken)} images cannot be read: {next(iter(found.broken.values()))}")
         for name, cost in self.costs.items():
             if name in (TEACHER, self.students[0]):
-                notes += [f"Not measured of {cost.model} ({name}): {what}: {why}" for what, why in cost.reasons.items()]
+                notes += [
+                    f"Not measured for {cost.model} ({name}): {what}: {why}" for what, why in cost.reasons.items()
+                ]
         return notes
 
     def sections(self) -> list[ReportSection]:
-        """What the page shows before the curves."""
+        """The sections before the curves."""
         first = [self.comparison.models[TEACHER], *(self._row(row)[0] for row in self.plan.rows)]
         accuracy: list[Any] = [self._accuracy_table(), self._cost_table()]
         points = self._points()
         backends = [f"milliseconds in {name}" for name in ("onnxruntime", "openvino", "torch")]
         shared = [name for name in ("GMACs", *backends) if all(name in point.costs for point in points)]
         if shared:
-            caption = (
-                "Accuracy against cost: up and to the left is better. Students cost the same, and stand side by side."
-            )
+            caption = "Accuracy against cost: up and to the left is better. Students cost the same and are shown side by side."
             accuracy.append(ReportDrawing(draw_pareto(points, shared[:2]), caption))
         if len(self.plan.seeds) > 1 and self.gain is not None:
             accuracy.append(self._seed_table())
@@ -242,8 +241,8 @@ class Comparison:
         scores = {one.name: one.scores for one in first if one.scores is not None}
         if scores:
             caption = (
-                "A score that is a probability: the bars end at the dashed line. "
-                "The scores are as each file gives them; leanpose calibrate makes probabilities of them."
+                "For calibrated scores, the bars end at the dashed line. "
+                "The scores are those of each file; leanpose calibrate calibrates them."
             )
             sections.append(
                 ReportSection(
@@ -253,14 +252,14 @@ class Comparison:
         if self.plan.baseline:
             baseline, distilled = self._row(BASELINE)[0], self._row(DISTILLED)[0]
             rows = np.argsort(-apart(baseline, distilled, self.comparison))[:SHOWN]
-            caption = "Labels, teacher, baseline, distilled; beside each name the OKS of the pose."
+            caption = "Labels, teacher, baseline, distilled; next to each name the OKS of the pose."
             images = side_by_side(rows, [first[0], baseline, distilled], self.comparison, caption)
             sections.append(ReportSection("Where baseline and distilled differ most", [images]))
         sections.append(ReportSection("Data sheet", [*data_tables(self.data), terms_table(self.cards)]))
         return sections
 
     def numbers(self) -> dict[str, Any]:
-        """Everything that the page shows."""
+        """The whole page."""
         models = {}
         for name, one in self.comparison.models.items():
             cost = asdict(self.costs[name])

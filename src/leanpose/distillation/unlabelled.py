@@ -1,4 +1,4 @@
-"""Images without labels: the teacher finds the people and their poses, and the distilled student learns from these too."""
+"""Unlabelled images: the teacher pseudo-labels them, and the distilled student also learns from these labels."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from leanpose.video.reader import looks_like_video
 
 LOG = logging.getLogger(__name__)
 CONFIDENT = 0.5
-"""The teacher's keypoints from this score on are labels."""
+"""Minimum score of the teacher's keypoints that become labels."""
 
 
 FRAME_SECONDS = 0.5
-"""Of a video, a frame this often is labelled: neighbours show the same pose."""
+"""Seconds between the labelled frames of a video: neighbouring frames show the same pose."""
 
 
 @dataclass(frozen=True)
 class TeacherLabels:
-    """A file of labels that a teacher has made.
+    """A file of pseudo-labels.
 
     Attributes:
         file: COCO annotations with a score for each keypoint.
-        root: the folder that their names start at.
-        people, images, empty: how many people, images, and images without anybody.
-        skipped: images that could not be read.
-        stopped: whether the user stopped it, so that images behind these have no labels.
+        root: the folder that image names are relative to.
+        people, images, empty: number of people, images, and images without people.
+        skipped: number of images that could not be read.
+        stopped: whether the user stopped it, so that the remaining images have no labels.
     """
 
     file: Path
@@ -51,8 +51,8 @@ class TeacherLabels:
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} that could not be read" if self.skipped else ""
-        end = "; stopped before its end" if self.stopped else ""
-        return f"{self.people} people in {self.images} images ({self.empty} without anybody{skipped}): {self.file}{end}"
+        end = "; stopped early" if self.stopped else ""
+        return f"{self.people} people in {self.images} images ({self.empty} without people{skipped}): {self.file}{end}"
 
 
 def label_images(
@@ -64,20 +64,20 @@ def label_images(
     keypoint_threshold: float = CONFIDENT,
     skeleton: str | None = None,
 ) -> TeacherLabels:
-    """Label the people of images.
+    """Pseudo-label the people in images.
 
     Args:
         source: a folder of images, one image, or a video, of which a frame every half second is written to a folder
-            beside `file`, with its name.
-        teacher: what `PoseEstimator` takes as a model.
-        file: to write; a video's frames must not be there yet.
-        detector: finds the people.
-        keypoint_threshold: keypoints below this score are not labelled.
-        skeleton: names the keypoints of an exported teacher that does not name them.
+            next to `file`, with its name.
+        teacher: a model as for `PoseEstimator`.
+        file: file to write; a video's frames must not exist yet.
+        detector: the person detector.
+        keypoint_threshold: minimum score of a labelled keypoint.
+        skeleton: skeleton of an exported teacher that does not name its keypoints.
 
     Raises:
-        LeanposeError: there is no image, none can be read, nobody is found in them, or another process writes the file. What
-            was there before stays then.
+        LeanposeError: there is no image, none can be read, no people are detected, or another process writes the file.
+            An existing file is then kept.
     """
     found = find_inputs([str(source)], is_video=looks_like_video)
     images, root = found.images, found.root or source
@@ -85,9 +85,9 @@ def label_images(
     if of_videos:
         root = file.with_suffix("")
     elif found.clips:
-        LOG.warning(f"{source}: {len(found.clips)} videos beside the images are not labelled; name them one by one.")
+        LOG.warning(f"{source}: {len(found.clips)} videos in the folder are not labelled; give them one by one.")
     if found.unreadable:
-        LOG.warning(f"{source}: {len(found.unreadable)} folders may not be read: {', '.join(found.unreadable[:3])}.")
+        LOG.warning(f"{source}: {len(found.unreadable)} folders are not readable: {', '.join(found.unreadable[:3])}.")
     with lock_file(file), lock_folder(root) if of_videos else nullcontext(), staging_folder(file) as staging:
         if of_videos:
             for clip in found.clips:
@@ -98,7 +98,7 @@ def label_images(
         estimator, labels = PoseEstimator(teacher, detector, skeleton=skeleton), staging / file.name
         outcome = predict_images(estimator, images, labels=labels, keypoint_threshold=keypoint_threshold)
         if not outcome.people:
-            raise LeanposeError(f"{teacher} finds nobody in the {outcome.done} images of {source}.")
+            raise LeanposeError(f"{teacher} detects no people in the {outcome.done} images of {source}.")
         os.replace(labels, file)
     skipped = len(outcome.skipped)
     found_in = outcome.people, outcome.done, outcome.empty, skipped, outcome.stopped
@@ -106,7 +106,7 @@ def label_images(
 
 
 def _write_frames(clip: Clip, folder: Path) -> None:
-    """A JPEG file of every half second of a video."""
+    """Write a JPEG file for every half second of a video."""
     folder.mkdir(parents=True, exist_ok=True)
     due, stem = 0.0, Path(clip.name).stem
     with open_reader(clip.source) as frames:
@@ -117,10 +117,10 @@ def _write_frames(clip: Clip, folder: Path) -> None:
 
 
 def read_labels(file: Path, source: Path) -> TeacherLabels:
-    """What `label_images` has written before.
+    """Read what `label_images` has written.
 
     Raises:
-        LeanposeError: the file is damaged, or none that `label_images` has written.
+        LeanposeError: the file is corrupt, or was not written by `label_images`.
     """
     content = parse_coco(load_json(file, "annotation file"), file)
     frames = file.with_suffix("")
@@ -131,7 +131,7 @@ def read_labels(file: Path, source: Path) -> TeacherLabels:
 
 
 def with_unlabelled(plan: DistillationPlan, labels: TeacherLabels) -> DistillationPlan:
-    """The plan whose distilled student learns from these people too, in as many steps as the baseline."""
+    """The plan whose distilled student also learns from these people, in as many steps as the baseline."""
     values = plan.values
     data = values["rows"][DISTILLED].get("data") or values["data"]
     source = {

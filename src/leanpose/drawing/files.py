@@ -43,7 +43,7 @@ def write_image(image: UInt8[np.ndarray, "H W 3"], target: Path) -> None:
     """
     suffix = target.suffix.lower()
     if suffix not in WRITABLE:
-        raise LeanposeError(f"{target} is no name for an image; end it with one of {', '.join(WRITABLE)}.")
+        raise LeanposeError(f"{target} is not a name for an image; end it with one of {', '.join(WRITABLE)}.")
     content = encode_image(image, suffix)
     if content is None:
         height, width = image.shape[:2]

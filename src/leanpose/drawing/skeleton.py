@@ -67,12 +67,12 @@ def draw_poses(
 
     Args:
         image: RGB.
-        keypoints: (x, y) in image pixels, pixel centres at whole numbers; they may lie outside the image.
+        keypoints: (x, y) in image pixels, pixel centres at integer coordinates; they may lie outside the image.
         scores: 0..1 for each keypoint. Points that are not finite are left out.
         skeleton: names the K keypoints (their sides) and the limbs.
         boxes: xyxy, drawn as thin frames where given.
-        keypoint_threshold: keypoints from this score on are drawn in full colour, those from half of it on faintly, lower ones not
-            at all.
+        keypoint_threshold: keypoints from this score on are drawn in full colour, those from half of it on faintly,
+            lower ones not at all.
         line_scale: multiplies line width and dot size.
         labels: a short text for each person, written above them; people without a drawn keypoint get none.
 
@@ -84,7 +84,7 @@ def draw_poses(
     canvas = np.ascontiguousarray(image).copy()
     drawable = np.isfinite(keypoints).all(-1) & np.isfinite(scores) & (scores >= keypoint_threshold / 2)
     confident = drawable & (scores >= keypoint_threshold)
-    # Large people first, so that a small one in front of or beside them stays readable.
+    # Large people first, so that a small one in front of or next to them stays readable.
     sizes = [_person_size(points[seen], None if boxes is None else boxes[p])
              for p, (points, seen) in enumerate(zip(keypoints, drawable, strict=True))]  # fmt: skip
     order = sorted(range(len(keypoints)), key=lambda p: -sizes[p])
@@ -130,7 +130,9 @@ def contact_sheet(
         LeanposeError: there are no images, no columns, or not one caption for each image.
     """
     if not images or columns < 1 or len(captions) != len(images):
-        raise LeanposeError(f"{len(images)} images, {columns} columns, {len(captions)} captions are no contact sheet.")
+        raise LeanposeError(
+            f"{len(images)} images, {columns} columns, {len(captions)} captions do not fit a contact sheet."
+        )
     (height, width), columns = cell, min(columns, len(images))
     strips = [_caption(caption, width) for caption in captions]
     rows = []

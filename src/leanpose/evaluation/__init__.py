@@ -1,4 +1,5 @@
-"""Metrics: OKS average precision (COCO, CrowdPose, parts of whole bodies), a table by keypoint, PCK and its kin."""
+"""Metrics: OKS average precision (COCO, CrowdPose, parts of whole bodies), a table by keypoint, PCK and related
+metrics."""
 
 from leanpose.evaluation.ap import average_precision, wholebody_ap
 from leanpose.evaluation.pck import auc, box_sizes, epe, head_sizes, mpii_accuracy, nme, pck, pckh, torso_sizes

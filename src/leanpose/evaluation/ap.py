@@ -1,4 +1,4 @@
-"""Average precision of keypoints by object keypoint similarity (OKS): COCO's ten figures and CrowdPose's nine, and
+"""Average precision of keypoints by object keypoint similarity (OKS): COCO's ten metrics and CrowdPose's nine, and
 those of a whole body by its parts: body, feet, face and hands (COCO-WholeBody; Jin et al., ECCV 2020).
 
 Matching, precision and recall are faster-coco-eval's. The similarities are computed here, for all people of an image at
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from faster_coco_eval import COCO
 
 MAX_DETECTIONS = 20
-"""How many people of an image count, the best ones."""
+"""Maximum number of people per image, the best ones."""
 
 AREAS = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 """Square pixels of the labelled person."""
@@ -45,10 +45,10 @@ class Ranking(TypedDict, total=False):
 
     Attributes:
         scoring: how people are ranked (`PosePredictions.person_scores`); `bbox_keypoint` by default.
-        nms: drop people too much like better ones (`oks`, the default), keep the 20 that the soft form takes first (`soft`),
-            or keep all (None).
-        nms_threshold: of the suppression [0.9].
-        keypoint_score_threshold: keypoints above it count in `bbox_keypoint` scoring [None: 0.2, of calibrated scores 0.4].
+        nms: OKS-NMS (`oks`, the default), soft OKS-NMS, which keeps the first 20 (`soft`), or none (None).
+        nms_threshold: OKS threshold of the NMS [0.9].
+        keypoint_score_threshold: keypoints above it count in `bbox_keypoint` scoring [None: 0.2, of calibrated scores
+            0.4].
     """
 
     scoring: Scoring
@@ -67,13 +67,13 @@ def average_precision(
 ) -> dict[str, float]:
     """AP and AR over OKS 0.50, 0.55 … 0.95, with at most 20 people an image.
 
-    As in the official metrics a figure is -1 where there is nothing labelled to find, and the area of a found person,
-    which decides whether a wrong one counts in AP (M) or AP (L), is that of the box around its keypoints.
+    As in the official metrics a value is -1 if there is no matching ground truth, and the area of a predicted person,
+    which decides whether a false positive counts in AP (M) or AP (L), is that of the box around its keypoints.
 
     Args:
         ground_truth: a COCO keypoint dictionary (`images`, `annotations`, `categories`).
-        results: the people found in those images.
-        sigmas: the skeleton's K constants.
+        results: the predicted people in those images.
+        sigmas: the skeleton's K OKS sigmas.
         metric: `coco`, or `crowdpose`: areas from boxes, no figures by area but by how crowded the images are.
         ranking: see `Ranking`.
 
@@ -122,8 +122,8 @@ def rank_people(
     """The labelled people, the predicted people that suppression leaves, by image, and the scores that rank these.
 
     Raises:
-        LeanposeError: the suppression is unknown, results, annotations and sigmas differ in their keypoints, or a result
-            belongs to an image that is not in the ground truth.
+        LeanposeError: the suppression is unknown, results, annotations and sigmas differ in their keypoints, or a
+            result belongs to an image that is not in the ground truth.
     """
     if nms is not None and nms not in get_args(Suppression):
         raise LeanposeError(f"Unknown suppression '{nms}'; {did_you_mean(str(nms), get_args(Suppression))}")
@@ -248,8 +248,8 @@ class GroundTruth:
         labelled: which keypoints count.
         boxes: xyxy in pixels.
         areas: square pixels, as OKS uses them.
-        ignored: crowds and people without keypoints: found people that match them count neither as right nor as wrong.
-        crowds: those of them that any number of found people may match.
+        ignored: crowds and people without keypoints: predictions that match them are neither true nor false positives.
+        crowds: those of them that any number of predictions may match.
     """
 
     image_ids: Int[np.ndarray, " I"]
@@ -345,8 +345,8 @@ def group_by_image(
 def best_of_images(
     truth: GroundTruth, results: PosePredictions, scores: Float[np.ndarray, " N"]
 ) -> Iterator[tuple[int, slice, Int[np.ndarray, " D"]]]:
-    """For each image with labelled and predicted people: its place in `truth`, its labelled people, and the indices of its
-    predicted people, at most `MAX_DETECTIONS`, the best first."""
+    """For each image with labelled and predicted people: its place in `truth`, its labelled people, and the indices of
+    its predicted people, at most `MAX_DETECTIONS`, the best first."""
     order, first = group_by_image(truth, results)
     for image in range(len(truth.image_ids)):
         group, people = order[first[image] : first[image + 1]], slice(truth.first[image], truth.first[image + 1])
@@ -360,7 +360,8 @@ def keypoint_similarity(
     pred: Float[np.ndarray, "D K 2"],
     sigmas: Sequence[float] | Float[np.ndarray, " K"],
 ) -> tuple[Float[np.ndarray, "D G K"], Bool[np.ndarray, "G K"]]:
-    """exp(-d² / 2 s² (2σ)²) of every keypoint of predicted people with those of labelled people, and which of them count.
+    """exp(-d² / 2 s² (2σ)²) of every keypoint of predicted people with those of labelled people, and which of them
+    count.
 
     Where a labelled person has no keypoints, d is how far the predicted keypoint lies outside its doubled box, as the
     official metric does it, and all keypoints count.
@@ -391,7 +392,7 @@ WHOLE = "whole"
 """The row of all keypoints together."""
 
 BODY = "body"
-"""The part whose keypoints tell how large a found person is."""
+"""The part whose keypoints determine the area of a predicted person."""
 
 
 def wholebody_ap(
@@ -403,17 +404,17 @@ def wholebody_ap(
 ) -> dict[str, dict[str, float]]:
     """COCO's ten figures (see `average_precision`) of all keypoints, `whole`, and of each part.
 
-    People are ranked, and duplicates dropped, by all their keypoints together; then each part is matched alone, relative to the
-    area of the whole person. A person without a label in a part counts neither way there.
+    People are ranked, and duplicates suppressed, by all their keypoints together; then each part is matched separately,
+    relative to the area of the whole person. A person without a label in a part is ignored there.
 
-    Whom the ground truth ignores is decided by the labels of each part (and `iscrowd`), not by `num_keypoints`, which
-    counts the body alone. The area of a found person is that of the box around the part `body`, as in the official
-    metric, and around all keypoints where there is no such part.
+    People are ignored according to the labels of each part (and `iscrowd`), not by `num_keypoints`, which counts only
+    the body. The area of a predicted person is that of the box around the part `body`, as in the official metric, and
+    around all keypoints if there is no such part.
 
     Args:
         ground_truth: a COCO keypoint dictionary with all K keypoints of a person in `keypoints`.
-        results: the people found.
-        sigmas: the K constants.
+        results: the predicted people.
+        sigmas: the K OKS sigmas.
         parts: keypoint indices by name. An empty part has -1 for every figure.
         ranking: see `Ranking`.
 
@@ -436,13 +437,14 @@ def wholebody_ap(
 
 
 def labelled_parts(skeleton: Skeleton, labelled: Sequence[int]) -> dict[str, list[int]]:
-    """The parts of a skeleton as places among the keypoints that a data set labels; empty where it labels none of a part."""
+    """The parts of a skeleton as places among the keypoints that a data set labels; empty where it labels none of a
+    part."""
     place = {keypoint: i for i, keypoint in enumerate(labelled)}
     return {name: [place[k] for k in part if k in place] for name, part in skeleton.parts.items()}
 
 
 def has_parts(skeleton: Skeleton, labelled: Sequence[int]) -> bool:
-    """Whether a data set that labels these keypoints can be measured by parts: more than one of them is labelled."""
+    """Whether a data set that labels these keypoints can be evaluated by parts: more than one of them is labelled."""
     return sum(bool(part) for part in labelled_parts(skeleton, labelled).values()) > 1
 
 
@@ -454,7 +456,7 @@ def require_parts(skeleton: Skeleton) -> None:
     """
     if len(skeleton.parts) < 2:
         raise LeanposeError(
-            f"The metric wholebody measures parts, but the skeleton '{skeleton.name}' has "
+            f"The metric wholebody evaluates parts, but the skeleton '{skeleton.name}' has "
             f"{'no parts' if not skeleton.parts else 'one part alone'}; use the metric coco."
         )
 

@@ -1,8 +1,8 @@
-"""Probabilities from a model's raw scores: fitted on labelled people, judged by cross-validation over images.
+"""Probabilities from a model's raw scores: fitted on labelled people, evaluated by cross-validation over images.
 
-A keypoint is right if its similarity exp(-d² / (2 s² k²)) is at least 0.5: d the distance to the label, s² the labelled
-person's area, k = 2 sigma of the joint, as in COCO's OKS. Only labelled keypoints (visibility above 0) count: of the others
-nobody knows where they are.
+A keypoint is correct if its similarity exp(-d² / (2 s² k²)) is at least 0.5: d the distance to the label, s² the
+labelled person's area, k = 2 sigma of the keypoint, as in COCO's OKS. Only labelled keypoints (visibility above 0) are
+used.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ MIN_SLOPE = 0.05
 
 @dataclass(frozen=True)
 class LabelledScores:
-    """The N labelled keypoints of a set, with what a model says of each.
+    """The N labelled keypoints of a set, with a model's scores.
 
     Attributes:
         scores: raw, in 0..1.
-        right: whether it lies within OKS 0.5 of the label.
+        right: whether the keypoint OKS is at least 0.5.
         joints: its index in the skeleton.
         image_ids: of the image that it is in.
     """
@@ -65,17 +65,17 @@ class LabelledScores:
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """A fitted calibration and how far its probabilities can be believed.
+    """A fitted calibration and its calibration error.
 
     Attributes:
         calibration: fitted on all people.
         skeleton: of the model.
         labelled: the keypoints that it was fitted on.
-        calibrated: for each of these the probability by a calibration that was fitted on the other folds' images.
-        data: the name of the set.
-        people, images: how many.
+        calibrated: for each of these the probability by a calibration fitted on the other folds' images.
+        data: name of the data set.
+        people, images: number of people and images.
         flip_test: whether the scores are those of the flip test.
-        ap: AP of the raw scores, and of the cross-validated ones; None where the set is not measured by AP.
+        ap: AP of the raw scores, and of the cross-validated ones; None if the set is not evaluated by AP.
         broken: images that could not be read, with the reason.
     """
 
@@ -102,19 +102,20 @@ class CalibrationReport:
 
     @property
     def without_labels(self) -> list[str]:
-        """The keypoints that the set labels on nobody; they have the mean offset, or that of the other side."""
+        """The keypoints without any label in the set; they get the mean offset, or that of the other side."""
         return [name for k, name in enumerate(self.skeleton.keypoints) if not (self.labelled.joints == k).any()]
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The figures for the card of the calibrated file."""
+        """The metrics for the card of the calibrated file."""
         return {
             f"expected calibration error, {self.data}, raw": round(self.error_before, 4),
             f"expected calibration error, {self.data}, cross-validated": round(self.error_after, 4),
         }
 
     def by_keypoint(self) -> list[dict[str, Any]]:
-        """For each labelled keypoint its `labels`, the share that is `right`, and the mean `raw` and `calibrated` score."""
+        """For each labelled keypoint its `labels`, the share that is `right`, and the mean `raw` and `calibrated`
+        score."""
         rows = []
         for k, name in enumerate(self.skeleton.keypoints):
             chosen = self.labelled.joints == k
@@ -135,7 +136,7 @@ def calibration_report(
     num_workers: int = 0,
     advance: Callable[[int, int], None] = lambda count, total: None,
 ) -> CalibrationReport:
-    """Fit a calibration to a model's raw scores on a set with labelled boxes; the model is not changed.
+    """Fit a calibration to a model's raw scores on a set with ground-truth boxes; the model is not changed.
 
     `advance` is called after each batch with its number of people and that of all.
 
@@ -148,7 +149,7 @@ def calibration_report(
         LeanposeError: the set has detected boxes, cannot be read, or has too few labels or images to fit on.
     """
     if source.bbox_file is not None:
-        raise LeanposeError("A calibration needs each pose's own label: give no file of detected boxes.")
+        raise LeanposeError("A calibration needs the label of each pose: do not give detected boxes.")
     people = read_people(source, model.skeleton, training=False)
     backend = TorchBackend(model, model.device)
     backend.spec = replace(backend.spec, codec=backend.spec.codec.with_calibration(None))
@@ -176,13 +177,13 @@ def calibration_report(
 
 
 def labelled_scores(results: PosePredictions, people: Sequence[PoseAnnotation], skeleton: Skeleton) -> LabelledScores:
-    """The labelled keypoints of these people, whose predicted poses stand beside them one to one.
+    """The labelled keypoints of these people, whose predicted poses stand next to them one to one.
 
     Raises:
         LeanposeError: nothing is labelled.
     """
     if not people:
-        raise LeanposeError("There is nobody to calibrate on.")
+        raise LeanposeError("There are no people to calibrate on.")
     similarity = label_similarity(results, people, skeleton)
     person, joint = np.nonzero(~np.isnan(similarity))
     return LabelledScores(
@@ -238,7 +239,7 @@ def fit_calibration(labelled: LabelledScores, skeleton: Skeleton) -> ScoreCalibr
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000}).x
     if found[0] <= MIN_SLOPE and np.ptp(logits) > 0:
         raise LeanposeError(
-            "Keypoints that are right do not score higher than those that are wrong, so these scores cannot be made "
+            "Correct keypoints do not have higher scores than wrong ones, so these scores cannot be calibrated to "
             "probabilities."
         )
     offsets = found[1] + found[2:][group_of]
@@ -248,7 +249,8 @@ def fit_calibration(labelled: LabelledScores, skeleton: Skeleton) -> ScoreCalibr
 def cross_validate(
     labelled: LabelledScores, results: PosePredictions, skeleton: Skeleton, folds: int = FOLDS
 ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, "P K"]]:
-    """Probabilities of the labelled keypoints, and of all keypoints of all people, by calibrations fitted on other images.
+    """Probabilities of the labelled keypoints, and of all keypoints of all people, by calibrations fitted on other
+    images.
 
     Raises:
         LeanposeError: there are fewer images than folds, or too few labels without one fold.
@@ -273,7 +275,8 @@ def cross_validate(
 def expected_calibration_error(
     scores: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"], bins: int = BINS
 ) -> float:
-    """The distance between mean score and share of right ones, as the mean over bins of equal width weighted by their counts.
+    """The distance between mean score and share of right ones, as the mean over bins of equal width weighted by their
+    counts.
 
     Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017), eq. 3.
     """
@@ -314,7 +317,8 @@ def reliability(
 
 
 def draw_bins(axes: Axes, scores: Float[np.ndarray, " N"], right: Bool[np.ndarray, " N"]) -> None:
-    """Bars of the share of right keypoints by bin, beside the line where score and share are the same, and the counts."""
+    """Bars of the share of right keypoints by bin, beside the line where score and share are the same, and the
+    counts."""
     counts, shares = reliability(scores, right)
     centres = (np.arange(BINS) + 0.5) / BINS
     axes.bar(centres, shares, 0.9 / BINS, color="#4c78a8", label="right")

@@ -1,6 +1,6 @@
-"""Run a model over the people of a data set, in their boxes, and measure it.
+"""Run a model over the people of a data set, in their boxes, and evaluate it.
 
-How far AP depends on which images were measured, a bootstrap over images says (Efron, 1979).
+Confidence intervals of AP are by a bootstrap over images (Efron, 1979).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from leanpose.skeleton import FLIP_TEST, Skeleton
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name, the poses they were measured on, and the images that could not be read."""
+    """Metrics by name, the evaluated poses, and the images that could not be read."""
 
     metrics: dict[str, float]
     results: PosePredictions
@@ -56,14 +56,14 @@ def predict_people(
     """The poses of these people, in image pixels, and the images that could not be read with the reason.
 
     Args:
-        backend: what computes: a model in torch, or an exported file.
-        people: whose boxes are looked at; labels are not used.
+        backend: a model in torch, or an exported file.
+        people: the people, whose boxes are used; labels are not.
         flip_test: average with the mirrored crop.
         advance: called with the number of people done, after each batch.
 
     Raises:
-        LeanposeError: there are images, and none can be read; a pack shows less than the model sees; or with a flip test a
-            keypoint's other side is missing.
+        LeanposeError: there are images, and none can be read; a pack shows less than the model sees; or with a flip
+            test a keypoint's other side is missing.
     """
     spec = backend.spec
     if flip_test:
@@ -155,11 +155,11 @@ def evaluate(
 ) -> Evaluation:
     """OKS AP and AR of a model on a data set, or in the metric `mpii` its PCKh.
 
-    Keypoints that the data set labels on nobody (a neck on COCO) take no part, neither in OKS nor in the score.
+    Keypoints that the data set never labels (a neck on COCO) are excluded, from OKS and from the score.
 
     Raises:
-        LeanposeError: the data set has no ground truth, none of the images can be read, or the model's skeleton lacks what
-            the metric needs (`wholebody`: parts; `mpii`: MPII's joints).
+        LeanposeError: the data set has no ground truth, none of the images can be read, or the model's skeleton lacks
+            what the metric needs (`wholebody`: parts; `mpii`: MPII's joints).
     """
     ground_truth_of(people)  # before the work, not after it
     if metric == "wholebody":
@@ -199,18 +199,18 @@ def coco_ap(
 
 
 def ground_truth_of(people: PoseDataset) -> dict:
-    """What a data set is measured against.
+    """The ground truth of a data set.
 
     Raises:
         LeanposeError: it has none.
     """
     if people.ground_truth is None:
-        raise LeanposeError(f"The data set {people.name} has no ground truth to measure against.")
+        raise LeanposeError(f"The data set {people.name} has no ground truth to evaluate against.")
     return people.ground_truth
 
 
 def labelled_only(ground_truth: dict) -> tuple[dict, list[int]]:
-    """The ground truth without the keypoints that nobody in it has, and the indices of those that stay."""
+    """The ground truth without the keypoints that it never labels, and the indices of the others."""
     annotations = ground_truth["annotations"]
     points = np.array([a["keypoints"] for a in annotations if a.get("num_keypoints", 1) > 0], np.float64)
     if points.size == 0:
@@ -232,14 +232,15 @@ def bootstrap_ap(
     seed: int = 0,
     **ranking: Unpack[Ranking],
 ) -> Float[np.ndarray, "models draws"]:
-    """AP on as many images as the data set has, drawn from them with replacement, again and again.
+    """Bootstrap samples of AP: as many images as the data set has, sampled with replacement.
 
-    All models are measured on the same draws, so the differences between two rows are those of one model to another.
+    All models use the same samples, so the difference between two rows is a sample of the difference between two
+    models.
 
     Args:
         results: of each model, in the keypoints of `skeleton`.
         people: the data set, with its ground truth.
-        draws: how often the images are drawn.
+        draws: number of bootstrap samples.
 
     Raises:
         LeanposeError: the data set has no ground truth.

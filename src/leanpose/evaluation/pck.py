@@ -1,7 +1,7 @@
-"""Percentage of correct keypoints (PCK, PCKh) and its kin (AUC, EPE, NME), on arrays of people, and MPII's table of PCKh.
+"""Percentage of correct keypoints (PCK, PCKh) and related metrics (AUC, EPE, NME), and MPII's PCKh table.
 
-A keypoint is correct when it is closer to its label than `threshold` × the size of the person: the box (PCK of the
-papers' toolbox), the torso (LSP's PCK@0.2) or the head (MPII's PCKh@0.5). What is not labelled takes no part.
+A keypoint is correct if it is closer to its label than `threshold` × the size of the person: the box (PCK of mmpose),
+the torso (LSP's PCK@0.2) or the head (MPII's PCKh@0.5). Unlabelled keypoints are excluded.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ MPII_GROUPS = {
     "Ankle": ("left_ankle", "right_ankle"),
 }
 MPII_UNCOUNTED = ("pelvis", "thorax")
-"""Labelled in MPII, but left out of its figures."""
+"""Labelled in MPII, but excluded from its metric."""
 
 TOTAL, FINE = "PCKh@0.5", "PCKh@0.1"
 
 
 @dataclass(frozen=True)
 class KeypointAccuracy:
-    """How many keypoints are correct.
+    """The fraction of correct keypoints.
 
     Attributes:
-        per_keypoint: share of correct ones in 0..1 of every keypoint; -1 where nobody has a label.
-        counts: how many people have a label of it (and a size to compare with).
+        per_keypoint: fraction of correct ones in 0..1 for every keypoint; -1 if there is no label.
+        counts: number of people with a label of it (and a size).
     """
 
     per_keypoint: Float[np.ndarray, " K"]
@@ -51,13 +51,13 @@ class KeypointAccuracy:
 
     @property
     def mean(self) -> float:
-        """Mean over the keypoints that somebody has: every keypoint weighs the same. 0 where nothing is labelled."""
+        """Mean over the labelled keypoints, each with equal weight. 0 if nothing is labelled."""
         labelled = self.counts > 0
         return float(self.per_keypoint[labelled].mean()) if labelled.any() else 0.0
 
     @property
     def overall(self) -> float:
-        """Share of all labels that are met: every label weighs the same. 0 where nothing is labelled."""
+        """Fraction of all labels that are correct, each with equal weight. 0 if nothing is labelled."""
         total = int(self.counts.sum())
         return float((self.per_keypoint * self.counts).sum() / total) if total else 0.0
 
@@ -65,7 +65,7 @@ class KeypointAccuracy:
 def normalized_distances(
     predicted: Points, labelled: Points, visible: Visible, sizes: Sizes
 ) -> Float[np.ndarray, "N K"]:
-    """Distance of every keypoint from its label, in sizes of its person; NaN where it does not count.
+    """Distance of every keypoint from its label, in sizes of its person; NaN if excluded.
 
     Args:
         predicted: pixels.
@@ -209,9 +209,7 @@ def _accuracy(distances: Float[np.ndarray, "N K"], threshold: float) -> Keypoint
 def _distance(labelled: Points, visible: Visible, skeleton: Skeleton, one: str, other: str) -> Float[np.ndarray, " N"]:
     for name in (one, other):
         if name not in skeleton.keypoints:
-            raise LeanposeError(
-                f"The size of a person is measured at '{name}', which skeleton '{skeleton.name}' lacks."
-            )
+            raise LeanposeError(f"The size of a person needs '{name}', which skeleton '{skeleton.name}' lacks.")
     a, b = skeleton.keypoints.index(one), skeleton.keypoints.index(other)
     points = np.asarray(labelled, np.float64)
     both = np.asarray(visible)[:, a].astype(bool) & np.asarray(visible)[:, b].astype(bool)
@@ -219,7 +217,7 @@ def _distance(labelled: Points, visible: Visible, skeleton: Skeleton, one: str, 
 
 
 def require_mpii(skeleton: Skeleton) -> None:
-    """See that a skeleton has all keypoints of MPII's table.
+    """Check that a skeleton has all keypoints of MPII's table.
 
     Raises:
         LeanposeError: one is missing.
@@ -227,7 +225,7 @@ def require_mpii(skeleton: Skeleton) -> None:
     missing = missing_mpii(skeleton.keypoints)
     if missing:
         raise LeanposeError(
-            f"MPII's PCKh is measured at '{missing[0]}', which skeleton '{skeleton.name}' lacks; use a model of mpii16, or "
+            f"MPII's PCKh needs '{missing[0]}', which skeleton '{skeleton.name}' lacks; use a model of mpii16, or "
             f"another metric."
         )
 
@@ -238,17 +236,18 @@ def missing_mpii(keypoints: Sequence[str]) -> list[str]:
 
 
 def mpii_pckh(results: PosePredictions, people: Sequence[PoseAnnotation], skeleton: Skeleton) -> dict[str, float]:
-    """PCKh@0.5 of all joints (`PCKh@0.5`), of each group (`PCKh@0.5 Head` …) and PCKh@0.1, in 0..1; -1 where nobody has a label.
+    """PCKh@0.5 of all joints (`PCKh@0.5`), of each group (`PCKh@0.5 Head` …) and PCKh@0.1, in 0..1; -1 where nobody has
+    a label.
 
-    Every label weighs the same in the total; pelvis and thorax take no part, as in the official evaluation.
+    Every label has equal weight in the total; pelvis and thorax are excluded, as in the official evaluation.
 
     Args:
         results: one pose for each of `people`, in their order.
-        people: with labels and head sizes; who has no head size does not count.
+        people: people with labels and head sizes; those without a head size are excluded.
         skeleton: of both.
 
     Raises:
-        LeanposeError: the skeleton lacks a keypoint of the table, or nobody has a head size.
+        LeanposeError: the skeleton lacks a keypoint of the table, or no person has a head size.
     """
     require_mpii(skeleton)
     sizes = np.array([person.head_size for person in people], np.float64)

@@ -1,4 +1,4 @@
-"""Poses found in a set of images, as arrays: what every metric of this package reads."""
+"""Poses in a set of images, as arrays: the input of every metric of this package."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class PosePredictions:
         keypoints: x, y in pixels of the image.
         keypoint_scores: in 0..1.
         boxes: xyxy in pixels of the image.
-        box_scores: in 0..1; 1 for a labelled box.
-        areas: square pixels; the size that OKS between two detections is relative to. The papers' toolbox takes the
-            area of the crop region, padding included.
+        box_scores: in 0..1; 1 for a ground-truth box.
+        areas: square pixels; the scale of OKS between two detections. mmpose uses the area of the crop region,
+            including padding.
         calibrated: whether the keypoint scores are probabilities (`leanpose.codecs.ScoreCalibration`).
 
     Raises:
@@ -43,7 +43,7 @@ class PosePredictions:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The fields that have one row a person, by name."""
+        """The fields that have one row per person, by name."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "calibrated"}
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class PosePredictions:
 
     @classmethod
     def empty(cls, keypoints: int) -> PosePredictions:
-        """No people, of a skeleton with so many keypoints."""
+        """No people, with this number of keypoints."""
         points, scores, boxes, box_scores, areas = (
             np.zeros(shape, np.float32) for shape in ((0, keypoints, 2), (0, keypoints), (0, 4), (0,), (0,))
         )
@@ -84,12 +84,13 @@ class PosePredictions:
     def person_scores(
         self, scoring: Scoring = "bbox_keypoint", keypoint_score_threshold: float | None = None
     ) -> Float[np.ndarray, " N"]:
-        """One score a person, by which AP ranks people.
+        """One score per person, by which AP ranks people.
 
         Args:
             scoring: `bbox_keypoint`: the box's score × the mean score of the keypoints above `keypoint_score_threshold`
-                (0 if none is; of calibrated scores the mean square, see `mean_keypoint_score`); `bbox_rle`: the box's score + the mean + the largest keypoint score, as regression
-                with RLE is scored; `keypoint`: the mean keypoint score; `bbox`: the box's score.
+                (0 if none is; of calibrated scores the mean square, see `mean_keypoint_score`); `bbox_rle`: the box's
+                score + the mean + the largest keypoint score, as regression with RLE is scored; `keypoint`: the mean
+                keypoint score; `bbox`: the box's score.
             keypoint_score_threshold: only for `bbox_keypoint`; None: 0.2, or 0.4 of calibrated scores.
 
         Raises:
@@ -113,7 +114,8 @@ class PosePredictions:
         Args:
             scoring: see `person_scores`.
             boxes: also write `bbox` (xywh), `bbox_score` and `area`. Off by default: the official evaluation takes the
-                area of a result with a `bbox` from that box, not from its keypoints, and so gives other AP (M) and AP (L).
+                area of a result with a `bbox` from that box, not from its keypoints, and so gives other AP (M) and AP
+                (L).
         """
         triplets = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2).astype(np.float64)
         columns = {

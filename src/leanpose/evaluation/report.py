@@ -1,4 +1,4 @@
-"""One model on one data set: every figure this package knows, as a table for people and as JSON for programs."""
+"""Evaluation of one model on one data set: all metrics, as a table for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ from leanpose.models.base import PoseModel
 from leanpose.skeleton import FLIP_TEST, Skeleton
 
 PRIMARY_METRICS = {"AP": "AR", "PCKh@0.5": "PCKh@0.1", "top-1": "top-5"}
-"""The figures that a validation is judged by, with what is shown beside each; of all that was measured the first of them counts."""
+"""The figures that a validation is judged by, with what is shown beside each; of all that was measured the first of
+them counts."""
 
 MIN_OKS = 0.5
 """A predicted person less similar to a labelled one is not taken for it in the keypoint table."""
@@ -48,18 +49,18 @@ MAX_ROWS = 40
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What was measured, on what, and how.
+    """The evaluation of a model on a data set.
 
     Attributes:
-        settings: everything that the figures depend on.
-        metrics: OKS AP and AR by name. On MPII its PCKh instead. For whole bodies those of all keypoints together, and of
-            each part as `AP face` and so on.
-        keypoint_metrics: PCK and its kin over labelled boxes by name; empty with detected boxes.
-        by_keypoint: one row a keypoint.
+        settings: everything that the metrics depend on.
+        metrics: OKS AP and AR by name. On MPII its PCKh instead. For whole bodies those of all keypoints together, and
+            of each part as `AP face` and so on.
+        keypoint_metrics: PCK and related metrics in ground-truth boxes by name; empty with detected boxes.
+        by_keypoint: one row per keypoint.
         results: the poses.
         broken: images that could not be read, with the reason.
         by_part: `part`, `AP` and `AR`, one row a part, all together first; empty but for whole bodies.
-        account: who of the data set was measured on, and why the others were not, in sentences.
+        account: the data summary, in sentences: who was evaluated, and why others were not.
         image_names: the images' names by their ids.
     """
 
@@ -91,12 +92,12 @@ def evaluation_report(
 
     `advance` is called after each batch with its number of people and that of all.
 
-    PCK, PCKh and AUC need each pose's own label, so they are measured where the boxes are the labelled ones. Where the set
-    labels more than one part of the model's skeleton (body, feet, face, hands), each is measured. On MPII a model that finds
-    its joints is measured by PCKh in place of AP.
+    PCK, PCKh and AUC need the label of each pose, so they are only computed in ground-truth boxes. If the set labels
+    more than one part of the model's skeleton (body, feet, face, hands), each is evaluated. On MPII a model with its
+    joints is evaluated by PCKh instead of AP.
 
     Raises:
-        LeanposeError: the data set cannot be read, or holds nothing to measure against.
+        LeanposeError: the data set cannot be read, or has no ground truth.
     """
     if flip_test:
         model.skeleton.require_pairs(FLIP_TEST)
@@ -184,7 +185,7 @@ def _keypoint_metrics(
 
 
 def print_report(report: EvaluationReport) -> None:
-    """The figures as tables on the terminal."""
+    """Print the metrics as tables."""
     from rich.table import Table
     from rich.text import Text
 
@@ -231,7 +232,7 @@ def _cell(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A share in percent; a dash for -1, which stands for nothing to measure."""
+    """A fraction in percent; a dash for -1, which means not available."""
     return f"{100 * value:.1f}" if value >= 0 else "–"
 
 
@@ -252,7 +253,7 @@ def write_report(report: EvaluationReport, out: Path | None, results: Path | Non
         if results is not None:
             with atomic_write(results) as path:
                 poses = report.results.to_coco(boxes=True)
-                # With the names, the list can be used beside the images alone (`leanpose predict --bbox-file`).
+                # With the names, the list can be used next to the images alone (`leanpose predict --bbox-file`).
                 named = [pose | {"file_name": report.image_names[pose["image_id"]]} for pose in poses]
                 path.write_text(json.dumps(named if report.image_names else poses))
 
@@ -275,15 +276,16 @@ def keypoint_table(
         skeleton: names and OKS constants of the K keypoints.
 
     Returns:
-        A row a keypoint; NaN stands where there is nothing to measure.
+        A row per keypoint; NaN stands where there is nothing to measure.
 
         * `keypoint`: its name.
         * `labelled`: how many people have a label of it; `matched`: how many of them were found.
-        * `oks`: mean of exp(-d² / 2 s² (2σ)²) over the matched ones: what the keypoint contributes to their OKS, in 0..1.
+        * `oks`: mean of exp(-d² / 2 s² (2σ)²) over the matched ones: what the keypoint contributes to their OKS, in
+          0..1.
         * `recall`: what AR would be if a person were this keypoint alone: the share of all labels, those of people who
           were not found included, that are met with a similarity of at least 0.50, 0.55 … 0.95, averaged.
-        * `error`: mean distance from the label over the matched ones, relative to √area of the person; `error_pixels`: the
-          same in pixels.
+        * `error`: mean distance from the label over the matched ones, relative to √area of the person; `error_pixels`:
+          the same in pixels.
         * `pck`: share of the matched ones closer to their label than 0.1 √area.
 
     Raises:
@@ -330,11 +332,11 @@ def keypoint_table(
 
 
 def primary_metric(metrics: Mapping[str, float]) -> str:
-    """The name of the figure by which the best weights are chosen."""
+    """The name of the metric by which the best weights are selected."""
     return next(name for name in PRIMARY_METRICS if name in metrics)
 
 
 def headline(metrics: Mapping[str, float]) -> str:
-    """That figure and the one beside it, in percent."""
+    """That metric and its companion, in percent."""
     name = primary_metric(metrics)
     return "  ".join(f"{each} {100 * metrics[each]:.1f}" for each in (name, PRIMARY_METRICS[name]))

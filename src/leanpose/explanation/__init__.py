@@ -1,4 +1,4 @@
-"""How a model comes to its answer: what its tokens or queries attend to, what it predicts, how its weights are distributed."""
+"""Plots of a model: attention of its tokens or queries, its predictions, and its weight distribution."""
 
 from leanpose.explanation.explain import explain
 from leanpose.explanation.person import look_at

@@ -1,4 +1,4 @@
-"""All figures that explain what a model does with one person, and the folder that they are written to."""
+"""All figures that explain a model's prediction for one person, and their output folder."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ def explain(
     teacher: PoseModel | None = None,
     others: Mapping[str, PoseModel] | None = None,
 ) -> list[Drawing]:
-    """Draw attention, predictions and weights of a model for one person.
+    """Plot attention, predictions and weights of a model for one person.
 
     Args:
         image: RGB.
         box: xyxy in pixels.
-        label: what the figures call the model.
-        keypoints: names; the figures of single tokens or queries take the nose (or the first) where none are given.
-        teacher: a heatmap model of the same keypoints and crops, whose heatmaps and attention stand beside.
-        others: models whose weights are compared, by the name that the figure gives them.
+        label: name of the model in the figures.
+        keypoints: names; by default, figures of single tokens or queries use the nose (or the first).
+        teacher: a heatmap model of the same keypoints and crops, whose heatmaps and attention are shown for comparison.
+        others: models whose weights are compared, by their name in the figure.
 
     Raises:
         LeanposeError: a keypoint is unknown, or the teacher does not fit.
@@ -93,7 +93,7 @@ def explain(
         beside = student.beside(of_teacher)
         drawings = [*student.attention(), *student.relations(), beside, *of_teacher.attention("teacher_")]
     compared = {name: weights_by_layer(each) for name, each in {label: model, **(others or {})}.items()}
-    title = f"How the weights of {', '.join(compared)} are distributed"
+    title = f"Weight distribution of {', '.join(compared)}"
     return [*drawings, _draw("weights.png", title, figures.draw_weights, compared)]
 
 
@@ -102,7 +102,7 @@ def _draw(name: str, title: str, draw: Callable[..., figures.Image], *arguments:
 
 
 def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
-    """See that two models can be compared; the warp of their crops may differ.
+    """Check that two models can be compared; the warp of their crops may differ.
 
     Raises:
         LeanposeError: their keypoints or the size of their crops differ.
@@ -112,11 +112,12 @@ def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
             f"the {len(net.skeleton)} keypoints of '{net.skeleton.name}' in crops of {'x'.join(map(str, net.input_size))}"
             for net in (teacher, model)
         )
-        raise LeanposeError(f"The teacher does not fit: '{teacher.name}' finds {that}, '{model.name}' {this}.")
+        raise LeanposeError(f"The teacher does not fit: '{teacher.name}' predicts {that}, '{model.name}' {this}.")
 
 
 def weights_by_layer(model: PoseModel) -> list[Float[np.ndarray, " W"]]:
-    """The matrices of each transformer layer, without biases and norms; without a transformer those of the whole network."""
+    """The matrices of each transformer layer, without biases and norms; without a transformer those of the whole
+    network."""
     layers = [model]
     if isinstance(model, (TokenPose, TransPose)):
         layers = model.layers
@@ -129,10 +130,10 @@ def weights_by_layer(model: PoseModel) -> list[Float[np.ndarray, " W"]]:
 
 
 class _Inference:
-    """What one model makes of one person's crop, to be drawn.
+    """The inference of one model on one person's crop, for the figures.
 
     Args:
-        label: what the figures call the model.
+        label: name of the model in the figures.
         chosen: keypoints of interest; none: the nose for figures of one keypoint, all for the others.
     """
 
@@ -152,22 +153,22 @@ class _Inference:
         self.points = view.to_shown(model.codec.decode(self.prediction)[0][0].float().cpu().numpy())
 
     def attention(self, prefix: str = "") -> Iterator[Drawing]:
-        """What the tokens or queries of single keypoints attend to in the crop; nothing for models without."""
+        """The attention of the tokens or queries of single keypoints over the crop; nothing for models without."""
         names, recording, view = self.skeleton.keypoints, self.recording, self.view
         for k in self.chosen or [names.index("nose") if "nose" in names else 0]:
             file = re.sub(r"[^\w-]", "_", names[k]) + ".png"
             if isinstance(recording, AttentionRecording):
                 maps = recording.by_cycle([layer.over_patches(k, recording.grid_size) for layer in recording.layers])
-                title = f"Where the {names[k]} token of {self.label} looks"
+                title = f"Attention of the {names[k]} token of {self.label}"
                 yield _draw(f"{prefix}attention_{file}", title, figures.draw_attention, view.shown, maps)
             elif isinstance(recording, DependencyRecording):
-                title = f"What {self.label} finds the {names[k]} by"
+                title = f"Dependency area of the {names[k]} in {self.label}"
                 maps = recording.areas[None, :, k]
                 yield _draw(f"{prefix}dependency_{file}", title, figures.draw_attention, view.shown, maps, rest="")
             elif isinstance(recording, DecoderRecording):
                 of_layers = recording.references, recording.points[1:]
                 ends = [view.to_shown(points[:, k]) for points in of_layers]
-                title = f"Where the {names[k]} query of {self.label} reads the features"
+                title = f"Sampling points of the {names[k]} query of {self.label}"
                 samples, weights = view.to_shown(recording.samples[:, k]), recording.weights[:, k]
                 arguments = view.shown, samples, weights, *ends, STRIDES
                 yield _draw(f"{prefix}sampling_{file}", title, figures.draw_sampling, *arguments)
@@ -187,7 +188,7 @@ class _Inference:
             columns, among, part, kind, what = min(depth, 2), among.mean(axis=1), "cycle", "keypoint", "keypoint tokens"
         elif isinstance(recording, DecoderRecording):
             moved = self.view.to_shown(recording.points)
-            title = f"How {self.label} moves its points, layer by layer"
+            title = f"Refinement of the points by {self.label}, layer by layer"
             yield _draw("refinement.png", title, figures.draw_refinement, shown, moved, self.skeleton)
             if recording.query_attention is None:
                 return
@@ -202,7 +203,7 @@ class _Inference:
         yield _draw(f"{kind}_links.png", f"{title}, on the person", figures.draw_links, *arguments, part=part)
 
     def maps(self) -> Drawing:
-        """What is predicted of each keypoint."""
+        """The prediction for each keypoint."""
         maps, name, what = predicted_maps(self.view, self.model, self.prediction), "heatmaps.png", "heatmap"
         if maps is None:
             name, what = "points.png", "point"
@@ -242,10 +243,10 @@ PredictedMaps = tuple[Float[np.ndarray, "K rows columns"], figures.Extent]
 
 
 def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -> PredictedMaps | None:
-    """What a model predicts of each keypoint as maps; None where it is only points.
+    """A model's prediction for each keypoint as maps; None if it is only points.
 
-    A heatmap as it is; SimCC's two rows of bins as the product of their softmaxes, its peak 1; coordinates with deviations as
-    the Gaussian that DistilPose compares with a heatmap.
+    Heatmaps unchanged; SimCC's bins as the product of their softmaxes, with peak 1; coordinates with sigma as the
+    Gaussian that DistilPose compares with a heatmap.
     """
     size = view.shown.shape[0], view.shown.shape[1]
     udp = False
@@ -258,7 +259,8 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
     elif prediction.sigma is None:
         return None
     else:
-        # RLE's deviations are fractions of the crop; DistilPose's are pixels of the teacher's heatmap, a quarter as fine.
+        # RLE's sigma is a fraction of the crop; DistilPose's is in pixels of the teacher's heatmap, a quarter as
+        # fine.
         rows, columns = (1, 1) if "rle_sigma" in model.provides else (side / 4 for side in model.input_size)
         pixels = prediction.sigma.new_tensor([size[1] / columns, size[0] / rows])
         maps = simulate_heatmaps(prediction.xy, prediction.sigma * pixels, size)[0]
@@ -266,7 +268,7 @@ def predicted_maps(view: PersonView, model: PoseModel, prediction: Prediction) -
 
 
 def write_drawings(folder: Path, drawings: Sequence[Drawing]) -> None:
-    """Write PNG files in place of those of an earlier explanation; whatever else lies there stays.
+    """Write PNG files instead of those of an earlier explanation; whatever else lies there stays.
 
     Raises:
         LeanposeError: the folder holds something else, or cannot be written.

@@ -1,7 +1,7 @@
 """Figures of attention, predicted maps, decoders and weights, drawn by matplotlib without its global state.
 
-After SDPose (CVPR 2024, Fig. 2, 4 and 5), DistilPose (CVPR 2023, eq. 5 and its attention matrix), TFPose (2021, Fig. 6 to
-12) and PPT (ECCV 2022). Crops and results are RGB uint8, points (x, y) in pixels of the crop; layers and cycles are
+After SDPose (CVPR 2024, Fig. 2, 4 and 5), DistilPose (CVPR 2023, eq. 5 and its attention matrix), TFPose (2021, Fig. 6
+to 12) and PPT (ECCV 2022). Crops and results are RGB uint8, points (x, y) in pixels of the crop; layers and cycles are
 counted from 0 in arguments and from 1 in the figures.
 """
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Crop = UInt8[np.ndarray, "h w 3"]
 Image = UInt8[np.ndarray, "H W 3"]
 Extent = tuple[float, float, float, float]
-"""Where a map lies on the crop: left, right, bottom and top edge in the crop's pixels, whose centres are at integers."""
+"""Where a map lies on the crop: left, right, bottom and top edge in the crop's pixels, whose centres are at
+integers."""
 
 FAINT = 0.5  # exponent of the colours of attention, so that what is faint beside a strong peak stays visible
 MAX_LAYERS = 12  # in one figure
@@ -65,7 +66,7 @@ def as_image(figure: Figure, title: str, note: str) -> Image:
 
 
 def show_tile(axes: Axes, image: Crop, title: str, *, grey: bool = True) -> None:
-    """An image without ticks, which later marks outside of it do not widen; faded where colour is to lie upon it."""
+    """An image without ticks, which later marks outside it do not widen; faded where colour is to lie upon it."""
     axes.imshow(image @ np.array([0.299, 0.587, 0.114]) if grey else image, cmap="gray", vmin=-40, vmax=300)
     axes.set(xticks=[], yticks=[], autoscale_on=False)
     axes.set_title(title, fontsize=9)
@@ -111,7 +112,7 @@ def map_extent(shape: tuple[int, int], size: tuple[int, int], *, udp: bool) -> E
 
     Args:
         udp: the first and the last pixels of map and crop lie on each other, as the UDP warp has it; otherwise only the
-            first do, as the papers' toolbox has it.
+            first do, as mmpose has it.
     """
     less = 1 if udp and min(shape) > 1 else 0
     y, x = ((large - less) / (small - less) for large, small in zip(size, shape, strict=True))
@@ -141,7 +142,7 @@ def draw_attention(
         if layer == layers[0] and len(attention) > 1:
             panel.set_ylabel(f"cycle {cycle + 1}", fontsize=10)
     add_scale(figure, axes, colours, "share of the attention\nthat a patch gets")
-    note = f"beside the layer: what all patches get together{rest and f'; {rest} get the rest'} (mean over the heads)"
+    note = f"next to the layer: what all patches get together{rest and f'; {rest} get the rest'} (mean over the heads)"
     return as_image(figure, title, note + (" · dark: dropped" if np.isnan(attention).any() else ""))
 
 
@@ -152,7 +153,7 @@ def draw_matrices(
 
     Args:
         matrices: by the titles that they get.
-        columns: so many beside each other.
+        columns: so many next to each other.
         names: of the keypoints.
     """
     figure, axes = tile_grid(len(matrices), columns, 1.6 + 0.16 * min(len(names), MAX_NAMES), 1.0)
@@ -203,7 +204,7 @@ def draw_links(
         figure,
         title,
         f"the {MAX_LINKS} strongest, from what attends to what is attended to, as the mean over a {part}'s heads · "
-        "dots: where the model finds the keypoints; the person's left side blue, right side orange",
+        "dots: predicted keypoints; the person's left side blue, right side orange",
     )
 
 
@@ -249,7 +250,7 @@ def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title
         limit = max(float(np.percentile(np.abs(values), WEIGHTS_SHOWN)) for values in series.values()) or 1.0
         for model, values in series.items():
             near = (np.abs(values) < NEAR_ZERO).mean()
-            label = f"{model}\n  deviation {values.std():.3f}, {near:.0%} within ±{NEAR_ZERO:g}"
+            label = f"{model}\n  std {values.std():.3f}, {near:.0%} within ±{NEAR_ZERO:g}"
             panel.hist(values, 161, range=(-limit, limit), density=True, histtype="stepfilled", alpha=0.5, label=label)
         panel.set(title=title_of_panel, xlabel="value of a weight", ylabel="density")
         panel.legend(fontsize=8)
@@ -268,7 +269,7 @@ def draw_sampling(
 ) -> Image:
     """Where one query reads the features: a tile a layer, each sampling point as a dot, the larger the more it counts.
 
-    Points outside of the crop are left out; the tile says how much they count together.
+    Points outside the crop are left out; the tile says how much they count together.
 
     Args:
         samples: of all heads, on all levels.
@@ -298,9 +299,9 @@ def draw_sampling(
     return as_image(
         figure,
         title,
-        f"all sampling points of the {samples.shape[1]} heads; the largest dot counts {largest:.1%} · cross: the point that "
-        "the layer starts from; circle: where it moves it · above: the share of the attention that lies outside of the "
-        "crop, and of each stride",
+        f"all sampling points of the {samples.shape[1]} heads; the largest dot counts {largest:.1%} · cross: the point "
+        "that the layer starts from; circle: where it moves it · above: the share of the attention that lies outside "
+        "of the crop, and of each stride",
     )
 
 
@@ -340,8 +341,8 @@ def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleto
     return as_image(
         figure,
         title,
-        "start: learnt, and the same for every image · moves: how far this layer moves the points on average, in per cent of "
-        "the crop's height",
+        "start: learned, and the same for every image · moves: how far this layer moves the points on average, in per "
+        "cent of the crop's height",
     )
 
 

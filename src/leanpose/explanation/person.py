@@ -1,4 +1,4 @@
-"""Which person of an image is looked at, and the crop as the model sees it and as people like to see it."""
+"""The person of an image to explain, and its crop as the model's input and in display resolution."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def choose_box(
     boxes = detector([image])[0][0]
     if not 0 <= person < len(boxes):
         raise LeanposeError(
-            f"There is no person {person}, counted from 0 for the largest: the detector finds {len(boxes)}; "
+            f"There is no person {person} (0 is the largest): the detector detects {len(boxes)}; "
             "give a box with --box X1 Y1 X2 Y2."
         )
     return boxes[np.argsort(-box_area(boxes), kind="stable")[person]], len(boxes)
@@ -60,7 +60,7 @@ def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Floa
     """The box that a user gave.
 
     Raises:
-        LeanposeError: it is none, or lies outside of the image.
+        LeanposeError: it is none, or lies outside the image.
     """
     (x1, y1, x2, y2), (height, width) = box, image.shape[:2]
     if not (np.isfinite(box).all() and max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)):

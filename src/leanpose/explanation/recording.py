@@ -1,8 +1,8 @@
-"""What a model attends to, recorded while it runs.
+"""Recording of a model's attention while it runs.
 
 The attention of keypoint tokens in every layer of every cycle (drawn in SDPose, CVPR 2024, Fig. 4 and 5), what a
-decoder of deformable attention looks at, layer by layer (TFPose, 2021, Fig. 6 to 12), and what the place of a keypoint
-depends on (TransPose, ICCV 2021, Fig. 1 and 5).
+deformable-attention decoder samples, layer by layer (TFPose, 2021, Fig. 6 to 12), and the dependency area of a keypoint
+(TransPose, ICCV 2021, Fig. 1 and 5).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from leanpose.models.transpose import TransPose
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """What the K keypoint tokens of one person attend to in one layer of one cycle.
+    """The attention of the K keypoint tokens of one person in one layer of one cycle.
 
     Attributes:
         cycle, layer: counted from 0.
-        weights: of each head; a row sums to 1 over the T tokens: the K of keypoints, then the N visual ones.
-        patches: the place of each visual token in the grid, counted row by row: all, but for models that drop some.
+        weights: of each head; rows sum to 1 over the T tokens: the K keypoint tokens, then the N visual ones.
+        patches: grid index of each visual token, row by row; fewer than all if the model has pruned some.
     """
 
     cycle: int
@@ -40,11 +40,11 @@ class LayerAttention:
 
     @property
     def among_keypoints(self) -> Float[np.ndarray, "K K"]:
-        """The mean of the heads: how much each keypoint token (row) attends to each of them (column)."""
+        """Mean over the heads: attention of each keypoint token (row) to each keypoint token (column)."""
         return self.weights.mean(axis=0)[:, : self.weights.shape[1]]
 
     def over_patches(self, keypoint: int, grid_size: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
-        """The mean of the heads: how much one keypoint token attends to each patch; NaN where its token was dropped."""
+        """Mean over the heads: attention of one keypoint token to each patch; NaN where it was pruned."""
         laid_out = np.full(grid_size[0] * grid_size[1], np.nan)
         laid_out[self.patches] = self.weights[:, keypoint, self.weights.shape[1] :].mean(axis=0)
         return laid_out.reshape(grid_size)
@@ -66,7 +66,7 @@ class AttentionRecording:
 
     @property
     def cycles(self) -> int:
-        """How often the tokens passed through the layers."""
+        """Number of passes of the tokens through the layers."""
         return self.layers[-1].cycle + 1
 
     def by_cycle(self, arrays: Sequence[Float[np.ndarray, ...]]) -> Float[np.ndarray, "cycles layers ..."]:
@@ -103,7 +103,7 @@ class _LayerWatch:
 
 
 def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> AttentionRecording:
-    """Run all cycles in eval mode and note the attention on the way.
+    """Run all cycles in eval mode and record the attention.
 
     Args:
         model: is left in the mode in which it was, without hooks.
@@ -135,7 +135,7 @@ class DecoderRecording:
         output: what `forward_train` returned.
         points: the K keypoints before the first layer, and after each (D + 1 stages).
         references: what each layer reads the features around.
-        samples: where each query reads them, on each level (fine to coarse); may lie outside of the crop.
+        samples: where each query reads them, on each level (fine to coarse); may lie outside the crop.
         weights: of these; of one query and head they sum to 1 over levels and points.
         query_attention: how much each query (row) attends to each (column); None where queries do not.
     """
@@ -149,7 +149,7 @@ class DecoderRecording:
 
 
 def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRecording:
-    """Run in eval mode and note what each layer of the decoder looks at.
+    """Run in eval mode and record the attention of each decoder layer.
 
     Args:
         model: is left in the mode in which it was.
@@ -164,7 +164,7 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
         model.train(training)
 
     def pixels(fractions: Tensor) -> np.ndarray:
-        """Fractions of the padded crop's sides, from edge to edge; pixel centres are at whole numbers."""
+        """Fractions of the padded crop's sides, from edge to edge; pixel centres are at integer coordinates."""
         return fractions.double().cpu().numpy() * model.config.padded_size[::-1] - 0.5
 
     stages = [Coordinates(traces[0].reference), *output.aux_outputs]
@@ -185,7 +185,7 @@ class DependencyRecording:
 
     Attributes:
         output: what `forward` returned.
-        areas: how much the place where a keypoint was found attends to each place, in each layer; a map sums to 1.
+        areas: attention of a keypoint's predicted position to each position, in each layer; a map sums to 1.
     """
 
     output: PoseOutput
@@ -193,7 +193,7 @@ class DependencyRecording:
 
 
 def record_dependencies(model: TransPose, images: Float[Tensor, "1 3 H W"]) -> DependencyRecording:
-    """Run in eval mode and note what each keypoint depends on.
+    """Run in eval mode and record the dependency area of each keypoint.
 
     Args:
         model: is left in the mode in which it was.

@@ -1,9 +1,9 @@
 """Does an exported file say what the model says? Measured on crops, as predictions and as keypoints.
 
-A keypoint is *settled* when it hardly moves if the prediction is disturbed by noise of a third of what the prediction may
-differ by. On maps without a clear peak, such as an untrained network's, any rounding may move the highest pixel to the other
-side of the crop; such points say nothing about an export. They are counted but not compared, except that in less than
-single precision confident keypoints always are: those must not jump. Scores are compared for all.
+A keypoint is *settled* when it hardly moves if the prediction is disturbed by noise of a third of what the prediction
+may differ by. On maps without a clear peak, such as an untrained network's, any rounding may move the highest pixel to
+the other side of the crop; such points say nothing about an export. They are counted but not compared, except that in
+less than single precision confident keypoints always are: those must not jump. Scores are compared for all.
 """
 
 from __future__ import annotations
@@ -126,9 +126,8 @@ def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequen
             points, scores = (part.float().cpu().numpy() for part in codec.decode(target))
             firm = _settled(codec, target, precision)
         if not exported.includes_decoding:
-            worst = float(
-                np.maximum(worst, _difference(target, exported.predict(chosen)))
-            )  # keeps NaN, other than `max`
+            difference = _difference(target, exported.predict(chosen))
+            worst = float(np.maximum(worst, difference))  # keeps NaN, other than `max`
         pred_points, pred_scores = exported.predict_keypoints(chosen)
         if pred_points.shape != points.shape or pred_scores.shape != scores.shape:
             raise LeanposeError(
@@ -142,8 +141,8 @@ def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequen
     gap = np.concatenate(gaps)[used]
     if exported.includes_decoding and not gap.size:
         raise LeanposeError(
-            "On these images the model is not sure of a single keypoint, so decoding cannot be checked; "
-            "give images that it knows, or export with --no-include-decoding."
+            "No keypoint is confident on these images, so decoding cannot be checked; give other --images, or export "
+            "with --no-include-decoding."
         )
     return Agreement(
         prediction=None if exported.includes_decoding else worst,
@@ -164,7 +163,7 @@ def _difference(target: Prediction, pred: Prediction) -> float:
         {name: tuple(value.shape) for name, value in outputs.items()} for outputs in (target_outputs, pred_outputs)
     )
     if shapes != pred_shapes:
-        raise LeanposeError(f"The file gives {pred_shapes} where the model gives {shapes}.")
+        raise LeanposeError(f"The file outputs {pred_shapes}, but the model {shapes}.")
     differences = []
     for name, value in target_outputs.items():
         value, other = value.float().cpu(), pred_outputs[name].float().cpu()

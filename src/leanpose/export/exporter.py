@@ -41,7 +41,7 @@ class ExportReport:
     """What was written.
 
     Attributes:
-        path: the file; OpenVINO's weights lie beside it, with the ending `.bin`.
+        path: the file; OpenVINO's weights lie next to it, with the ending `.bin`.
         bytes: of all files together.
         card: what the file says of itself.
         agreement: how far it is from the model.
@@ -67,7 +67,7 @@ def export_model(
 ) -> ExportReport:
     """Write a model as a file for another backend. The file takes any number of crops at once.
 
-    The written file is run, in onnxruntime, OpenVINO or torch, beside the model on the same crops. It is kept only if
+    The written file is run, in onnxruntime, OpenVINO or torch, next to the model on the same crops. It is kept only if
     predictions and keypoints agree within the bounds of `leanpose.export.agreement.BOUNDS`.
 
     Args:
@@ -76,13 +76,13 @@ def export_model(
         format: `onnx`, `openvino` (`.xml` and `.bin`) or `torch-export` (`.pt2`).
         include_preprocessing: the file takes uint8 RGB (B, H, W, 3), else float32 (B, 3, H, W), normalized.
         include_decoding: the outputs are keypoints (B, K, 2) in crop pixels and scores (B, K), else the prediction.
-        precision: `fp32`; `fp16` (the network's weights and arithmetic in ONNX and torch; weights alone in OpenVINO files,
-            whose arithmetic the CPU decides); `bf16` (OpenVINO and torch).
+        precision: `fp32`; `fp16` (the network's weights and arithmetic in ONNX and torch; weights alone in OpenVINO
+            files, whose arithmetic the CPU decides); `bf16` (OpenVINO and torch).
         crops: to check on: RGB crops of the model's size, or images' files, folders or patterns; by default a portrait
             and synthetic people.
         batches: sizes of the batches that are checked.
-        quick: take torch's older exporter where it can write the model: seconds in place of ten and more, for a file whose
-            nodes are not named after the model's layers (which int8 needs). ONNX alone.
+        quick: take torch's older exporter where it can write the model: seconds instead of ten and more, for a file
+            whose nodes are not named after the model's layers (which int8 needs). ONNX alone.
 
     Raises:
         LeanposeError: an argument does not fit, a package is missing, the model cannot be exported, the file cannot be
@@ -108,7 +108,7 @@ def export_model(
         agreement = verify(model, outputs, card, temporary, chosen, batches)
         excess = agreement.exceeds(BOUNDS[precision])
         if excess is not None:
-            raise LeanposeError(f"{path} is not written, since the file differs from '{model.name}': {excess}.")
+            raise LeanposeError(f"{path} is not written: its outputs differ from those of '{model.name}': {excess}.")
         size = move_files(temporary, path)
     return ExportReport(path, size, card, agreement)
 
@@ -142,7 +142,8 @@ def verify(
 
 
 class TorchProgram(ExportedBackend):
-    """A file of `torch.export` that this process has written itself: the format may hold code, so no other is opened."""
+    """A file of `torch.export` that this process has written itself: the format may hold code, so no other is
+    opened."""
 
     name = "torch"
 
@@ -171,7 +172,8 @@ def _check_arguments(path: Path, format: str, precision: str) -> None:
 
 
 def move_files(temporary: Path, path: Path) -> int:
-    """Seal the finished files and put them in their place; the weights first, so that no file names weights that are not there.
+    """Seal the finished files and put them in their place; the weights first, so that no file names weights that are
+    not there.
 
     Returns:
         The bytes of all together.

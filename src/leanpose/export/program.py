@@ -1,4 +1,5 @@
-"""The network with preprocessing and decoding as one program that `torch.export` can follow, and a writer for each format."""
+"""The network with preprocessing and decoding as one program that `torch.export` can follow, and a writer for each
+format."""
 
 from __future__ import annotations
 
@@ -80,8 +81,8 @@ class CropProgram(nn.Module):
             if self.dtype == torch.float32:
                 raise
             raise LeanposeError(
-                f"'{self.model.name}' computes a part in single precision, such as its coordinates, and cannot be written "
-                "in half; use fp32, or the format openvino, whose backend decides layer by layer."
+                f"'{self.model.name}' computes parts, such as its coordinates, in float32 and cannot be exported in "
+                "half precision; use fp32, or the format openvino, which chooses the precision per layer."
             ) from error
         return DECODED if self.include_decoding else tuple(named_outputs(prediction))
 
@@ -90,7 +91,7 @@ def trace(program: CropProgram, crops: int | None = None) -> ExportedProgram:
     """The program as a graph of torch's operations.
 
     Args:
-        crops: how many it takes at once; None: any number.
+        crops: the batch size; None: any.
 
     Raises:
         LeanposeError: the model does something that such a graph cannot hold.
@@ -146,7 +147,7 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path, crops: int | 
     try:
         importlib.import_module("onnxscript")  # torch's exporter needs it, and says so in a traceback
     except ImportError as error:
-        raise LeanposeError("Exporting needs onnxscript; `pip install 'leanpose[export]'` brings it.") from error
+        raise LeanposeError("Exporting needs onnxscript: pip install 'leanpose[export]'.") from error
     exported = trace(program, crops)
     with quiet():
         options = {"input_names": [INPUT], "output_names": list(program.outputs), "opset_version": OPSET}
@@ -164,8 +165,8 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path, crops: int | 
 def write_onnx_quickly(program: CropProgram, card: ExportCard, path: Path) -> None:
     """An ONNX file as `write_onnx` writes it, by torch's older exporter, which follows one run of the network.
 
-    It takes a few seconds in place of ten to twenty, and does without onnxscript. What depends on the values of one input, such
-    as pruned tokens, is frozen in such a file: the comparison with the model finds that.
+    It takes a few seconds instead of ten to twenty, and does without onnxscript. What depends on the values of one
+    input, such as pruned tokens, is frozen in such a file: the comparison with the model finds that.
 
     Raises:
         LeanposeError: the program cannot be written so.
@@ -196,7 +197,7 @@ def _write_proto(proto: ModelProto, card: ExportCard, path: Path) -> None:
 
 
 def write_openvino(program: CropProgram, card: ExportCard, path: Path) -> None:
-    """An OpenVINO file, `.xml`, and its weights beside it, `.bin`; the card is in its runtime information.
+    """An OpenVINO file, `.xml`, and its weights next to it, `.bin`; the card is in its runtime information.
 
     Weights are stored in half precision where the card says so.
 
@@ -232,7 +233,8 @@ def write_torch(program: CropProgram, card: ExportCard, path: Path, crops: int |
 
 
 def name_nodes(model: ModelProto) -> None:
-    """Name each node after the module that it came from, in place of a number. To be done while the exporter's notes are there."""
+    """Name each node after the module that it came from, instead of a number. To be done while the exporter's notes
+    are there."""
     weights = {tensor.name for tensor in model.graph.initializer}
     taken: Counter[str] = Counter()
     for node in model.graph.node:

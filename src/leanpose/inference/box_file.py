@@ -1,4 +1,4 @@
-"""Boxes of people from a COCO file, found by an image's name or number."""
+"""Person boxes from a COCO file, matched by an image's name or number."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _image_names(content: Any, path: Path) -> list[tuple[str, int]]:
 
 
 class BoxFile:
-    """A COCO annotation file, or a list of detections (COCO results); only people that are no crowd are read.
+    """A COCO annotation file, or a list of detections (COCO results); only people that are not crowds are read.
 
-    An image is found by its name below its folder, its file name, or, where it is called by a number, its image id.
+    An image is matched by its path below its folder, its file name, or, if its name is a number, its image id.
 
     Args:
         path: the JSON file. A list of detections may name images by `image_id` or by `file_name`.
-        images: COCO file whose images the ids of such a list mean.
-        threshold: detections below this score are left out.
+        images: COCO file that maps the image ids of such a list to names.
+        threshold: minimum score of a detection.
 
     Raises:
         LeanposeError: a file is missing, no JSON, or of another form.
@@ -48,7 +48,7 @@ class BoxFile:
         with any_damage("file of boxes", path):
             if path.suffix.lower() != ".json" and path.is_file() and format_of(path) is not None:
                 raise LeanposeError(
-                    f"{path} is no JSON file of boxes; `leanpose data convert {path} boxes.json` makes one of it."
+                    f"{path} is not a JSON file of boxes; `leanpose data convert {path} boxes.json` makes one of it."
                 )
             self._read(path, images, threshold)
 
@@ -62,7 +62,7 @@ class BoxFile:
         if images is not None:
             named += _image_names(load_json(images, "annotation file"), images)
             if not named:
-                raise LeanposeError(f"{images} names no images, so it cannot say what the ids of {path} mean.")
+                raise LeanposeError(f"{images} has no file names, so it cannot map the image ids of {path}.")
         with record_errors(f"A detection of {path}"):
             # Detections that name their images by both, as those of `leanpose predict` do.
             named += [
@@ -124,25 +124,23 @@ class BoxFile:
         return any(key in self._boxes or key in self._names.values() for key in self._keys(image))
 
     def doubts(self, images: Sequence[ImageFile]) -> list[str]:
-        """What to say before these images are looked at in the file's boxes."""
+        """Warnings before the file's boxes are used for these images."""
         said, known = [], sum(self.knows(image) for image in images)
         if self.other_categories:
-            said.append(
-                f"{self.other_categories} boxes of {self.path} are of other categories than people and left out."
-            )
+            said.append(f"{self.other_categories} boxes of {self.path} are skipped: their category is not person.")
         if self.impossible:
-            said.append(f"{self.impossible} boxes of {self.path} are none that an image can have, and left out.")
+            said.append(f"{self.impossible} boxes of {self.path} are skipped: they are not valid.")
         if not known:
-            said.append(f"{self.path} knows none of these images, neither by name nor by number.")
+            said.append(f"{self.path} has none of these images, neither by name nor by number.")
         elif not self.named:
             said.append(
-                f"{self.path} names no images: its image ids are taken for the numbers in the images' names, of which it has "
-                f"{known} of {len(images)}; if the ids are those of an annotation file, name it (--bbox-file-images)."
+                f"{self.path} has no file names: its image ids are matched with the numbers in the image names "
+                f"({known} of {len(images)} match); if the ids belong to an annotation file, pass it with --bbox-file-images."
             )
         return said
 
     def require_numbers(self, images: Sequence[ImageFile]) -> None:
-        """See that ids which stand for images' numbers are not counted otherwise than these.
+        """Check that image ids, used as the images' numbers, do not have another offset than these.
 
         Raises:
             LeanposeError: the ids would fit the numbers better if they were one more or less.
@@ -154,9 +152,9 @@ class BoxFile:
         if any(len({number + step for number in numbers} & self._boxes.keys()) > known for step in (-1, 1)):
             ids = sorted(key for key in self._boxes if isinstance(key, int))
             raise LeanposeError(
-                f"{self.path} names no images, and its image ids {ids[0]} … {ids[-1]} are counted otherwise than the images "
-                f"{min(numbers)} … {max(numbers)}: name the annotation file that they come from (--bbox-file-images FILE.json), or put "
-                "`file_name` into the list."
+                f"{self.path} has no file names, and its image ids {ids[0]} … {ids[-1]} have another offset than the "
+                f"images {min(numbers)} … {max(numbers)}: give the annotation file that they come from "
+                "(--bbox-file-images FILE.json), or add `file_name` to the list."
             )
 
     def _keys(self, image: ImageFile) -> Iterator[int | str]:

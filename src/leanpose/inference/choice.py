@@ -1,4 +1,4 @@
-"""Which backend computes: on a CPU onnxruntime, or the fastest that was measured, among those that agree with torch.
+"""The choice of the backend: onnxruntime on a CPU, or the fastest one benchmarked, among those that agree with torch.
 
 Each model is exported once for the backends of this machine; the files and the choice are kept in the cache folder.
 """
@@ -38,8 +38,8 @@ from leanpose.weights.storage import card_of
 BackendName = Literal["torch", "onnxruntime", "openvino"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 BATCHES = (1, 8)
-DEFAULT_REASON = "the usual one on a CPU; `leanpose bench` finds the fastest"
-UNMEASURED = "no backend has been measured for this model"
+DEFAULT_REASON = "the default on a CPU; `leanpose bench` finds the fastest"
+UNMEASURED = "no backend has been benchmarked for this model"
 NOT_EXPORTED = "since this model cannot be exported"
 PRECISIONS = {"torch": ("fp32", "bf16"), "onnxruntime": ("fp32",), "openvino": ("fp32", "bf16", "fp16")}
 MIN_SPEEDUP = 1.05  # torch stays unless another is faster than this
@@ -63,12 +63,12 @@ TORCH = BackendSetup("torch", "fp32")
 
 @dataclass(frozen=True)
 class BackendBenchmark:
-    """What was found out about a setup.
+    """The benchmark of a setup.
 
     Attributes:
-        milliseconds: for a batch of each size; empty where it cannot be used.
-        agreement: how near to torch it is; None for torch itself, and where it cannot be run.
-        reason: why it cannot be used; None where it can.
+        milliseconds: per batch of each size; empty if it cannot be used.
+        agreement: agreement with torch; None for torch itself, and if it cannot be run.
+        reason: why it cannot be used; None if it can.
     """
 
     setup: BackendSetup
@@ -109,11 +109,11 @@ def open_setup(
 ) -> Backend:
     """Make a setup ready to run.
 
-    For the other backends an ONNX file of the model, with preprocessing and without decoding, is kept in the cache folder; it
-    is made, and compared with the model, where there is none or none that can be opened.
+    For the other backends an ONNX file of the model, with preprocessing and without decoding, is kept in the cache
+    folder; it is made, and compared with the model, where there is none or none that can be opened.
 
     Args:
-        advance: told what is under way.
+        advance: called with a description of each step.
 
     Raises:
         LeanposeError: the setup or a package for exporting is not installed, or the model cannot be exported.
@@ -142,7 +142,7 @@ def open_setup(
 def _open_kept(
     model: PoseModel, device: torch.device, setup: BackendSetup, path: Path, settings: dict[str, Any]
 ) -> Backend | None:
-    """An earlier export; None where there is none, or one that is damaged or of other code."""
+    """An earlier export; None where there is none, or one that is corrupt or of other code."""
     if path.is_file():
         with suppress(LeanposeError):
             opened = open_exported(path, **settings)
@@ -152,7 +152,8 @@ def _open_kept(
 
 
 def _still_agrees(model: PoseModel, exported: Backend) -> bool:
-    """Whether an earlier export computes what the model computes: its code may have changed since, which no key can tell."""
+    """Whether an earlier export computes what the model computes: its code may have changed since, which no key can
+    tell."""
     noise = np.random.default_rng(0).integers(0, 256, (1, *model.input_size, 3), np.uint8)
     agreement = compare(TorchBackend(model, torch.device("cpu")), exported, noise, (1,))
     return agreement.prediction is not None and agreement.prediction <= BOUNDS["fp32"].prediction
@@ -174,7 +175,7 @@ def benchmark_backends(
 ) -> list[BackendBenchmark]:
     """Try every backend that is installed: does it agree with torch, and how long does a batch take?
 
-    All take turns, so that a machine that is busy for a while slows all of them.
+    They are interleaved, so that temporary load on the machine slows all of them.
 
     Args:
         model: in eval mode.
@@ -182,7 +183,7 @@ def benchmark_backends(
         batches: sizes of the batches.
         time_budget: seconds for the timing of all together. Exporting, once for a model, and opening come on top.
         precision: `auto`, or the one to compute in.
-        advance: told what is under way.
+        advance: called with a description of each step.
         clock: see `interleaved_benchmark`.
     """
     spec = ModelSpec.of(model)
@@ -238,7 +239,7 @@ def interleaved_benchmark(
 
 
 def fastest(results: Sequence[BackendBenchmark]) -> BackendSetup:
-    """The quickest of those that agree, as the mean ratio over the sizes of batches; torch where it is nearly as quick."""
+    """The fastest of those that agree, by the mean ratio over the batch sizes; torch if it is nearly as fast."""
     times = {result.setup: result.milliseconds for result in results if result.reason is None}
     base = times[TORCH]
     ratios = {c: statistics.geometric_mean(base[b] / taken[b] for b in base) for c, taken in times.items()}
@@ -301,13 +302,13 @@ def open_backend(
     precision: str,
     advance: Callable[[str], None] = lambda _: None,
 ) -> tuple[Backend, str]:
-    """The backend that is meant, ready, and in a few words why it is this one.
+    """The selected backend, opened, and the reason for it.
 
     Args:
-        backend: one of `BACKENDS`, or `auto`: the one that was measured to be the fastest; else onnxruntime on a CPU, where the
-            model can be exported and is to compute in single precision; else torch.
-        precision: `fp32`, `bf16`, `fp16`, or `auto`: single precision, or less where it was measured to agree.
-        advance: told what is under way.
+        backend: one of `BACKENDS`, or `auto`: the fastest in the benchmark; else onnxruntime on a CPU, if the model can
+            be exported and runs in single precision; else torch.
+        precision: `fp32`, `bf16`, `fp16`, or `auto`: single precision, or lower if the benchmark showed agreement.
+        advance: called with a description of each step.
 
     Raises:
         LeanposeError: it is not installed, or does not compute in this precision.
@@ -319,7 +320,7 @@ def open_backend(
         return open_setup(model, device, setup, advance), "as asked"
     choice = remembered(model, device, precision)
     if choice is not None:
-        return open_setup(model, device, choice, advance), "the fastest measured here"
+        return open_setup(model, device, choice, advance), "the fastest in the benchmark"
     if device.type == "cpu" and chosen == "fp32":
         opened = _open_usual(model, device, advance)
         return (opened, DEFAULT_REASON) if opened is not None else (TorchBackend(model, device), NOT_EXPORTED)
@@ -349,5 +350,5 @@ def _open_usual(model: PoseModel, device: torch.device, advance: Callable[[str],
                     temporary.write_text(reason, encoding="utf-8")
     if reason not in _SAID:
         _SAID.add(reason)
-        LOG.warning("Torch computes, not onnxruntime, which is faster on most CPUs: %s", reason)
+        LOG.warning("Using torch instead of onnxruntime, which is faster on most CPUs: %s", reason)
     return None

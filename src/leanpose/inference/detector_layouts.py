@@ -1,4 +1,4 @@
-"""Which kind of detector an ONNX file is: recognised by names, shapes, metadata and values of its outputs.
+"""Recognition of the detector in an ONNX file by names, shapes, metadata and values of its outputs.
 
 A `Layout` says how the image goes in (colours, range, placing) and how the outputs become boxes. What each kind is
 assumed to be is listed in docs/detectors.md.
@@ -48,7 +48,7 @@ WITH_KEYPOINTS_OR_MASKS = (57, 38)  # columns of selected boxes with COCO's 17 k
 CERTAIN = 0.3  # a score at which something is found that should not be there
 SURE = 0.05  # a score that an output of zeros and one person, or one with real content, exceeds
 YOLOX_CLASS_SCORES = 0.02  # the middle of YOLOX's best class scores lies above it on any image, YOLOv8's far below
-# Outputs beside boxes, scores and labels, which are left aside.
+# Outputs in addition to boxes, scores and labels, which are left aside.
 OTHER_OUTPUTS = re.compile(r"mask|proto|kpt|keypoint|hidden|state|attention|feat|enc_|aux", re.IGNORECASE)
 YOLO_NAME = re.compile(r"yolo[-_]?(v?\d+|nas)|(?<![a-z])v(5|8|10)[nsmlx](?![a-z])", re.IGNORECASE)
 BOXES_NAME, COUNT_NAME = re.compile(r"box|dets", re.IGNORECASE), re.compile(r"num|count|valid", re.IGNORECASE)
@@ -94,7 +94,7 @@ class Layout:
         raw = self.read(outputs, input_size)
         _, scores, labels = raw
         if self.class_0_score is not None and scores[labels == 0].max(initial=0) >= max(threshold, self.class_0_score):
-            raise LeanposeError("A detector whose classes seemed to begin with 1 (a person) finds objects of class 0.")
+            raise LeanposeError("The detector's class ids look 1-based (1 = person), but it returned class 0.")
         return decoding.select_people(raw, threshold, self.person, self.overlap)
 
 
@@ -138,7 +138,7 @@ class DetectorFile:
             if name in (lower := [given.lower() for given in names]):
                 return lower.index(name)
         shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-        raise LeanposeError(f"The detector {self.stem} knows {len(names)} classes ({shown}), and none is a person.")
+        raise LeanposeError(f"The detector {self.stem} has {len(names)} classes ({shown}), and none is a person.")
 
     @property
     def keypoint_values(self) -> int:
@@ -224,7 +224,8 @@ def _levels(file: DetectorFile, outputs: Outputs) -> Layout | None:
 
 
 def split_levels(outputs: Outputs, input_size: Size) -> Levels:
-    """RTMDet's levels: stride, class scores (h, w, C) and distances (h, w, 4); none where the maps are no such levels."""
+    """RTMDet's levels: stride, class scores (h, w, C) and distances (h, w, 4); none where the maps are no such
+    levels."""
     strides = {(input_size[0] // stride, input_size[1] // stride): stride for stride in STRIDES[1]}
     maps: dict[int, list[tuple[str, np.ndarray]]] = {}
     for name, value in outputs.items():
@@ -376,7 +377,8 @@ def _yolo(file: DetectorFile, name: str, rows: np.ndarray, masks: int, *, in_col
 
 
 def _selected(file: DetectorFile, outputs: Outputs, batched: bool) -> Layout | None:
-    """Selected boxes in several outputs: boxes (N, 4), scores and labels (N), or boxes with scores (N, 5) and labels."""
+    """Selected boxes in several outputs: boxes (N, 4), scores and labels (N), or boxes with scores (N, 5) and
+    labels."""
     roles = _roles(outputs)
     if roles is None:
         return None
@@ -454,7 +456,7 @@ def _class_table(boxes: Float[np.ndarray, "N 4"], scores: np.ndarray) -> Float[n
 
 
 def _is_detr(box_name: str, score_name: str, boxes: np.ndarray, table: np.ndarray) -> bool:
-    """Whether boxes are centres and sizes as shares of the image: by names, or by values that can be no corners."""
+    """Whether boxes are centres and sizes as shares of the image: by names, or by values that cannot be corners."""
     shares = len(boxes) > 0 and bool(((boxes >= -0.01) & (boxes <= 1.01)).all())
     named = "pred" in box_name or "logit" in score_name or (box_name == "dets" and score_name == "labels")
     return shares and (named or not is_score(table) or bool((boxes[:, 2:] < boxes[:, :2]).any()))

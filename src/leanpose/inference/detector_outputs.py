@@ -1,7 +1,8 @@
-"""How the outputs of ONNX detectors become boxes, decoded in NumPy; `leanpose.inference.detector_layouts` recognises them.
+"""How the outputs of ONNX detectors become boxes, decoded in NumPy; `leanpose.inference.detector_layouts` recognises
+them.
 
-All functions work on one image, without a batch axis. The `decode_…` functions bring each kind into one form, `RawDetections`;
-`select_people` chooses among these. Boxes are corners (xyxy) in pixels of the detector's input.
+All functions work on one image, without a batch axis. The `decode_…` functions bring each kind into one form,
+`RawDetections`; `select_people` chooses among these. Boxes are corners (xyxy) in pixels of the detector's input.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ RawDetections = tuple[
 """Boxes, and of each the score of its best class, and that class."""
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))  # three levels, P6, P2
-# On the coarsest grid half a person is 20 to 200 pixels, and 1 to 6 cells: the middle of all distances tells which is meant.
+# On the coarsest grid half a person is 20 to 200 pixels, and 1 to 6 cells: the middle of all distances tells which is
+# meant.
 MAX_IN_CELLS = 16.0
 MAX_NORMALIZED = 2.0  # boxes that all stay below it are shares of the image: in pixels nobody would be visible
 MAX_LOG_SIZE = 12.0  # a larger value is a side in pixels: as the logarithm of one it would be a million pixels
@@ -68,7 +70,7 @@ def decode_yolox(raw: Float[np.ndarray, "N C"], input_size: Size) -> RawDetectio
     """The rows of YOLOX, YOLOv5 or YOLOv6: centre, size, objectness and class scores of all cells, finest grid first.
 
     A cell's box has its centre at (cell + offset) × stride and the size exp(value) × stride; its score is objectness
-    times the score of the class. Exports that have decoded the boxes already hold pixels in place of offsets.
+    times the score of the class. Exports that have decoded the boxes already hold pixels instead of offsets.
     """
     boxes = raw[:, :4].astype(np.float64)
     if not (boxes[:, 2:] > MAX_LOG_SIZE).any():
@@ -105,8 +107,8 @@ def decode_selected(
     """
     if not is_score(scores) or not is_label(labels):
         raise LeanposeError(
-            f"A detector's outputs were read as corners, score and label, but hold scores from {_range(scores)} and labels "
-            f"from {_range(labels)}."
+            f"A detector's outputs were read as corners, score and label, but hold scores from {_range(scores)} and "
+            f"labels from {_range(labels)}."
         )
     return in_pixels(boxes, input_size), scores, labels
 

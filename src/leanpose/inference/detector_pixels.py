@@ -19,7 +19,8 @@ class PixelFormat:
     Attributes:
         order: of the colours.
         mean, std: in 0..255, in that order; (pixel - mean) / std goes in.
-        placing: `corner`: resized keeping its aspect, padded at the right and the bottom; `centre`: padded on both sides;
+        placing: `corner`: resized keeping its aspect, padded at the right and the bottom; `centre`: padded on both
+            sides;
             `stretched`: resized to the input without regard to its aspect.
         size: (height, width) for files that take any.
     """
@@ -32,7 +33,7 @@ class PixelFormat:
 
     def __str__(self) -> str:
         if self.mean != (0, 0, 0):
-            values = "normalized by ImageNet's mean and deviation"
+            values = "normalized by ImageNet's mean and standard deviation"
         else:
             values = "0..1" if self.std == (255, 255, 255) else "0..255"
         places = {"corner": "padded at the right and the bottom", "centre": "padded on both sides"}

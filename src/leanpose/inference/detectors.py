@@ -1,4 +1,4 @@
-"""Person detectors: RTMDet-nano of the package, ONNX files through onnxruntime, torchvision's (BSD 3-Clause), or none.
+"""Person detectors: the bundled RTMDet-nano, ONNX files in onnxruntime, torchvision's (BSD 3-Clause), or none.
 
 The package's detector (`files/`) is OpenMMLab's RTMDet-nano of people (Lyu et al., arXiv 2212.07784, Apache-2.0). What
 another ONNX file is follows from its outputs: `leanpose.inference.detector_layouts`.
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 PACKAGED = {"rtmdet-nano": Path(__file__).parent / "files" / "rtmdet_nano_person.onnx"}
-CHECKSUMS = {PACKAGED["rtmdet-nano"]: "9077b0b7"}  # beside the files, which are as their authors made them
+CHECKSUMS = {PACKAGED["rtmdet-nano"]: "9077b0b7"}  # next to the files, which are as their authors made them
 DEFAULT, WHOLE_IMAGE = "rtmdet-nano", "whole-image"
 TORCHVISION = "torchvision:"
 TORCHVISION_CLASSES = (91, 2)  # COCO's numbers with the background, or people alone with it
@@ -53,26 +53,27 @@ ATTEMPTS = 4  # to find the range and size with which a file's outputs stay of o
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 SETTINGS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_, **FLOATS}
 EXPECTED = (
-    "expected one image input (batch, 3, height, width) of float and the outputs of RTMDet, YOLOX, YOLOv5 to YOLO26, DETR, "
-    "RT-DETR, or corners, scores and labels (docs/detectors.md)."
+    "expected one image input (batch, 3, height, width) of float and the outputs of RTMDet, YOLOX, YOLOv5 to YOLO26, "
+    "DETR, RT-DETR, or corners, scores and labels (docs/detectors.md)."
 )
 
 
 class Detector(ABC):
-    """Finds people: a list of RGB images in; for each its boxes (P, 4) xyxy in pixels and scores (P,), best first."""
+    """A person detector: a list of RGB images in; for each its boxes (P, 4) xyxy in pixels and scores (P,), best
+    first."""
 
     name: str
     description = ""
-    """What was recognised of a file and how images go into it."""
+    """The recognised layout of a file and its preprocessing."""
 
     @abstractmethod
     def __call__(self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Detections]:
         """Boxes and scores of the people in each image."""
 
     def for_callers(self, count: int) -> Detector | None:
-        """The same detector for this many threads that call it at once, each call computing on its caller's thread.
+        """The same detector for this many concurrent threads, each call computing on its caller's thread.
 
-        None where that gains nothing, or where it is not known to bear several callers.
+        None if there is no benefit, or if it is not known to be thread-safe.
         """
         del count
         return None
@@ -88,17 +89,17 @@ class Detector(ABC):
         """Open the package's person detector, an ONNX file, or one of torchvision's; a `Detector` is returned as it is.
 
         Args:
-            path: `rtmdet-nano` or `auto` (the package's), an ONNX file, `whole-image` (no detector: one box around the whole
-                image); or `torchvision:NAME`, whose weights torchvision downloads once, or `torchvision:NAME:FILE`
-                with weights of your own.
-            threshold: people below this score are left out.
+            path: `rtmdet-nano` or `auto` (the package's), an ONNX file, `whole-image` (no detector: one box around the
+                whole image); or `torchvision:NAME`, whose weights torchvision downloads once, or
+                `torchvision:NAME:FILE` with weights of your own.
+            threshold: minimum score of a person.
             input_size: (height, width) for ONNX files that take any size; by default 320×320 for RTMDet, 800×800 for
                 DETR, 640×640 for others.
-            device: `"auto"` (a GPU where there is one and the backend can use it), `"cpu"`, `"cuda"`, …
+            device: `"auto"` (a GPU if there is one and the backend can use it), `"cpu"`, `"cuda"`, …
 
         Raises:
-            LeanposeError: the file is missing, is no ONNX model, or is a model of another kind; torchvision has no
-                detector of that name, or its weights cannot be had.
+            LeanposeError: the file is missing, is not an ONNX model, or is a model of another kind; torchvision has no
+                detector of that name, or its weights are not available.
         """
         if isinstance(path, Detector):
             return path
@@ -107,7 +108,7 @@ class Detector(ABC):
             return WholeImage()
         if named.startswith(TORCHVISION):
             if input_size is not None:
-                raise LeanposeError(f"The detector {path} scales images itself; leave out the input size.")
+                raise LeanposeError(f"The detector {path} scales images itself; do not give an input size.")
             name, _, file = named.removeprefix(TORCHVISION).partition(":")
             return TorchvisionDetector(name, weights=Path(file) if file else None, threshold=threshold, device=device)
         file = PACKAGED.get(DEFAULT if named == "auto" else named, Path(path))
@@ -117,7 +118,7 @@ class Detector(ABC):
                 f"There is no detector '{named}' and no file of that name; {did_you_mean(named, known)}"
             )
         if file in CHECKSUMS and file_checksum(file) != CHECKSUMS[file]:
-            raise LeanposeError(f"{file} is damaged: its checksum differs; install leanpose anew.")
+            raise LeanposeError(f"{file} is corrupt: its checksum differs; reinstall leanpose.")
         return OnnxDetector(file, threshold=threshold, input_size=input_size, device=device)
 
 
@@ -139,9 +140,9 @@ class WholeImage(Detector):
 class OnnxDetector(Detector):
     """A detector that runs through onnxruntime; `Detector.load` opens it.
 
-    What kind it is follows from its outputs on a grey image (`leanpose.inference.detector_layouts`), and is logged once.
-    Images go through one by one: on a CPU a batch of 2 to 8 was no faster (0.99 to 1.03 times), and the usual files
-    with the selection of boxes inside fail on more than one.
+    What kind it is follows from its outputs on a grey image (`leanpose.inference.detector_layouts`), and is logged
+    once. Images go through one by one: on a CPU a batch of 2 to 8 was no faster (0.99 to 1.03 times), and the usual
+    files with the selection of boxes inside fail on more than one.
 
     Attributes:
         layout: how images go in and what the outputs hold.
@@ -200,10 +201,10 @@ class OnnxDetector(Detector):
         size = size or ((exported[0], exported[1]) if len(exported) == 2 else None)
         if size is not None and not all(8 <= side <= MAX_SIDE for side in size):
             raise LeanposeError(
-                f"The detector {path} takes images of {size[0]}×{size[1]} pixels, which no detector does."
+                f"The detector {path} expects images of {size[0]}×{size[1]} pixels, which is implausible."
             )
         if not 1 <= self._batch <= _MAX_BATCH:
-            raise LeanposeError(f"The detector {path} takes {self._batch} images at once, which no detector does.")
+            raise LeanposeError(f"The detector {path} expects {self._batch} images at once, which is implausible.")
         pixels = RTMDET_PIXELS if len(outputs) > 1 else YOLO_PIXELS
         for _ in range(ATTEMPTS):
             self.input_size = size or pixels.size
@@ -213,8 +214,8 @@ class OnnxDetector(Detector):
             except Exception as error:  # onnxruntime's are not public: one class for each kind of failure
                 if is_out_of_memory(error):
                     raise LeanposeError(
-                        f"The detector {path} gets too little memory for an image of {self.input_size[0]}×{self.input_size[1]} pixels: "
-                        "it takes more than a network of its size should, or there is too little left."
+                        f"The detector {path} gets too little memory for an image of "
+                        f"{self.input_size[0]}×{self.input_size[1]} pixels: it takes more than a network of its size should, or there is too little left."
                     ) from error
                 if size is not None or self.input_size == DEFAULT_SIZE:
                     raise LeanposeError(
@@ -267,7 +268,8 @@ class OnnxDetector(Detector):
         return dict(zip(self._names, outputs, strict=True))
 
     def _setting(self, value: Any) -> np.ndarray:
-        """An input beside the image: the size that boxes shall refer to (width, height), or which pixels count (all)."""
+        """An input next to the image: the size that boxes shall refer to (width, height), or which pixels count
+        (all)."""
         height, width = self.input_size
         kind = SETTINGS[value.type]
         if len(value.shape) == 2:
@@ -277,13 +279,13 @@ class OnnxDetector(Detector):
 
 def _unknown(path: Path, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> LeanposeError:
     return LeanposeError(
-        f"The file {path} is no person detector that is known here: it has the inputs {describe_values(inputs)} and the "
+        f"The file {path} is not a known person detector: it has the inputs {describe_values(inputs)} and the "
         f"outputs {describe_values(outputs)}; {EXPECTED}"
     )
 
 
 def _is_setting(value: Any) -> bool:
-    """Whether an input beside the image is one that is known: RT-DETR's sizes, or DETR's mask of pixels."""
+    """Whether an input next to the image is one that is known: RT-DETR's sizes, or DETR's mask of pixels."""
     sizes = len(value.shape) == 2 and value.shape[1] == 2 and "size" in value.name.lower()
     mask = len(value.shape) == 3 and "mask" in value.name.lower()
     return (sizes or mask) and value.type in SETTINGS
@@ -291,7 +293,7 @@ def _is_setting(value: Any) -> bool:
 
 def _checked(threshold: float) -> float:
     if not 0 <= threshold <= 1:
-        raise LeanposeError(f"A detection threshold lies between 0 and 1, not at {threshold}.")
+        raise LeanposeError(f"A detection threshold must be between 0 and 1, not {threshold}.")
     return threshold
 
 
@@ -311,7 +313,7 @@ class TorchvisionDetector(Detector):
             people alone (2, with the background). Without one torchvision downloads its own, once.
         threshold: people below this score are left out.
         device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
-        model: the network itself, ready, in place of `weights`.
+        model: the network itself, ready, instead of `weights`.
 
     Raises:
         LeanposeError: the name or the file is no such detector's, or the weights cannot be downloaded.
@@ -374,14 +376,14 @@ def _from_file(name: str, path: Path) -> nn.Module:
     from torchvision import models
 
     if not path.is_file():
-        raise LeanposeError(f"There is no file of weights {path} for torchvision's {name}.")
+        raise LeanposeError(f"There is no weight file {path} for torchvision's {name}.")
     require_honest_archive(path, "file of weights")
     state: Any
     try:
         tensors_alone = path.suffix == ".safetensors"
         state = load_file(path) if tensors_alone else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged, or with more in it than tensors
-        raise LeanposeError(f"{path} is no file of weights that can be read as tensors alone.") from error
+    except Exception as error:  # corrupt, or with more in it than tensors
+        raise LeanposeError(f"{path} is not a weight file that can be read as tensors alone.") from error
     state = state.get("model", state) if isinstance(state, dict) else {}  # torchvision's training script wraps it
     for classes in TORCHVISION_CLASSES:
         model = models.get_model(name, weights=None, weights_backbone=None, num_classes=classes)

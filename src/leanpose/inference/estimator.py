@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from leanpose.models.base import PoseModel
 
-Boxes = Shaped[np.ndarray, "_ 4"]  # whole numbers too
+Boxes = Shaped[np.ndarray, "_ 4"]  # integers too
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -52,15 +52,15 @@ BODY_SHARE = 0.53  # of a box is the person, as in COCO's labels
 SECOND_PASS_SCORE, SECOND_PASS_POINTS, SECOND_PASS_MARGIN = 0.3, 4, 0.1
 OUTSIDE_MARGIN = 0.05  # of a box's longer side: so far outside the image a keypoint's score has fallen to 0
 BOX_FORM = "Boxes are an array of numbers of shape (people, 4): x1, y1, x2, y2 in pixels."
-BLOCK = 4  # images that one thread looks at before the next ones
+BLOCK = 4  # images that one thread processes at a time
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class _Request:
-    """An image under way: the poses, whose arrays are filled person by person, and how many people are still to do.
+    """An image being processed: its results, filled person by person, and the number of pending people.
 
-    `detected` says whether the people come from the estimator's detector, not from the caller.
+    `detected`: whether the boxes come from the estimator's detector, not from the caller.
     """
 
     image: Pixels
@@ -70,36 +70,36 @@ class _Request:
 
 
 _Opened = tuple[ImageInput, Pixels, "Boxes | None"]
-"""An image as it was given, its pixels, and the boxes to look at."""
+"""An image as given, its pixels, and its boxes."""
 
 
 class PoseEstimator:
-    """Finds the poses of all people in images. It may be called from many threads at once.
+    """Estimates the poses of all people in images. It may be called from many threads at once.
 
     Args:
         model: a model, a released name, a weights file, or an exported file (`.onnx`, or OpenVINO's `.xml`): one of
             `leanpose export`, or an RTMPose as MMDeploy and rtmlib have it.
-        detector: `"auto"` (RTMDet-nano of the package, `"rtmdet-nano"`), an ONNX file, `"torchvision:NAME"`, a `Detector`,
-            or `"whole-image"` (each image is one person).
-        device: `"auto"` (a GPU where there is one), `"cpu"`, `"cuda"`, …
-        backend: `"torch"`, `"onnxruntime"`, `"openvino"`, or `"auto"`: the fastest that agrees with torch, where `tune` or
-            `leanpose bench` has measured it for this model on this machine; until then onnxruntime on a CPU, for which
-            the model is exported once (torch where it cannot be), and torch on a GPU.
-        batch_size: crops in one pass; 8 on a CPU and 64 on a GPU by default.
-        flip_test: average with the mirrored crop: twice the work, a little more accurate.
-        two_pass: look a second time, at the box around the keypoints found first; the more certain result counts. For
-            boxes that are far too large, as the whole image often is.
-        precision: `"fp32"`, `"bf16"` (torch, OpenVINO), `"fp16"` (OpenVINO), or `"auto"`: single precision, or less where it
-            was measured to keep the keypoints in their place.
-        skeleton: names the keypoints of an exported file that does not name them.
-        person_threshold: detected people whose `PoseResult.person_scores` lie below it are left out; 0.1 by default, and 0
-            with `"whole-image"`. Of two detections of one person the more certain one stays. Boxes that the caller
-            gives all stay.
-        advance: told what takes longer than usual, such as the export.
+        detector: `"auto"` (RTMDet-nano of the package, `"rtmdet-nano"`), an ONNX file, `"torchvision:NAME"`, a
+            `Detector`, or `"whole-image"` (each image is one person).
+        device: `"auto"` (a GPU if there is one), `"cpu"`, `"cuda"`, …
+        backend: `"torch"`, `"onnxruntime"`, `"openvino"`, or `"auto"`: the fastest that agrees with torch, if `tune` or
+            `leanpose bench` has benchmarked this model on this machine; until then onnxruntime on a CPU, for which the
+            model is exported once (torch if it cannot be exported), and torch on a GPU.
+        batch_size: crops per batch; 8 on a CPU and 64 on a GPU by default.
+        flip_test: average with the mirrored crop: twice the work, slightly more accurate.
+        two_pass: run a second pass on the box around the keypoints of the first; the result with the higher score is
+            kept. For boxes that are far too large, as the whole image often is.
+        precision: `"fp32"`, `"bf16"` (torch, OpenVINO), `"fp16"` (OpenVINO), or `"auto"`: single precision, or lower if
+            the benchmark showed that keypoints agree.
+        skeleton: skeleton of an exported file that does not name its keypoints.
+        person_threshold: minimum `PoseResult.person_scores` of detected people; 0.1 by default, and 0 with
+            `"whole-image"`. Of two detections of one person the one with the higher score is kept. Boxes given by the
+            caller are all kept.
+        advance: called with a description of steps that take longer than usual, such as the export.
 
     Attributes:
-        backend: what computes; `str(estimator.backend)` is its name and precision.
-        backend_reason: why it was chosen, in a few words.
+        backend: the backend; `str(estimator.backend)` is its name and precision.
+        backend_reason: why it was chosen.
 
     Raises:
         LeanposeError: the model, detector, device or backend is unknown or cannot be opened.
@@ -131,7 +131,7 @@ class PoseEstimator:
             if value not in known:
                 raise LeanposeError(f"Unknown {option} '{value}'; {did_you_mean(value, known)}")
         if batch_size is not None and batch_size < 1:
-            raise LeanposeError(f"A batch has at least one crop, not {batch_size}.")
+            raise LeanposeError(f"batch_size must be at least 1, not {batch_size}.")
         limit_threads()
         self.device = choose_device(str(device))
         self.detector = Detector.load(detector, device=str(device))
@@ -146,7 +146,7 @@ class PoseEstimator:
         if person_threshold is None:
             person_threshold = 0.0 if isinstance(self.detector, WholeImage) else PERSON_THRESHOLD
         if not 0 <= person_threshold <= 1:
-            raise LeanposeError(f"A person threshold lies between 0 and 1, not at {person_threshold}.")
+            raise LeanposeError(f"A person threshold must be between 0 and 1, not {person_threshold}.")
         self.person_threshold = person_threshold
         self._counts: dict[str, float] = defaultdict(float)  # in whichever threads
         self._counting = threading.Lock()
@@ -160,12 +160,12 @@ class PoseEstimator:
 
     @property
     def uncertain(self) -> int:
-        """How many detected people have been left out so far, since their scores lie below `person_threshold`."""
+        """Number of detected people dropped so far because their scores are below `person_threshold`."""
         return int(self._counts["uncertain"])
 
     @property
     def duplicates(self) -> int:
-        """How many second detections of one person have been left out so far."""
+        """Number of duplicate detections dropped so far."""
         return int(self._counts["duplicates"])
 
     def _count(self, **more: float) -> None:
@@ -174,10 +174,10 @@ class PoseEstimator:
                 self._counts[name] += number
 
     def tune(self, *, advance: Callable[[str], None] = lambda _: None) -> None:
-        """Measure every backend that is installed, go on with the fastest that agrees with torch, and remember it.
+        """Benchmark every installed backend, use the fastest that agrees with torch from now on, and remember it.
 
-        The first time for a model this exports it, which takes ten seconds and more. With `backend="auto"` alone: a named
-        backend and an exported file stay what they are.
+        The first time for a model this exports it, which takes ten seconds or more. Only with `backend="auto"`: a named
+        backend and an exported file are not changed.
 
         Args:
             advance: told what is under way.
@@ -192,7 +192,7 @@ class PoseEstimator:
 
     @property
     def skeleton(self) -> Skeleton:
-        """The keypoints that the model finds."""
+        """The keypoints that the model predicts."""
         return self.model.skeleton
 
     @overload
@@ -219,15 +219,16 @@ class PoseEstimator:
     ) -> PoseResult | list[PoseResult] | Iterator[PoseResult]:
         """The poses in one image, or in each of many.
 
-        A keypoint outside its image keeps its place, but its score falls to 0 within 5 % of the longer side of the
-        person's box, so that it is not drawn and counts for nothing.
+        A keypoint outside its image keeps its position, but its score falls to 0 within 5 % of the longer side of the
+        person's box, so that it is neither drawn nor counted.
 
         Args:
-            image: a path, bytes, an opened file (`BytesIO`), a Pillow image, an array or a tensor (see `ImageInput`), or many of
+            image: a path, bytes, an opened file (`BytesIO`), a Pillow image, an array or a tensor (see `ImageInput`),
+                or many of
                 these: a list, a generator, a folder (with all below it), a glob pattern, or a batch of four dimensions.
             boxes: (P, 4) xyxy in pixels, to skip the detector; for a list of images a list of such arrays, with None
-                for those where the detector shall look.
-            stream: give an iterator, which reads images as they are needed and holds few of them, in place of a list.
+                for images on which the detector should run.
+            stream: return an iterator, which reads images as needed and holds few of them, instead of a list.
 
         Returns:
             The result of one image; the list, or with `stream` the iterator, of those of many. Results remember their
@@ -241,7 +242,7 @@ class PoseEstimator:
             return results if stream else next(results)
         if boxes is not None:
             if not isinstance(image, (list, tuple)) or any(are_many(one) for one in image):
-                raise LeanposeError("Boxes belong to a list of single images, not to a folder or a generator.")
+                raise LeanposeError("Boxes can be given for a list of images, not for a folder or a generator.")
             if not isinstance(boxes, (list, tuple)) or len(boxes) != len(image):
                 raise LeanposeError(f"{len(image)} images need a list of {len(image)} box arrays.")
             pairs = zip(image, boxes, strict=True)
@@ -250,16 +251,16 @@ class PoseEstimator:
         return self.stream(pairs) if stream else list(self.stream(pairs))
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
-        """Boxes xyxy and scores of the people in each of these RGB images, as the detector finds them."""
+        """Boxes xyxy and scores of the people detected in each of these RGB images."""
         return self.detector(images)
 
     def stream(self, images: Iterable[tuple[ImageInput, Boxes | None]]) -> Iterator[PoseResult]:
         """The poses of (image, boxes or None) pairs, in their order, as soon as their batch is done.
 
-        People of consecutive images share batches, and images are read only as they are needed, so that any number
-        of them can pass through. On a CPU with several cores, images are looked at side by side, by as many threads as
-        torch has; not with the backend torch and torchvision's detectors, which use all threads for one image, nor with a
-        `Detector` that has no `for_callers`.
+        People of consecutive images share batches, and images are read only as needed, so that any number
+        of them can be processed. On a CPU with several cores, images are processed in parallel, by as many threads as
+        torch has; not with the backend torch and torchvision's detectors, which use all threads for one image, nor with
+        a `Detector` that has no `for_callers`.
 
         Raises:
             LeanposeError: as for a call.
@@ -275,10 +276,11 @@ class PoseEstimator:
             yield from worker._side_by_side(chain(first, opened), threads)
 
     def for_callers(self, threads: int) -> PoseEstimator | None:
-        """This estimator for so many threads that call it at once, each call computing on its caller's thread (`single_threads`).
+        """This estimator for so many threads that call it at once, each call computing on its caller's thread
+        (`single_threads`).
 
-        Results are the same to the bit. None where its backend or detector gains nothing; it may be called from many threads then,
-        too, but each call takes all of torch's.
+        Results are the same to the bit. None where its backend or detector gains nothing; it may be called from many
+        threads then, too, but each call takes all of torch's.
         """
         if self.device.type != "cpu":
             return None
@@ -292,7 +294,7 @@ class PoseEstimator:
             return self._worker
 
     def _side_by_side(self, images: Iterator[_Opened], threads: int) -> Iterator[PoseResult]:
-        """The poses of images that threads look at by blocks, in the images' order."""
+        """The poses of images processed by threads in blocks, in the images' order."""
         blocks = iter(lambda: list(_until_full(images)), [])
         with single_threads(threads) as pool:
             for results in mapped_ahead(lambda block: list(self._in_turn(block)), blocks, pool, threads):
@@ -301,7 +303,7 @@ class PoseEstimator:
     def _in_turn(self, images: Iterable[_Opened]) -> Iterator[PoseResult]:
         """The poses of images in the calling thread."""
         requests: deque[_Request] = deque()
-        waiting: deque[tuple[_Request, int]] = deque()  # people not yet looked at
+        waiting: deque[tuple[_Request, int]] = deque()  # people not yet processed
         for image, pixels, boxes in images:
             request = self._request(image, pixels, boxes)
             requests.append(request)
@@ -330,7 +332,7 @@ class PoseEstimator:
         return _Request(pixels, poses, len(boxes), detected)
 
     def _finished(self, request: _Request) -> PoseResult:
-        """The poses of an image whose people are all done: of detected ones, those that are certain, each once."""
+        """The poses of a finished image: of detected people, those above the threshold, without duplicates."""
         poses = request.poses
         if not request.detected:
             return poses
@@ -346,7 +348,7 @@ class PoseEstimator:
         return distinct
 
     def _run(self, people: Sequence[tuple[_Request, int]]) -> None:
-        """Look at one batch of people and write what is found into their requests."""
+        """Process one batch of people and write the results into their requests."""
         images = [request.image for request, _ in people]
         boxes = np.stack([request.poses.boxes[person] for request, person in people]).astype(np.float64)
         found = self._look(images, boxes)
@@ -369,7 +371,7 @@ class PoseEstimator:
     def _look_again(
         self, images: Sequence[Pixels], found: KeypointArrays, boxes: Float[np.ndarray, "B 4"]
     ) -> tuple[KeypointArrays, Float[np.ndarray, "B 4"]]:
-        """A second pass around the keypoints found; of both passes, the one with the higher mean score counts."""
+        """A second pass around the predicted keypoints; the pass with the higher mean score is kept."""
         keypoints, scores, boxes = found[0].copy(), found[1].copy(), boxes.copy()
         certain = scores >= SECOND_PASS_SCORE
         rows = np.flatnonzero(certain.sum(axis=1) >= SECOND_PASS_POINTS)
@@ -428,9 +430,9 @@ def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
 def _inside_factor(
     keypoints: Float[np.ndarray, "B K 2"], images: Sequence[Pixels], boxes: Float[np.ndarray, "B 4"]
 ) -> Float[np.ndarray, "B K"]:
-    """What the score of each keypoint is multiplied by: 1 inside its image, falling to 0 at a margin outside of it.
+    """The score factor of each keypoint: 1 inside its image, falling to 0 at a margin outside it.
 
-    Nobody can see a joint that is not in the image: its place is a guess that must not look like a finding.
+    A keypoint outside the image is invisible: its predicted position is a guess and must not get a high score.
     """
     ends = np.array([image.shape[1::-1] for image in images], np.float64)[:, None] - 0.5
     beyond = np.maximum(-0.5 - keypoints, keypoints - ends).max(axis=2)
@@ -475,6 +477,6 @@ def _open(
     if isinstance(model, (str, Path)):
         model = load_model(model)
     if model.task != "pose":
-        raise LeanposeError(f"'{model.name}' is a classifier and finds no poses.")
+        raise LeanposeError(f"'{model.name}' is a classifier, not a pose model.")
     model = model.to(device).eval()
     return model, *open_backend(model, device, backend, precision, advance)

@@ -38,17 +38,17 @@ Painter = Callable[[PoseResult, UInt8[np.ndarray, "H W 3"], Path], None]
 
 @dataclass
 class Outcome:
-    """What came of a run over files.
+    """The outcome of a run over files.
 
     Attributes:
-        done: images looked at.
-        people: found in them.
+        done: number of processed images.
+        people: people detected in them.
         empty: images without people.
-        uncertain, duplicates: people left out because of their low scores, and second detections of one person.
+        uncertain, duplicates: people dropped because of low scores, and duplicate detections.
         skipped: images that could not be read, with the reason.
-        undrawn: images that were looked at, but whose annotated copy no format can hold, with the reason.
-        notices: what was guessed of images or left out: a sentence, and the names of the images it holds for.
-        stopped: whether the user stopped the run before its end.
+        undrawn: processed images whose annotated copy no format can hold, with the reason.
+        notices: warnings about images: a sentence, and the names of the images that it applies to.
+        stopped: whether the user stopped the run early.
     """
 
     done: int = 0
@@ -63,7 +63,7 @@ class Outcome:
 
     @property
     def looked_at(self) -> int:
-        """Images that are dealt with, one way or the other."""
+        """Images done or skipped."""
         return self.done + len(self.skipped)
 
 
@@ -76,7 +76,7 @@ class NothingReadError(LeanposeError):
 
 
 def require_readable(images: Sequence[ImageFile]) -> None:
-    """See that there is an image that can be read, before long work begins.
+    """Check that there is an image that can be read, before long work begins.
 
     Raises:
         NothingReadError: there is none.
@@ -108,26 +108,25 @@ def predict_images(
 ) -> Outcome:
     """Estimate the poses in images and write them as they come.
 
-    An image that cannot be read is skipped. An interrupt (Ctrl-C) ends the run behind an image, with what has been found so
-    far.
+    An image that cannot be read is skipped. An interrupt (Ctrl-C) ends the run after an image, with the results so far.
 
     Args:
-        estimator: finds the people (where `boxes` is None) and their poses; people below its `person_threshold` are left
-            out, those of `boxes` too.
-        images: what to look at.
-        boxes: boxes by image, in place of the estimator's detector.
+        estimator: detects people (if `boxes` is None) and estimates their poses; people below its `person_threshold`
+            are dropped, also those of `boxes`.
+        images: the images.
+        boxes: boxes by image, instead of the estimator's detector.
         drawings: folder for annotated images.
-        coco, table: files for COCO results (JSON) and for one row a person (CSV).
+        coco, table: files for COCO results (JSON) and for one row per person (CSV).
         labels: file for the poses as COCO annotations, from which a model can be trained.
         keypoint_threshold: in these, keypoints below this score are not labelled.
         paint: writes what is drawn of an image; by default the image with the skeletons on it.
-        ending: of the drawings' names, in place of the images' own suffix.
+        ending: of the drawings' names, instead of the images' own suffix.
         advance: called after each image, done or skipped.
 
     Raises:
         NothingReadError: not one image can be read.
-        LeanposeError: something cannot be written, or another process writes there. After either, the files of results are as
-            they were.
+        LeanposeError: something cannot be written, or another process writes there. After either, the files of results
+            are as they were.
     """
     names = [] if drawings is None else target_names(images, drawings, ending=ending)
     targets = {image.path: name for image, name in zip(images, names, strict=False)}
@@ -202,7 +201,7 @@ def predict_images(
 def open_results(
     coco: Path | None, table: Path | None, skeleton: Skeleton
 ) -> Iterator[Callable[[ImageFile, int, PoseResult], None]]:
-    """Open the files of results; they appear, whole, at the end of the `with`, and not at all after an error.
+    """Open the result files; they are written completely at the end of the `with`, and not at all after an error.
 
     Yields:
         What appends the people of one image (with its image id): COCO's records, with its `file_name` too, and rows.

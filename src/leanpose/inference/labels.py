@@ -29,10 +29,9 @@ def label_records(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The COCO records of an image and of its people, whose ids are still 0.
 
-    Each person is an annotation: the box inside the image, the area as a share of it (a box says nothing of the
-    outline), the keypoints as x, y, 2, the score, and each
-    keypoint's in `keypoint_scores`. Keypoints below `keypoint_threshold` and those outside of the image are
-    not labelled (0, 0, 0).
+    Each person is an annotation: the box inside the image, the area as a fraction of the box (there is no outline), the
+    keypoints as x, y, 2, the score, and each keypoint's in `keypoint_scores`. Keypoints below `keypoint_threshold` and
+    those outside the image are not labelled (0, 0, 0).
 
     Args:
         image_size: (height, width) in pixels.
@@ -57,9 +56,10 @@ def label_records(
 def open_labels(
     path: Path | None, skeleton: Skeleton, *, keypoint_threshold: float
 ) -> Iterator[Callable[[ImageFile, tuple[int, int], PoseResult], None]]:
-    """Open a file of COCO annotations; it appears, whole, at the end of the `with`, and not at all after an error.
+    """Open a file of COCO annotations; it is written completely at the end of the `with`, and not at all after an
+    error.
 
-    It holds what `label_records` makes. Images without anybody are listed too.
+    It holds the output of `label_records`. Images without people are listed too.
 
     Yields:
         What appends the people of one image, with its size (height, width).
@@ -99,6 +99,8 @@ def open_label_records(
         file.write((start if start != ",\n" else "") + '\n],\n"images": [')
         images.seek(0)
         shutil.copyfileobj(images, file)
-        description = f"poses found by leanpose {__version__}, keypoints from a score of {keypoint_threshold:g} on"
+        description = (
+            f"poses estimated by leanpose {__version__}, keypoints with a score of at least {keypoint_threshold:g}"
+        )
         rest = {"categories": [category], "info": {"description": description}}
         file.write("], " + json.dumps(rest)[1:] + "\n")

@@ -23,7 +23,7 @@ OPENPOSE_18 = (
 )  # fmt: skip
 FACE_POINTS = 68  # of the iBUG order, which OpenPose follows and goes on with the right and the left pupil
 PUPILS = ("right_eye", "left_eye")
-# ComfyUI's nodes have them beside the body, in COCO-WholeBody's order.
+# ComfyUI's nodes have them next to the body, in COCO-WholeBody's order.
 FEET = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel")
 _NECK = OPENPOSE_18.index("neck")
 _SHOULDERS = ("left_shoulder", "right_shoulder")
@@ -62,14 +62,14 @@ def openpose_people(
     keypoint_threshold: float = 0.3,
     own_neck: bool = False,
 ) -> OpenPosePeople:
-    """Arrange a skeleton's points as OpenPose does; what it has no place for (the top of the head) is left out.
+    """Arrange a skeleton's points as OpenPose does; keypoints that it lacks (the top of the head) are dropped.
 
     Args:
         keypoints: (x, y) in pixels.
         scores: 0..1 for each keypoint. Points below `keypoint_threshold`, or not finite, are missing.
         skeleton: names the K keypoints and the parts `face`, `left_hand` and `right_hand`.
-        keypoint_threshold: keypoints from this score on are there; the annotators use 0.3.
-        own_neck: use the skeleton's `neck` where it has one. The neck that ControlNet knows is the middle of the
+        keypoint_threshold: minimum score of a keypoint; the annotators use 0.3.
+        own_neck: use the skeleton's `neck` if it has one. ControlNet's neck is the middle of the
             shoulders, missing where one of them is; other data sets label it higher up.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The poses found in one image, and their way into other programs."""
+"""The poses in one image, and their conversion for other programs."""
 
 from __future__ import annotations
 
@@ -48,17 +48,18 @@ class PoseResult:
     """P people of one image; P may be 0.
 
     Attributes:
-        keypoints: (x, y) in image pixels, pixel centres at whole numbers.
-        keypoint_scores: 0..1 for each keypoint: raw, or if `calibrated` the probability that it lies within OKS 0.5 of the truth.
-        boxes: xyxy in pixels: where the model looked for each person (before padding).
-        box_scores: 0..1: of the detections; 1 for boxes that were given.
-        skeleton: names the K keypoints.
-        track_ids: one number for each person that stays theirs from frame to frame, where somebody tracked them.
-        calibrated: whether the model's scores were made probabilities (`leanpose calibrate`).
-        image: what the poses were found in, as it was handed in: of a file the path alone, which is read again where
-            it is drawn; bytes, arrays, tensors and Pillow images stay in memory (not copied) as long as the result.
-            None for the frames of a video. `dataclasses.replace(poses, image=None)` lets it go.
-        image_size: (height, width) in pixels, where known.
+        keypoints: (x, y) in image pixels, pixel centres at integer coordinates.
+        keypoint_scores: 0..1 for each keypoint: raw, or if `calibrated` the probability of a keypoint OKS of at least
+            0.5.
+        boxes: xyxy in pixels: the person boxes given to the model (before padding).
+        box_scores: 0..1: detection scores; 1 for boxes that were given.
+        skeleton: the K keypoints.
+        track_ids: a number for each person that is constant over frames, if people were tracked.
+        calibrated: whether the scores are calibrated probabilities (`leanpose calibrate`).
+        image: the input image, as given: for a file only the path, which is read again for drawing; bytes, arrays,
+            tensors and Pillow images stay in memory (not copied) as long as the result. None for video frames.
+            `dataclasses.replace(poses, image=None)` releases it.
+        image_size: (height, width) in pixels, if known.
 
     Example:
         >>> from leanpose.skeleton import COCO17
@@ -103,7 +104,7 @@ class PoseResult:
         return len(self.keypoints)
 
     def __iter__(self) -> Iterator[PoseResult]:
-        """Person by person, each as a `PoseResult` of one."""
+        """Iterate over people, each a `PoseResult` of length 1."""
         return (self[person] for person in range(len(self)))
 
     @overload
@@ -142,20 +143,21 @@ class PoseResult:
 
     @property
     def image_name(self) -> str | None:
-        """The path of the image, where it came from a file."""
+        """The path of the image, if it is a file."""
         name = self.image if isinstance(self.image, (str, Path)) else getattr(self.image, "filename", None)
         return str(name) if name else None
 
     @property
     def person_scores(self) -> Float[np.ndarray, " P"]:
-        """One score for each person: the box's times the mean of the keypoint scores that are above 0.2.
+        """One score per person: the box score times the mean of the keypoint scores above 0.2.
 
-        Of calibrated scores it is the mean square of those above 0.4 (`leanpose.codecs.calibration.mean_keypoint_score`).
+        For calibrated scores it is the mean square of those above 0.4
+        (`leanpose.codecs.calibration.mean_keypoint_score`).
         """
         return mean_keypoint_score(self.keypoint_scores, calibrated=self.calibrated) * self.box_scores
 
     def _triples(self) -> Float[np.ndarray, "P values"]:
-        """x, y and score of every keypoint, one row a person."""
+        """x, y and score of every keypoint, one row per person."""
         triples = np.concatenate([self.keypoints, self.keypoint_scores[..., None]], axis=2)
         return triples.reshape(len(self), 3 * len(self.skeleton))
 
@@ -172,13 +174,13 @@ class PoseResult:
         """The image with the skeletons on it, and the ids of people who were tracked, as a new RGB array.
 
         Args:
-            image: another one than the poses were found in.
-            keypoint_threshold: keypoints from this score on are drawn in full, those above half of it faintly.
-            boxes: frame each person too.
+            image: another image to draw on.
+            keypoint_threshold: minimum score of keypoints drawn in full; those above half of it are drawn faintly.
+            boxes: also draw the person boxes.
             options: for `leanpose.drawing.draw_poses`.
 
         Raises:
-            LeanposeError: the result does not know its image, or its file is gone or has another size now.
+            LeanposeError: the result has no image, or its file is gone or has another size now.
         """
         if self.track_ids is not None:
             options = {"labels": [str(i) for i in self.track_ids], **options}
@@ -190,12 +192,12 @@ class PoseResult:
     def _pixels(self) -> UInt8[np.ndarray, "H W 3"]:
         """The remembered image."""
         if self.image is None:
-            raise LeanposeError("These poses do not hold their image (of a video's frames, none do); give draw(image).")
+            raise LeanposeError("This result has no image (results of video frames have none); give one: draw(image).")
         pixels = as_rgb(self.image)
         if self.image_size is not None and pixels.shape[:2] != self.image_size:
             height, width = self.image_size
             raise LeanposeError(
-                f"The image {self.image_name or ''} has no longer the {width}×{height} pixels of the poses."
+                f"The image {self.image_name or ''} no longer has the {width}×{height} pixels of this result."
             )
         return pixels
 
@@ -213,7 +215,8 @@ class PoseResult:
         return Path(path)
 
     def show(self, **options: Any) -> None:
-        """Show the image with the skeletons on it: in a notebook below the cell, otherwise in the system's image viewer.
+        """Show the image with the skeletons on it: in a notebook below the cell, otherwise in the system's image
+        viewer.
 
         Args:
             options: for `draw`.
@@ -265,8 +268,9 @@ class PoseResult:
         return f"<div>{html.escape(repr(self))}</div>{image}{people}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and strings: the image, the names of the keypoints, and for each person `id` (None where nobody
-        tracked them), `score`, `box` (xyxy), `box_score` and `keypoints` as [x, y, score]; what is not finite is None."""
+        """Plain numbers, lists and strings: the image, the names of the keypoints, and for each person `id` (None where
+        nobody tracked them), `score`, `box` (xyxy), `box_score` and `keypoints` as [x, y, score]; what is not finite is
+        None."""
         height, width = self.image_size or (None, None)
         return {
             "image": self.image_name,
@@ -298,7 +302,7 @@ class PoseResult:
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def to_df(self) -> pandas.DataFrame:
-        """A pandas table with a row a person and the columns of `column_names`.
+        """A pandas table with a row per person and the columns of `column_names`.
 
         Raises:
             LeanposeError: pandas is not installed.
@@ -312,8 +316,9 @@ class PoseResult:
         """OpenPose's JSON (version 1.3) as a dictionary, with the 18 points of its COCO model.
 
         The neck is the middle of the shoulders where the skeleton has none. What is missing is 0, 0, 0. Face and hands
-        are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`); iBUG's 68 face points
-        become OpenPose's 70 with the eyes as pupils. `person_id` is that of `track_ids`, or -1, as OpenPose writes it.
+        are filled where the skeleton has parts of these names (`face`, `left_hand`, `right_hand`); iBUG's 68 face
+        points become OpenPose's 70 with the eyes as pupils. `person_id` is that of `track_ids`, or -1, as OpenPose
+        writes it.
 
         Args:
             image_size: (height, width), where the result does not know it; with it there are `canvas_height` and
@@ -345,15 +350,16 @@ class PoseResult:
 
         `people` have `pose_keypoints_2d` (18 points), `foot_keypoints_2d` (6), `face_keypoints_2d` (70) and
         `hand_left_keypoints_2d` and `hand_right_keypoints_2d` (21 each): x, y, 1 in pixels of `canvas_width` times
-        `canvas_height`, and 0, 0, 0 for what is missing or not in the skeleton. The neck is the middle of the shoulders.
+        `canvas_height`, and 0, 0, 0 for what is missing or not in the skeleton. The neck is the middle of the
+        shoulders.
 
         Args:
             image_size: (height, width), where the result does not know it.
             keypoint_threshold: keypoints below this score count as missing.
 
         Raises:
-            LeanposeError: no size is known, the skeleton has none of the 18 points, or another number of points in the face or
-                a hand.
+            LeanposeError: no size is known, the skeleton has none of the 18 points, or another number of points in the
+                face or a hand.
         """
         image_size = image_size or self.image_size
         if image_size is None:

@@ -23,7 +23,7 @@ METHODS: dict[str, type[Distillation[Any]]] = {
     "fpd": FPDLoss,
     "okdhp": OKDHPLoss,
 }
-"""Every method by the name that a recipe's `distillation.method` gives it. A method of one's own is an entry more."""
+"""Every method by the name that a recipe's `distillation.method` gives it. A custom method is one more entry."""
 
 CRITERIA: dict[str, Callable[[PoseModel], Criterion]] = {
     "codec": lambda student: student.codec,

@@ -1,17 +1,17 @@
-"""Any teacher to any student: what the teacher finds becomes targets in the form that the student predicts.
+"""Any teacher, any student: teacher predictions are converted to the student's output representation.
 
-Response-based distillation (Hinton et al., 2015) for poses. The teacher's keypoints and their confidence are brought into the
-student's crop, matched by name, and encoded by the student's own codec, so that the student's own loss compares: heatmaps,
-bins, coordinates with or without a deviation, and every layer of a decoder. Where both sides have the same form, the teacher's
-distribution is taken as it is: heatmaps are resampled at the places that the student's stand for, bins at the student's bins.
-A student whose coordinates have a heatmap's deviation and a score is compared with the teacher's heatmaps too (DistilPose,
+Response-based distillation (Hinton et al., 2015) for poses. The teacher's keypoints and their confidence are brought
+into the student's crop, matched by name, and encoded by the student's own codec, so that the student's own loss
+applies: to heatmaps, bins, coordinates with or without sigma, and every layer of a decoder. If both use the same
+representation, the teacher's distribution is used directly: heatmaps are resampled to the student's grid, SimCC bins to
+its bins. A student that predicts a heatmap sigma and a score is also compared with the teacher's heatmaps (DistilPose,
 CVPR 2023, eq. 5 and 7).
 
-Two more terms reach what is below the student's head: its features, from which one linear map draws the teacher's heatmaps
-(as TFPose supervises its encoder), and features or tokens against the teacher's own. A student of several cycles (SDPose, CVPR
-2024) is taught in each of them, and its tokens learn from those of the next cycle.
+Two more terms supervise the layers below the head: an auxiliary linear layer predicts the teacher's heatmaps from the
+features (as TFPose supervises its encoder), and features or tokens are matched to the teacher's. A student with several
+cycles (SDPose, CVPR 2024) is supervised in each of them, and the tokens of each cycle learn from those of the next.
 
-Keypoints that nobody has labelled are learnt from the teacher alone, weighted by its confidence.
+Unlabelled keypoints are learned from the teacher alone, weighted by its confidence.
 """
 
 from __future__ import annotations
@@ -42,38 +42,42 @@ from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import TeacherSection
 
 POOLED_SHARE = 0.03
-"""Of the weight of auxiliary heatmaps where the head pools its features: such a head knows a place by nothing but what these say
-of it, and its own loss is a hundredth of theirs. Trials of one epoch gave 30.9 PCK plainly, 23.0 taught at a share of 1, 35.2 at
-0.03, and 31.8 without (docs/results/matrix.md)."""
+"""Scale of `auxiliary_heatmap_weight` for heads that pool the features: such heads cannot read positions from the
+features, and their loss is about a hundredth of the auxiliary one. PCK after one epoch: 30.9 without a teacher;
+distilled with scale 1: 23.0, 0.03: 35.2, 0: 31.8 (docs/results/matrix.md)."""
 
 
 class AutoSection(TeacherSection):
-    """How much labels and teacher count. A weight of 0 leaves a term out; a term that does not fit the two models is not there."""
+    """Weights of the loss terms. A weight of 0 disables a term; terms that do not apply to the two models are
+    omitted."""
 
     method: Literal["auto"] = "auto"  # pyright: ignore[reportIncompatibleVariableOverride]
     gt_weight: float = Field(default=1.0, ge=0)
-    """Of the loss against the labels; 0 for a teacher alone."""
+    """Weight of the loss against the labels; 0 uses the teacher alone."""
     teacher_weight: float = Field(default=1.0, ge=0)
-    """Of the same loss against what the teacher finds."""
+    """Weight of the same loss against the teacher's predictions."""
     min_confidence: float = Field(default=0.2, ge=0, le=1)
-    """The teacher's keypoints below this confidence are not learnt from. Heatmaps say themselves how sure they are."""
+    """Minimum confidence of the teacher's keypoints. Not used for heatmaps, whose height is the confidence."""
     only_unlabelled: bool = False
     """Learn from the teacher's keypoints only where there is no label."""
     simulated_heatmap_weight: float = Field(default=1.0, ge=0)
-    """Of the simulated heatmaps, where the student has a deviation for them."""
+    """Weight of the simulated heatmaps, if the student predicts a heatmap sigma."""
     confidence_weight: float = Field(default=0.01, ge=0)
-    """Of the student's score, where it has one, against the teacher's heatmap at the predicted point."""
+    """Weight of the student's score, if it predicts one, against the teacher's heatmap at the predicted point."""
     teacher_auxiliary_weight: float = Field(default=1.0, ge=0)
-    """Of the teacher's heatmaps drawn from the student's features and visual tokens, as a share of their mean square; times
-    `POOLED_SHARE` where the head pools its features."""
+    """Weight of the teacher's heatmaps predicted from the student's features and visual tokens, relative to their mean
+    square; times `POOLED_SHARE` if the head pools its features."""
     feature_loss: str = "none"
-    """What compares the features of both, where both have them: a name of `leanpose.losses.features.FEATURE_LOSSES`."""
+    """Loss between the features of both models, if both have them: a name of
+    `leanpose.losses.features.FEATURE_LOSSES`."""
     feature_weight: float = Field(default=1.0, gt=0)
-    """Of `feature_loss`."""
+    """Weight of `feature_loss`."""
     token_weight: float = Field(default=0.0, ge=0)
-    """Of the keypoint tokens against the teacher's, where both have them, each token scaled to a deviation of 1."""
+    """Weight of the keypoint tokens against the teacher's, if both have them; each token is scaled to a standard
+    deviation of 1."""
     cycle_weight: float = Field(default=0.1, ge=0)
-    """Of the tokens of each cycle against those of the next, where the student has several, scaled alike."""
+    """Weight of the tokens of each cycle against those of the next, if the student has several, scaled in the same
+    way."""
 
     @field_validator("feature_loss")
     @classmethod
@@ -86,7 +90,7 @@ class AutoSection(TeacherSection):
     @model_validator(mode="after")
     def _something_to_learn(self) -> AutoSection:
         if not (self.gt_weight or self.teacher_weight):
-            raise ValueError("gt_weight and teacher_weight are both 0, so the head has nothing to learn")
+            raise ValueError("gt_weight and teacher_weight are both 0, so no loss reaches the head")
         return self
 
     def label_loss_scale(self, cycles: int) -> float:
@@ -104,15 +108,16 @@ class AutoLoss(Distillation[AutoSection]):
         criterion: compares the student's prediction with targets.
         section: the settings.
         student, teacher: their codecs.
-        alignment: how their crops lie.
-        common: the keypoints that both find, in the student's order and in the teacher's.
-        keypoints: how many the student finds.
-        simulate: whether the student's coordinates have a deviation that a heatmap could have.
-        score: whether they have a learnt score.
-        auxiliary_heads: draw the teacher's heatmaps from the student's features, and from its visual tokens; None for what it lacks.
-        features: compares the features of both.
-        tokens: carries the student's keypoint tokens to the teacher's width.
-        cycles: how many the student has.
+        alignment: the alignment of their crops.
+        common: the keypoints that both predict, in the student's order and in the teacher's.
+        keypoints: the number of the student's keypoints.
+        simulate: whether the student predicts a heatmap sigma.
+        score: whether it predicts a score.
+        auxiliary_heads: predict the teacher's heatmaps from the student's features and from its visual tokens; None for
+            what it lacks.
+        features: the loss between the features of both.
+        tokens: projects the student's keypoint tokens to the teacher's width.
+        cycles: the number of the student's cycles.
     """
 
     section_type = AutoSection
@@ -152,7 +157,7 @@ class AutoLoss(Distillation[AutoSection]):
     def build(
         cls, section: AutoSection, student: PoseModel, teacher: PoseModel | None, criterion: Criterion
     ) -> AutoLoss:
-        """The terms that fit both models.
+        """The terms that apply to both models.
 
         Raises:
             LeanposeError: they have no keypoint in common, or one has no features and `feature_loss` asks for them.
@@ -196,7 +201,7 @@ class AutoLoss(Distillation[AutoSection]):
         )
 
     def explain(self) -> list[str]:
-        """The terms with their weights, and why each is there: a sentence a term."""
+        """The terms with their weights, and why each is used: one sentence per term."""
         section, count = self.section, len(self.student_keypoints)
         each = f", in each of its {self.cycles} cycles" if self.cycles > 1 else ""
         terms = []
@@ -209,8 +214,8 @@ class AutoLoss(Distillation[AutoSection]):
                 how = "the teacher's bins, resampled to the student's, since both predict bins"
             case student, teacher:
                 how = (
-                    f"the teacher's keypoints ({teacher.name}), encoded as the student predicts them ({student.name}) and "
-                    f"weighted by their confidence, from {section.min_confidence:g} on"
+                    f"the teacher's keypoints ({teacher.name}), encoded as the student predicts them ({student.name}) "
+                    f"and weighted by their confidence, from {section.min_confidence:g} on"
                 )
         where = "where there is no label" if section.only_unlabelled else "labelled or not"
         if section.teacher_weight:
@@ -220,13 +225,13 @@ class AutoLoss(Distillation[AutoSection]):
             )
         if self.simulate:
             terms.append(
-                f"simulated_heatmaps: weight {section.simulated_heatmap_weight:g}, the Gaussian of the predicted point and "
-                "deviation against the teacher's heatmap, since the student predicts such a deviation"
+                f"simulated_heatmaps: weight {section.simulated_heatmap_weight:g}, the Gaussian of the predicted point "
+                "and sigma against the teacher's heatmap, since the student predicts such a sigma"
             )
         if self.score:
             terms.append(
-                f"confidence: weight {section.confidence_weight:g}, the predicted score against the teacher's heatmap at the "
-                "predicted point, since the student predicts a score"
+                f"confidence: weight {section.confidence_weight:g}, the predicted score against the teacher's heatmap "
+                "at the predicted point, since the student predicts a score"
             )
         places = [
             name
@@ -236,8 +241,8 @@ class AutoLoss(Distillation[AutoSection]):
         if places:
             maps = "heatmaps" if isinstance(self.teacher_codec, HeatmapCodec) else "keypoints, as heatmaps,"
             terms.append(
-                f"teacher_auxiliary: weight {self.auxiliary_weight:g}, the teacher's {maps} drawn by one linear map from "
-                f"the student's {' and '.join(places)}, which the loss of its head reaches from afar"
+                f"teacher_auxiliary: weight {self.auxiliary_weight:g}, the teacher's {maps} predicted by one linear "
+                f"layer from the student's {' and '.join(places)}, which its head's loss supervises only indirectly"
             )
         if self.features is not None:
             terms.append(
@@ -250,8 +255,8 @@ class AutoLoss(Distillation[AutoSection]):
             )
         if self.cycles > 1 and section.cycle_weight:
             terms.append(
-                f"cycles: weight {section.cycle_weight:g}, the tokens of each cycle against those of the next, since the student "
-                f"has {self.cycles}"
+                f"cycles: weight {section.cycle_weight:g}, the tokens of each cycle against those of the next, since "
+                f"the student has {self.cycles}"
             )
         return terms
 
@@ -293,7 +298,7 @@ class AutoLoss(Distillation[AutoSection]):
         return losses
 
     def _simulated(self, pred: Prediction, found: Prediction) -> dict[str, Float[Tensor, ""]]:
-        """DistilPose's eq. 5 and 7: what the student says of each point beside its place."""
+        """DistilPose's eq. 5 and 7: the losses of the student's sigma and score."""
         assert isinstance(pred, Coordinates)
         losses, own = {}, self.student_keypoints
         maps = self._teacher_maps(found)
@@ -309,21 +314,22 @@ class AutoLoss(Distillation[AutoSection]):
 
     @torch.no_grad()
     def _teacher_maps(self, found: Prediction) -> Float[Tensor, "B C H W"]:
-        """Heatmaps of the common keypoints over the student's crop: the teacher's in its own resolution, or Gaussians."""
+        """Heatmaps of the common keypoints over the student's crop: the teacher's in its own resolution, or
+        Gaussians."""
         if not isinstance(found, Heatmaps):
             target = self.teacher_target(found, self.map_codec)
             return (target.heatmaps * target.weights[..., None, None])[:, self.student_keypoints]
         assert isinstance(self.teacher_codec, HeatmapCodec)
         maps = found.heatmaps.float()[:, self.teacher_keypoints]
         size = (maps.shape[2], maps.shape[3])
-        # A place of these maps is a fraction of the student's crop, as `simulate_heatmaps` has it.
+        # A position in these maps is a fraction of the student's crop, as in `simulate_heatmaps`.
         less = 1 if self.student_codec.warp == "udp" else 0
         ratios = [(s - less) / m for s, m in zip(self.alignment.student[::-1], size[::-1], strict=True)]
         stride = device_constant(ratios, maps.device, maps.dtype)
         return self.alignment.sample(maps, self.teacher_codec.stride(maps.device), size, stride)
 
     def _auxiliary(self, student: PoseOutput, found: Prediction) -> Float[Tensor, ""]:
-        """The teacher's heatmaps drawn from what the student knows of each place, the mean over its layers."""
+        """The loss of the teacher's heatmaps predicted from the student's feature maps, the mean over its layers."""
         terms = []
         for head, maps in (
             (self.feature_head, () if student.features is None else (student.features,)),
@@ -340,9 +346,9 @@ class AutoLoss(Distillation[AutoSection]):
 
     @torch.no_grad()
     def teacher_target(self, prediction: Prediction, codec: Codec[Any, Any] | None = None) -> Any:
-        """What the teacher found as a target of the student's codec, or of another one for the same crops.
+        """The teacher's prediction as a target of the student's codec, or of another one for the same crops.
 
-        Keypoints that the teacher does not look for weigh 0.
+        Keypoints that the teacher does not predict have weight 0.
         """
         student, teacher, own, other = (
             codec or self.student_codec,
@@ -373,7 +379,7 @@ class AutoLoss(Distillation[AutoSection]):
     def _resampled_bins(
         self, prediction: SimCC, teacher: SimCCCodec, student: SimCCCodec, target: SimCCTarget
     ) -> SimCCTarget:
-        """The teacher's rows at the student's bins, as labels of the student's loss."""
+        """The teacher's bins resampled to the student's, as targets of the student's loss."""
         rows = []
         for axis, (row, empty) in enumerate(((prediction.x, target.x), (prediction.y, target.y))):
             bins = torch.arange(empty.shape[-1], device=row.device) / student.simcc_split_ratio
@@ -397,7 +403,8 @@ def _interpolate(rows: Float[Tensor, "B K X"], at: Float[Tensor, " N"]) -> Float
 
 
 def _scaled_distance(one: Tensor, other: Tensor) -> Float[Tensor, ""]:
-    """The mean squared distance of tokens that are each brought to a mean of 0 and a deviation of 1; `other` is not moved.
+    """The mean squared distance of tokens, each normalized to mean 0 and standard deviation 1; `other` gets no
+    gradient.
 
     The published weights of tokens fit the scale of the published networks' tokens, which grow with depth.
     """

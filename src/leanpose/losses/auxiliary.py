@@ -1,9 +1,9 @@
-"""Auxiliary heatmaps: what is between the layers of a network draws the keypoints too, while training.
+"""Auxiliary heatmap loss on intermediate layers, for training only.
 
-A keypoint token can only find its joint once the visual tokens that it reads encode what they show, and these get gradients
-through its attention alone: such a network rests at the mean pose for its first epochs. Heatmaps drawn by the visual tokens
-themselves supervise each of them directly. The papers of TokenPose and SDPose do without; TFPose trains its encoder in this
-way (Mao et al., 2021, §3.4, eq. 6), and drops the maps at inference as we do.
+Keypoint tokens can localise keypoints only once the visual tokens encode what they show, and these get gradients only
+through the keypoint tokens' attention, so such networks predict the mean pose in their first epochs. The auxiliary loss
+supervises each visual token directly. TokenPose and SDPose do not use it; TFPose trains its encoder this way (Mao et
+al., 2021, §3.4, eq. 6) and, as here, drops the heatmaps at inference.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from leanpose.models.layers import deconv_layers
 
 
 class AuxiliaryHeatmapLoss(nn.Module):
-    """Heatmaps of every layer and cycle that has a map of what it knows of each place, by one small network for all.
+    """Heatmaps predicted from the feature map of every layer and cycle that has one, by one small network for all.
 
-    A model that predicts heatmaps gets one linear map, from each place's features to its part of every heatmap; heatmaps
-    are then the model's own. One that predicts coordinates gets a transposed convolution, which doubles the maps' size, and
-    a linear map, as SimpleBaseline's head (TFPose §3.4); its heatmaps are drawn in the convention of the model's crops:
-    UDP's, or unbiased, with sigma 2.
+    A heatmap model gets one linear layer, from each position's features to its patch of every heatmap, in the model's
+    own encoding. A coordinate-regression model gets a transposed convolution, which doubles the resolution, and a
+    linear layer, like SimpleBaseline's head (TFPose §3.4); its heatmap targets follow the convention of the model's
+    crops: UDP's, or unbiased, with sigma 2.
 
-    It belongs to the training, not to the model: a saved model is without it.
+    It is part of the training, not of the model, and is not saved with it.
 
     Args:
         model: the student; its `PoseOutput.feature_maps` is read.
-        weight: of each layer's loss, beside 1 for the prediction's (TFPose's λ).
+        weight: weight of each layer's loss, relative to the prediction's (TFPose's λ).
 
     Attributes:
-        codec: draws the targets and compares; the model's own for models that predict heatmaps.
+        codec: encodes the targets and computes the loss; for heatmap models the model's own.
 
     Raises:
-        LeanposeError: the model has no maps between its layers, or predicts neither heatmaps nor coordinates.
+        LeanposeError: the model has no intermediate feature maps, or predicts neither heatmaps nor coordinates.
     """
 
     def __init__(self, model: PoseModel, weight: float) -> None:
         super().__init__()
         if model.feature_map_shape is None or not isinstance(model.codec, HeatmapCodec | CoordinateCodec):
             raise LeanposeError(
-                f"'{model.name}' cannot be trained with auxiliary_heatmap_weight: it has no visual tokens to draw them, or "
-                "predicts neither heatmaps nor coordinates."
+                "auxiliary_heatmap_weight needs a model with visual tokens or an encoder, which predicts heatmaps or "
+                f"coordinates; '{model.name}' does not qualify."
             )
         self.weight = weight
         (channels, rows, columns), keypoints = model.feature_map_shape, len(model.skeleton)
@@ -57,8 +57,8 @@ class AuxiliaryHeatmapLoss(nn.Module):
             height, width = self.codec.heatmap_size
             if height % rows or width % columns:
                 raise LeanposeError(
-                    f"'{model.name}' cannot be trained with auxiliary_heatmap_weight: {rows}x{columns} visual tokens do not divide "
-                    f"heatmaps of {height}x{width}."
+                    f"'{model.name}' cannot be trained with auxiliary_heatmap_weight: its heatmaps of {height}x{width} "
+                    f"are not a multiple of its {rows}x{columns} visual tokens."
                 )
             self.upsample = nn.Identity()
             self.part = (keypoints, height // rows, width // columns)
@@ -82,21 +82,22 @@ class AuxiliaryHeatmapLoss(nn.Module):
         return self.weight * sum_of(self.codec.loss(self.heatmaps(layer), target) for layer in layers)
 
     def heatmaps(self, dense: Float[Tensor, "B D rows columns"]) -> Heatmaps:
-        """What the places draw after one layer."""
+        """The heatmaps predicted from the feature map of one layer."""
         return Heatmaps(_joined(self.head(self.upsample(dense)).unflatten(1, self.part)))
 
 
 class LinearHeatmapHead(nn.Module):
-    """Heatmaps by one linear map, from each place's standardized features to its part of every heatmap; black at first.
+    """Heatmaps by one linear layer, from each position's standardized features to its patch of every heatmap; zero at
+    first.
 
     Args:
         shape: channels, rows and columns of the features.
         keypoints: how many heatmaps.
-        area: height and width in pixels of what the features cover, from the crop's upper left corner.
-        warp: how pixels lie in the crops.
+        area: height and width in pixels that the features cover, from the crop's upper left corner.
+        warp: the convention of the crops.
 
     Attributes:
-        codec: of these heatmaps, whose pixels are about four of the crop's.
+        codec: the codec of these heatmaps, with a stride of about four pixels.
     """
 
     def __init__(self, shape: tuple[int, int, int], keypoints: int, area: tuple[int, int], warp: Warp) -> None:
@@ -110,11 +111,11 @@ class LinearHeatmapHead(nn.Module):
         nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, features: Float[Tensor, "B C rows columns"]) -> Float[Tensor, "B K H W"]:
-        """The heatmaps that these features draw."""
+        """The heatmaps predicted from these features."""
         return _joined(self.head(standardized(features)).float().unflatten(1, self.part))
 
 
 def _joined(parts: Float[Tensor, "B K ph pw rows columns"]) -> Float[Tensor, "B K H W"]:
-    """Heatmaps from the part of each that every place has."""
+    """Heatmaps assembled from the patches of all positions."""
     batch, keypoints, ph, pw, rows, columns = parts.shape
     return parts.permute(0, 1, 4, 2, 5, 3).reshape(batch, keypoints, rows * ph, columns * pw)

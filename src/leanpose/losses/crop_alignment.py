@@ -1,4 +1,4 @@
-"""One region of an image as the crops of a student and of a teacher, whatever their sizes, aspects and keypoints."""
+"""Alignment of student and teacher crops of different size, aspect ratio and skeleton."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from leanpose.models.layers import resize
 
 @dataclass(frozen=True)
 class CropAlignment:
-    """Where a student's crop lies in its teacher's: as large as fits, in the middle, black around it.
+    """The student crop letterboxed into the teacher crop (aspect ratio kept, centred, zero padding).
 
     Attributes:
         student, teacher: height and width of their crops, in pixels.
-        warp: how pixels lie in both: those of the student's crops.
+        warp: the convention of the student's crops, used for both.
     """
 
     student: tuple[int, int]
@@ -37,30 +37,30 @@ class CropAlignment:
 
     @property
     def offset(self) -> tuple[int, int]:
-        """Of the region's first pixel in the teacher's crop, (x, y)."""
+        """Position of the region's first pixel in the teacher's crop, (x, y)."""
         (th, tw), (h, w) = self.teacher, self.inner
         return (tw - w) // 2, (th - h) // 2
 
     @property
     def crop_size(self) -> tuple[int, int]:
-        """Height and width of crops in the student's aspect that lose nothing for either of them, where there are any."""
+        """Height and width of crops in the student's aspect ratio that are large enough for both, where possible."""
         (sh, sw), (h, w) = self.student, self.inner
         return (h, w) if h * sw == w * sh and h > sh else (sh, sw)
 
     def scale(self, device: torch.device | None = None) -> Float[Tensor, " 2"]:
-        """Pixels of the teacher's crop in one of the student's, (x, y)."""
+        """Pixels of the teacher's crop per pixel of the student's, (x, y)."""
         less = 1 if self.warp == "udp" else 0
         pairs = zip(self.inner[::-1], self.student[::-1], strict=True)
         return device_constant([(new - less) / (old - less) for new, old in pairs], device)
 
     def teacher_crops(self, images: UInt8[Tensor, "B H W 3"]) -> UInt8[Tensor, "B h w 3"]:
-        """The teacher's crops, from crops in the student's aspect of whatever size."""
+        """The teacher's crops, from crops in the student's aspect ratio of any size."""
         images, _ = resize_crops(images, self.inner, self.warp)
         (x, y), (th, tw), (h, w) = self.offset, self.teacher, self.inner
         return images if (h, w) == (th, tw) else F.pad(images, (0, 0, x, tw - w - x, y, th - h - y))
 
     def student_points(self, points: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
-        """Points in pixels of the teacher's crop, in pixels of the student's."""
+        """Convert points from pixels of the teacher's crop to pixels of the student's."""
         device, dtype = points.device, points.dtype
         return (points - device_constant(self.offset, device, dtype)) / self.scale(device).to(dtype)
 
@@ -78,12 +78,12 @@ class CropAlignment:
         size: tuple[int, int],
         student_stride: Float[Tensor, " 2"],
     ) -> Float[Tensor, "B K h w"]:
-        """The teacher's maps at the places that the student's maps stand for; 0 outside of the teacher's.
+        """The teacher's maps resampled to the grid of the student's maps; 0 outside the teacher's.
 
         Args:
-            stride: pixels of the teacher's crop in a pixel of its maps, (x, y).
+            stride: pixels of the teacher's crop per pixel of its maps, (x, y).
             size: height and width of the student's maps.
-            student_stride: the same of the student.
+            student_stride: the same for the student.
         """
         scale, offset = (
             values.to(maps.dtype) for values in (self.scale(maps.device), device_constant(self.offset, maps.device))
@@ -101,7 +101,7 @@ class CropAlignment:
 def resize_crops(
     images: UInt8[Tensor, "B H W 3"], size: tuple[int, int], warp: Warp
 ) -> tuple[UInt8[Tensor, "B h w 3"], Float[Tensor, " 2"]]:
-    """The same regions as crops of another size, and by what (x, y) of a keypoint are to be multiplied.
+    """The same regions as crops of another size, and the factors for (x, y) of keypoints.
 
     Pixels are read where the warp would have put them: under UDP the corners' centres coincide, else the first pixels'.
     """

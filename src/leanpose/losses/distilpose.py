@@ -23,11 +23,11 @@ class DistilPoseSection(TeacherSection):
 
     method: Literal["distilpose"] = "distilpose"  # pyright: ignore[reportIncompatibleVariableOverride]
     keypoint_token_weight: float = Field(default=5e-4, ge=0)
-    """α1, of the token-distilling encoder's keypoint tokens."""
+    """α1, weight of the token-distilling encoder's keypoint tokens."""
     visual_token_weight: float = Field(default=5e-4, ge=0)
-    """α2, of its visual tokens."""
+    """α2, weight of its visual tokens."""
     simulated_heatmap_weight: float = Field(default=1.0, ge=0)
-    """α3: the Gaussian of the predicted point and deviations against the teacher's heatmap."""
+    """α3: the Gaussian of the predicted point and sigma against the teacher's heatmap."""
     confidence_weight: float = Field(default=0.01, ge=0)
     """α4: the predicted score against the teacher's heatmap at the predicted point."""
 
@@ -50,17 +50,17 @@ class DistilPoseLoss(Distillation[DistilPoseSection]):
         require_codec(student, "student", CoordinateCodec, section.method)
         if student.num_cycles > 1:
             raise LeanposeError(
-                f"distilpose compares one pass of the student; '{student.name}' makes {student.num_cycles}: set "
+                f"distilpose needs a student with one cycle; '{student.name}' has {student.num_cycles}: set "
                 "model_options.cycles=1."
             )
         for weight, needed, what in (
-            ("simulated_heatmap_weight", "heatmap_sigma", "deviations that a heatmap could have"),
+            ("simulated_heatmap_weight", "heatmap_sigma", "heatmap sigma"),
             ("confidence_weight", "score", "score"),
         ):
             if getattr(section, weight) and needed not in student.provides:
                 raise LeanposeError(
-                    f"'{student.name}' learns no {what}: set distillation.{weight}=0, or model_options.outputs=xy_sigma_score "
-                    "where the model has that option."
+                    f"'{student.name}' predicts no {what}: set distillation.{weight}=0, or "
+                    "model_options.outputs=xy_sigma_score if the model has that option."
                 )
         return cls(criterion, section)
 
@@ -83,13 +83,13 @@ class DistilPoseLoss(Distillation[DistilPoseSection]):
             losses["visual_tokens"] = section.visual_token_weight * distance
         heatmaps, weights = teacher_pred.heatmaps.float(), target.weights
         if section.simulated_heatmap_weight:
-            assert pred.sigma is not None, "build() has seen to it"
+            assert pred.sigma is not None, "checked by build()"
             simulated = simulate_heatmaps(pred.xy, pred.sigma, (heatmaps.shape[2], heatmaps.shape[3]))
-            # The official code mixes the weights of different people here; each error gets its own person's.
+            # The official code mixes the weights of different people here; here each error gets its own person's.
             error = (simulated - heatmaps).square().mean(dim=(2, 3))
             losses["simulated_heatmaps"] = section.simulated_heatmap_weight * (error * weights).mean()
         if section.confidence_weight:
-            assert pred.score is not None, "build() has seen to it"
+            assert pred.score is not None, "checked by build()"
             error = (pred.score.float() - sample_heatmaps(heatmaps, pred.xy)).abs()
             losses["confidence"] = section.confidence_weight * (error * weights).mean()
         return losses
@@ -114,7 +114,7 @@ def simulate_heatmaps(
 
     Args:
         xy: fractions of the crop.
-        sigma: deviations along x and y, in pixels of the heatmap.
+        sigma: along x and y, in pixels of the heatmap.
         size: height and width of the heatmap.
     """
     height, width = size
@@ -127,7 +127,7 @@ def simulate_heatmaps(
 
 
 def sample_heatmaps(heatmaps: Float[Tensor, "B K H W"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K"]:
-    """The value of each heatmap at the pixel next to a predicted point; 0 outside of the map (DistilPose §3.4)."""
+    """The value of each heatmap at the pixel next to a predicted point; 0 outside the map (DistilPose §3.4)."""
     height, width = heatmaps.shape[2:]
     at = (xy.detach().float() * device_constant([width - 1, height - 1], xy.device, torch.float32)).round().long()
     x, y = at.unbind(dim=-1)

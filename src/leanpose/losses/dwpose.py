@@ -1,10 +1,11 @@
-"""DWPose: features and bins of a larger model, then a new head from the trained model's own bins (Yang et al., ICCVW 2023).
+"""DWPose: distil features and SimCC logits of a larger model, then retrain the head by self-distillation (Yang et al.,
+ICCVW 2023).
 
-Stage 1 (`DWPoseStage1`): `L = L_ori + r(t) α L_fea + r(t) β L_logit` with `r(t) = 1 - (t - 1) / t_max`, t counted from 1.
-Stage 2 (`DWPoseStage2`): `L = γ L_logit`; the teacher is the trained model, the student its backbone, frozen, with a new
-head.
+Stage 1 (`DWPoseStage1`): `L = L_ori + r(t) α L_fea + r(t) β L_logit` with `r(t) = 1 - (t - 1) / t_max`, t counted from
+1. Stage 2 (`DWPoseStage2`): `L = γ L_logit`; the teacher is the trained model, the student its backbone, frozen, with a
+new head.
 
-The paper and its code divide the sums differently, and so weigh the terms differently against each other:
+The paper and its code normalize the sums differently, and so weight the terms differently:
 
 | term | paper | code |
 | --- | --- | --- |
@@ -34,7 +35,7 @@ Reduction = Literal["official", "paper"]
 
 
 class DWPoseSection(TeacherSection):
-    """DWPose between SimCC models, with the weights of its code; a fifth of the epochs are added for stage 2."""
+    """DWPose between SimCC models, with the weights of its code; stage 2 adds a fifth of the epochs."""
 
     method: Literal["dwpose"] = "dwpose"  # pyright: ignore[reportIncompatibleVariableOverride]
     feature_weight: float = Field(default=7e-5, ge=0)
@@ -42,28 +43,28 @@ class DWPoseSection(TeacherSection):
     logit_weight: float = Field(default=0.1, ge=0)
     """β."""
     use_gt_loss: bool = True
-    """Whether L_ori counts."""
+    """Whether L_ori is used."""
     mask_unlabelled: bool = False
-    """Whether keypoints without a label are left out of L_logit. The paper does not: what the teacher says of an unlabelled
-    keypoint is worth knowing."""
+    """Whether unlabelled keypoints are excluded from L_logit. The paper includes them: the teacher's prediction for an
+    unlabelled keypoint is informative."""
     loss_decay: bool = True
     """Whether r(t) falls from 1 to nearly 0, or stays 1."""
     reduction: Reduction = "official"
-    """What the sums are divided by, see above."""
+    """Normalization of the sums, see above."""
     reference_batch_size: int | None = Field(default=64, ge=1)
-    """L_ori counts as the sum over so many people, however many a step has: α and β were found where a GPU had 64. None
-    leaves it the sum over those of a step's part."""
+    """L_ori is scaled to the sum over this many people, whatever the batch size: α and β were tuned with 64 per GPU.
+    None keeps the sum over the micro-batch."""
     stage2: bool = True
-    """Whether stage 2 follows; everything that is not said here stays as in the recipe."""
+    """Whether stage 2 follows; everything not set here stays as in the recipe."""
     stage2_epochs: int | None = Field(default=None, ge=1)
-    """None takes a fifth of the recipe's."""
+    """Epochs of stage 2; None: a fifth of the recipe's."""
     stage2_logit_weight: float = Field(default=1.0, gt=0)
     """γ."""
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> DWPoseSection:
         if not (self.use_gt_loss or self.logit_weight):  # features alone train the backbone
-            raise ValueError("use_gt_loss and logit_weight are both off, so the head has nothing to learn")
+            raise ValueError("use_gt_loss and logit_weight are both off, so no loss reaches the head")
         return self
 
     def stages(self, first: str) -> tuple[Stage, ...]:
@@ -88,7 +89,7 @@ class DWPoseStage2Section(TeacherSection):
     reduction: Reduction = "official"
 
     def stage(self, epochs: int | None = None) -> Stage:
-        """Stage 2 as a run of its own, of a fifth of the epochs where none are given, as in the paper."""
+        """Stage 2 as a run of its own, by default with a fifth of the epochs, as in the paper."""
         return Stage(section=self, epochs=epochs, epochs_divisor=5, new_head=True)
 
 
@@ -96,11 +97,11 @@ class DWPoseStage1(Distillation[DWPoseSection]):
     """Stage 1: the student's features and bins approach those of a frozen, mostly larger teacher.
 
     Args:
-        criterion: compares the student's bins with the labels (L_ori).
+        criterion: the supervised loss of the student's bins (L_ori).
         section: the settings.
-        channels: of the student's and of the teacher's features. Where they differ, a 1×1 convolution that learns along
-            and is thrown away carries the one to the other.
-        temperature: what all bins are multiplied by before the softmax; the official code takes the `beta` of L_ori.
+        channels: of the student's and of the teacher's features. If they differ, a 1×1 convolution, trained jointly and
+            discarded after training, maps the student's to the teacher's.
+        temperature: factor of all logits before the softmax; the official code uses the `beta` of L_ori.
     """
 
     section_type = DWPoseSection
@@ -129,7 +130,7 @@ class DWPoseStage1(Distillation[DWPoseSection]):
         """See `Distillation.forward`.
 
         Raises:
-            LeanposeError: the student's and the teacher's bins or features do not fit each other.
+            LeanposeError: the student's and the teacher's bins or features do not match.
         """
         assert teacher is not None
         section, losses = self.section, {}
@@ -150,10 +151,10 @@ class DWPoseStage1(Distillation[DWPoseSection]):
 
 
 class DWPoseStage2(Distillation[DWPoseStage2Section]):
-    """Stage 2: a new head on the trained model's frozen backbone learns the trained head's bins, and no labels.
+    """Stage 2: a new head on the trained model's frozen backbone learns the trained head's logits, without labels.
 
     Args:
-        criterion: not asked: no labels are learnt here.
+        criterion: not used: there is no supervised loss.
         section, temperature: see `DWPoseStage1`.
     """
 
@@ -167,14 +168,14 @@ class DWPoseStage2(Distillation[DWPoseStage2Section]):
     def build(
         cls, section: DWPoseStage2Section, student: PoseModel, teacher: PoseModel | None, criterion: Criterion
     ) -> DWPoseStage2:
-        """The student, a fresh model, takes over the teacher's backbone, frozen; its head stays as it is."""
+        """The student, a randomly initialised model, gets the teacher's backbone, frozen; its head stays random."""
         teacher = require_same_crops(student, teacher)
         require_codec(teacher, "teacher", SimCCCodec, section.method)
         codec = require_codec(student, "student", SimCCCodec, section.method)
         if (student.name, student.config) != (teacher.name, teacher.config):
             raise LeanposeError(
-                f"dwpose_stage2 gives a trained model a new head, so model and model_options must be the teacher's: it is "
-                f"'{teacher.name}' with {teacher.config}, the recipe's is '{student.name}' with {student.config}."
+                "dwpose_stage2 retrains the head of the teacher, so model and model_options must be the teacher's: it "
+                f"is '{teacher.name}' with {teacher.config}, the recipe's is '{student.name}' with {student.config}."
             )
         backbone: Any = student.backbone
         backbone.load_state_dict(cast(nn.Module, teacher.backbone).state_dict())
@@ -184,7 +185,7 @@ class DWPoseStage2(Distillation[DWPoseStage2Section]):
     def student_forward(
         self, student: PoseModel, images: Float[Tensor, "B 3 H W"], teacher: PoseOutput | None
     ) -> PoseOutput:
-        """Both have one backbone, so the student's head reads the features that the teacher's pass has computed."""
+        """Both share one backbone, so the student's head gets the features of the teacher's forward pass."""
         assert teacher is not None
         assert teacher.features is not None
         return student.forward_head(teacher.features)
@@ -200,8 +201,8 @@ def feature_kd_loss(
 ) -> Float[Tensor, ""]:
     """L_fea: the squared distance of the student's features, aligned, to the teacher's.
 
-    The paper's networks have features of one size. Where the backbones' strides differ, the finer map is averaged to the
-    coarser one's grid.
+    In the paper both have features of the same size. If the backbones' strides differ, the finer map is average-pooled
+    to the coarser grid.
     """
     pred, target = student.features, teacher.features
     assert pred is not None, "build() has seen to it"
@@ -218,13 +219,13 @@ def logit_kd_loss(
     reduction: Reduction = "official",
     weights: Float[Tensor, "B K"] | None = None,
 ) -> Float[Tensor, ""]:
-    """L_logit: the divergence of the student's softmaxes from the teacher's, along x and along y.
+    """L_logit: the KL divergence of the student's softmaxes from the teacher's, along x and along y.
 
     Cross entropy, as the paper writes it, has the same gradient and a value that is higher by the teacher's entropy.
 
     Args:
-        temperature: what the bins are multiplied by before the softmax.
-        weights: of the keypoints; None counts all alike.
+        temperature: factor of the logits before the softmax.
+        weights: of the keypoints; None weights all equally.
 
     Raises:
         LeanposeError: the numbers of bins differ.
@@ -236,8 +237,8 @@ def logit_kd_loss(
     for pred_bins, target_bins in ((pred.x, target.x), (pred.y, target.y)):
         if pred_bins.shape != target_bins.shape:
             raise LeanposeError(
-                f"The student divides a side into {pred_bins.shape[-1]} bins, the teacher into {target_bins.shape[-1]}; choose a "
-                "teacher with the same simcc_split_ratio and input_size."
+                f"Student and teacher have different numbers of SimCC bins ({pred_bins.shape[-1]} and "
+                f"{target_bins.shape[-1]}); choose a teacher with the same simcc_split_ratio and input_size."
             )
         divergence = kl_div(
             (pred_bins.float() * temperature).log_softmax(dim=-1),

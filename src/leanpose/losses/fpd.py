@@ -1,9 +1,9 @@
-"""FPD: a student's heatmaps learn from the labels and from a teacher's heatmaps (Zhang et al., "Fast Human Pose Estimation",
-CVPR 2019, eq. 4 and 5).
+"""FPD: a student's heatmaps learn from the labels and from a teacher's heatmaps (Zhang et al., "Fast Human Pose
+Estimation", CVPR 2019, eq. 4 and 5).
 
-The teacher may find other keypoints: those that both have, by name, are compared, whether they are labelled or not. It
-may take larger or smaller crops of the same aspect: its maps are resized. The sigmas of both should be the same in pixels
-of the image, such as 2 on 64x48 and 1 on 32x24.
+The teacher may have another skeleton: the common keypoints, matched by name, are compared, labelled or not. It
+may use larger or smaller crops of the same aspect ratio: its maps are resized. The sigmas of both should be the same in
+pixels of the image, such as 2 on 64x48 and 1 on 32x24.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FPDSection(TeacherSection):
 
     method: Literal["fpd"] = "fpd"  # pyright: ignore[reportIncompatibleVariableOverride]
     alpha: float = Field(default=0.5, gt=0, le=1)
-    """α of eq. 5: the share of the teacher's term; the labels have the rest."""
+    """α of eq. 5: the weight of the teacher's term; the labels get the rest."""
 
     def label_loss_scale(self, cycles: int) -> float:
         return 1 - self.alpha
@@ -50,10 +50,10 @@ class FPDLoss(Distillation[FPDSection]):
     """`L = α MSE(student, teacher) + (1 - α) MSE(student, labels)` (eq. 5).
 
     Args:
-        criterion: compares the student's prediction with the labels.
+        criterion: the supervised loss.
         section: the settings.
-        common: the keypoints that both find, in the student's order and in the teacher's.
-        warp: of the crops that both see.
+        common: the keypoints that both predict, in the student's order and in the teacher's.
+        warp: the convention of both models' crops.
     """
 
     section_type = FPDSection

@@ -1,16 +1,16 @@
-"""OKDHP: branches behind one trunk are taught by their own ensemble (Li et al., "Online Knowledge Distillation for Efficient
-Pose Estimation", ICCV 2021, arXiv 2108.02092).
+"""OKDHP: branches on a shared trunk are distilled from their own ensemble (Li et al., "Online Knowledge Distillation
+for Efficient Pose Estimation", ICCV 2021, arXiv 2108.02092).
 
-No teacher is needed. The model is trained together with further branches, which share its trunk and have fresh weights
-of their own. A feature aggregation unit reads the trunk's features and weighs, keypoint by keypoint, the branches'
-heatmaps to an ensemble; every branch learns from the labels and from the ensemble. After training the other branches and
-the unit are dropped: the model costs what it did before.
+No teacher is needed. The model is trained together with further, randomly initialised branches, which share its trunk.
+A feature aggregation unit computes, from the trunk's features, weights per keypoint that combine the branches' heatmaps
+into an ensemble; every branch learns from the labels and from the ensemble. The other branches and the unit are
+discarded after training, so inference costs the same.
 
 `L = Σ_b MSE(H_b, H) + MSE(H_e, H) + γ r(t) Σ_b KL(softmax H_e ‖ softmax H_b)`, over all stacks of every branch b.
 
-As in the authors' code, whose teacher is not detached: the last term trains the ensemble too, KL is a sum over pixels and
-keypoints divided by the number of pixels, and `r(t) = exp(-5 (1 - t)²)` rises over the first part of the training. Their MSE is
-halved and this one is not, so the default γ is twice theirs.
+As in the authors' code, whose teacher is not detached: the last term trains the ensemble too, KL is a sum over pixels
+and keypoints divided by the number of pixels, and `r(t) = exp(-5 (1 - t)²)` rises over the first part of the training.
+Their MSE is halved and this one is not, so the default γ is twice theirs.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ class OKDHPSection(MethodSection):
 
     method: Literal["okdhp"] = "okdhp"  # pyright: ignore[reportIncompatibleVariableOverride]
     branches: int = Field(default=3, ge=2, le=8)
-    """How many there are while training, the model's own among them."""
+    """Number of branches in training, including the model's own."""
     ensemble_weight: float = Field(default=1.0, ge=0)
     distillation_weight: float = Field(default=10.0, ge=0)
     """γ."""
     ramp_up: float = Field(default=60 / 140, ge=0, le=1)
-    """The part of the training over which the distillation comes in; 0: it counts fully from the start."""
+    """Fraction of the training over which the distillation term is ramped up; 0: full weight from the start."""
 
     def label_loss_scale(self, cycles: int) -> float:
         return float(self.branches)
 
 
 class FeatureAggregationUnit(nn.Module):
-    """How much each branch counts in the ensemble, for each keypoint of each person (§3.2, Fig. 3).
+    """The weight of each branch in the ensemble, for each keypoint of each person (§3.2, Fig. 3).
 
-    The features are seen through convolutions of 3, 5 and 7 pixels, summed, averaged over the crop, and squeezed.
+    The features pass through convolutions of 3, 5 and 7 pixels, are summed, averaged over the crop, and squeezed.
 
     Args:
         channels: of the trunk's features.
@@ -74,12 +74,12 @@ class FeatureAggregationUnit(nn.Module):
 
 
 class OKDHPLoss(Distillation[OKDHPSection]):
-    """The loss, and the other branches, which learn along and are thrown away.
+    """The loss, and the other branches, which are trained jointly and discarded after training.
 
     Args:
-        criterion: compares heatmaps with the labels.
+        criterion: the supervised loss of heatmaps.
         section: the settings.
-        others: the branches beside the model's own.
+        others: the branches in addition to the model's own.
         channels: of the trunk's features.
     """
 
@@ -97,13 +97,13 @@ class OKDHPLoss(Distillation[OKDHPSection]):
         require_codec(student, "student", HeatmapCodec, section.method)
         if not student.separable_head or not any(True for _ in student.backbone.parameters()):
             raise LeanposeError(
-                f"distillation.method 'okdhp' cannot train '{student.name}': its branches would share nothing, since it has no "
-                "trunk with weights that the rest reads alone; choose a hourglass, simplebaseline or tokenpose model."
+                "distillation.method 'okdhp' needs a model with a trunk whose output is all that the rest of the model "
+                f"reads; '{student.name}' has none. Choose an hourglass, simplebaseline or tokenpose model."
             )
         if student.num_cycles > 1:
             raise LeanposeError(
-                f"distillation.method 'okdhp' trains the first cycle alone, and '{student.name}' has {student.num_cycles}; "
-                "set model_options.cycles=1, or choose distillation.method sdpose."
+                f"distillation.method 'okdhp' trains only the first cycle, and '{student.name}' has "
+                f"{student.num_cycles}; set model_options.cycles=1, or choose distillation.method sdpose."
             )
         others = [student.fresh_branch().train() for _ in range(section.branches - 1)]
         return cls(criterion, section, others, student.backbone.channels)
@@ -141,8 +141,8 @@ def _heatmaps(prediction: Prediction) -> Float[Tensor, "B K h w"]:
 def heatmap_divergence(
     pred: Float[Tensor, "B K h w"], target: Float[Tensor, "B K h w"], weights: Float[Tensor, "B K"]
 ) -> Float[Tensor, ""]:
-    """KL(softmax(target) ‖ softmax(pred)) over the pixels of each map, eq. 4: summed over keypoints, averaged over people and
-    pixels. Unlabelled keypoints, of weight 0, count nothing.
+    """KL(softmax(target) ‖ softmax(pred)) over the pixels of each map, eq. 4: summed over keypoints, averaged over
+    people and pixels. Unlabelled keypoints, of weight 0, count nothing.
     """
     scale = weights[..., None]
     logits, wanted = (scale * maps.float().flatten(2) for maps in (pred, target))

@@ -1,4 +1,4 @@
-"""Residual log-likelihood estimation (RLE): the error's distribution is learnt beside the keypoints.
+"""Residual log-likelihood estimation (RLE): the error distribution is learned jointly with the keypoints.
 
 Li et al., "Human Pose Regression with Residual Log-likelihood Estimation", ICCV 2021, §3.2–3.3.
 """
@@ -20,7 +20,7 @@ from leanpose.models.base import PoseModel
 class RealNVP(nn.Module):
     """A density over the plane: six affine coupling layers over a standard normal (Dinh et al., ICLR 2017).
 
-    Each layer keeps one coordinate, and scales and shifts the other by what it sees of the first.
+    Each layer keeps one coordinate, and scales and shifts the other by functions of the first.
     """
 
     def __init__(self, layers: int = 6, width: int = 64) -> None:
@@ -52,10 +52,10 @@ class RealNVP(nn.Module):
 
 
 class RLELoss(nn.Module):
-    """The loss of RLE; it owns the density, which only training needs.
+    """The loss of RLE; it owns the density model, which is only used in training.
 
     Args:
-        base: the distribution whose residual the density learns.
+        base: the distribution whose residual is learned.
         residual: add the base's own likelihood (the paper's choice).
     """
 
@@ -67,21 +67,22 @@ class RLELoss(nn.Module):
 
     @classmethod
     def for_student(cls, student: PoseModel) -> RLELoss:
-        """The loss for a model that predicts what it needs.
+        """The loss for a model that predicts the sigma of RLE.
 
         Raises:
-            LeanposeError: the model predicts no deviations of a likelihood.
+            LeanposeError: the model does not predict this sigma.
         """
         if "rle_sigma" not in student.provides:
             raise LeanposeError(
-                f"loss=rle needs a model that predicts deviations (outputs: rle), such as rle_r50; '{student.name}' does not."
+                "loss=rle needs a model that predicts sigma (outputs: rle), such as rle_r50; "
+                f"'{student.name}' does not."
             )
         return cls()
 
     def loss(self, prediction: Prediction, target: CoordinateTarget) -> Float[Tensor, ""]:
         """The negative log-likelihood of the labels, summed over keypoints and axes, averaged over people."""
         assert isinstance(prediction, Coordinates)
-        assert prediction.sigma is not None, "RLE needs a model that predicts deviations"
+        assert prediction.sigma is not None, "RLE needs a model that predicts sigma"
         sigma = prediction.sigma.float()
         error = (prediction.xy.float() - target.xy) / (sigma + 1e-9)
         log_density = self.density.log_density(error.reshape(-1, 2)).view(*error.shape[:2], 1)

@@ -1,7 +1,7 @@
 """SDPose: each cycle of a multi-cycle transformer learns from the next one (Chen et al., CVPR 2024, §3.2–3.3).
 
 The teacher is the student itself, one pass deeper, so there is no second network and nothing to align. With one cycle
-this is plain training.
+this is supervised training.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class SDPoseSection(MethodSection):
     visual_token_weight: float = Field(default=5e-6, ge=0)
     """α2."""
     supervise: Literal["all", "last"] = "all"
-    """Which cycles meet the ground truth: all of them (eq. 3), or only the last (Table 5)."""
+    """Which cycles get the supervised loss: all of them (eq. 3), or only the last (Table 5)."""
     detach: bool = False
-    """Stop the gradient into the deeper cycle of each pair of tokens. The official code does not, although the paper calls the
-    deeper cycle a teacher; off by default, as published."""
+    """Stop the gradient into the deeper cycle of each pair of tokens. The official code does not, although the paper
+    calls the deeper cycle a teacher; off by default, as published."""
 
     def label_loss_scale(self, cycles: int) -> float:
         return float(cycles) if self.supervise == "all" else 1.0
@@ -42,8 +42,8 @@ class SDPoseSection(MethodSection):
 class SDPoseLoss(Distillation[SDPoseSection]):
     """`L = Σ_i L_pose(P_i, GT) + α1 Σ_i MSE(KT_i, KT_{i+1}) + α2 Σ_i MSE(VT_i, VT_{i+1})` (SDPose eq. 1–4).
 
-    Where a cycle has dropped visual tokens (§4.5, Table 8), those that it kept meet the next cycle's tokens of the same
-    patches, and eq. 2 is the mean over these.
+    If a cycle has pruned visual tokens (§4.5, Table 8), the remaining ones are compared with the next cycle's tokens of
+    the same patches, and eq. 2 is the mean over these.
     """
 
     section_type = SDPoseSection
@@ -54,8 +54,8 @@ class SDPoseLoss(Distillation[SDPoseSection]):
     ) -> SDPoseLoss:
         if "cycles" not in student.provides:
             raise LeanposeError(
-                f"distillation.method 'sdpose' distils a token model from its own further cycles; '{student.name}' has none. "
-                "Choose a tokenpose or sdpose model, or distillation.method=none."
+                f"distillation.method 'sdpose' needs a token model with cycles; '{student.name}' has none. Choose a "
+                "tokenpose or sdpose model, or distillation.method=none."
             )
         return cls(criterion, section)
 
@@ -67,7 +67,8 @@ class SDPoseLoss(Distillation[SDPoseSection]):
 
 
 def token_losses(cycles: tuple[Any, ...], section: SDPoseSection) -> dict[str, Float[Tensor, ""]]:
-    """Eq. 1 and 2 over all pairs of cycles, weighted. A cycle is anything with `keypoint_tokens`, `visual_tokens` and `keep_indices`."""
+    """Eq. 1 and 2 over all pairs of cycles, weighted. A cycle is anything with `keypoint_tokens`, `visual_tokens` and
+    `keep_indices`."""
     losses: dict[str, Float[Tensor, ""]] = {}
     pairs = list(pairwise(cycles))
 
@@ -84,7 +85,7 @@ def token_losses(cycles: tuple[Any, ...], section: SDPoseSection) -> dict[str, F
 
 
 def _same_patches(cycle: Any, deeper: Any) -> Tensor:
-    """The deeper cycle's visual tokens on the patches that this cycle has, in its order."""
+    """The deeper cycle's visual tokens for this cycle's patches, in its order."""
     if cycle.keep_indices is None:
         return deeper.visual_tokens
     assert deeper.keep_indices is None, "only the first cycle drops tokens"

@@ -4,4 +4,5 @@ Import what you need from the modules, or use `leanpose.create_model` and `leanp
 """
 
 WEIGHTS = "leanpose.weights"
-"""The package that loads, saves and publishes models. It knows them, so it is named here and imported when one of them is."""
+"""The package that loads, saves and publishes models. It depends on this one, so it is named here and imported when
+needed."""

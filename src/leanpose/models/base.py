@@ -1,4 +1,4 @@
-"""What all models have in common, what all pose models, and what these return."""
+"""Base classes of all models and of pose models, and the output of pose models."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from leanpose.models.backbones.base import read_backbone
 from leanpose.skeleton import Skeleton
 
 Provision = Literal["tokens", "cycles", "features", "layers", "heatmap_sigma", "rle_sigma", "score"]
-"""What a model's `forward_train` offers to losses, beside the prediction:
+"""Outputs of a model's `forward_train` for losses, in addition to the prediction:
 
 * `tokens`: keypoint tokens and visual tokens.
 * `cycles`: the output of every pass through the same layers (SDPose).
-* `features`: the backbone's.
+* `features`: the backbone's features.
 * `layers`: the prediction of every layer, in `aux_outputs`.
-* `heatmap_sigma`, `rle_sigma`: a deviation beside the coordinates, of the simulated heatmap in pixels of the teacher's
-  heatmap (DistilPose), or of RLE's distribution as a fraction of the crop.
-* `score`: a learnt confidence beside the coordinates.
+* `heatmap_sigma`, `rle_sigma`: predicted sigma in addition to the coordinates: of the simulated heatmap in pixels of
+  the teacher's heatmap (DistilPose), or of the RLE distribution as a fraction of the crop.
+* `score`: predicted confidence in addition to the coordinates.
 """
 
 
 @dataclass(frozen=True)
 class PoseOutput:
-    """The result of one pass.
+    """The output of a forward pass.
 
     Attributes:
         prediction: the keypoints, to be decoded by the model's codec.
-        keypoint_tokens: (B, K, D) after the last layer; None where the model has no tokens.
-        visual_tokens: (B, N, D) after the last layer, of all patches row by row, or of those in `keep_indices` alone; None where the
-            model has no tokens.
-        features: (B, C, H, W) of the backbone, where a method compares them.
-        keep_indices: (B, M) the patches that `visual_tokens` stand for, ascending, where the model has dropped the others (PPT);
-            None where it has all.
-        feature_maps: only from `forward_train`: what each layer knows of each place, as (B, D, rows, columns) maps in the layers'
-            order, for auxiliary heatmaps; empty where the model has no such layers.
-        cycles: only from `forward_train`: the output of every cycle, the first first; `prediction` and the tokens
-            of this object are then those of the first cycle.
-        aux_outputs: only from `forward_train`, of models that write keypoints down again and again (TFPose, Hourglass): the prediction of
-            every layer, the last one last; empty for the others.
-        branches: only while training by OKDHP: the outputs of the other branches behind the same trunk, whose own output this
-            is; `features` are then the trunk's.
+        keypoint_tokens: (B, K, D) after the last layer; None if the model has no tokens.
+        visual_tokens: (B, N, D) after the last layer, of all patches row by row, or only of those in `keep_indices`;
+            None if the model has no tokens.
+        features: (B, C, H, W) of the backbone, if a method compares them.
+        keep_indices: (B, M) indices of the patches of `visual_tokens`, ascending, if the model has pruned the others
+            (PPT); None if it has all.
+        feature_maps: only from `forward_train`: spatial feature maps of the intermediate transformer layers, (B, D,
+            rows, columns) each, for the auxiliary heatmap loss; empty if the model has none.
+        cycles: only from `forward_train`: the outputs of all cycles, in order; `prediction` and tokens of this object
+            are then those of the first cycle.
+        aux_outputs: only from `forward_train`, for models with deep supervision (TFPose, Hourglass): the predictions of
+            all layers, the last one last; empty for the others.
+        branches: only in OKDHP training: the outputs of the other branches on the shared trunk; `features` are then the
+            trunk's.
     """
 
     prediction: Prediction
@@ -77,7 +77,7 @@ for _form in (Coordinates, Heatmaps, SimCC, PoseOutput):
 
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
-"""How often something is left out while training."""
+"""Dropout probability."""
 
 
 OfficialNames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
@@ -94,14 +94,14 @@ def require(condition: object, message: str) -> None:
     """Refuse a configuration.
 
     Raises:
-        LeanposeError: the condition does not hold; the message says what does not fit.
+        LeanposeError: the condition does not hold.
     """
     if not condition:
         raise LeanposeError(f"{message}.")
 
 
 def require_divisible(config: Any, name: str, by: str) -> None:
-    """See that one field of a configuration is a multiple of another.
+    """Check that one field of a configuration is a multiple of another.
 
     Raises:
         LeanposeError: it is not.
@@ -112,14 +112,15 @@ def require_divisible(config: Any, name: str, by: str) -> None:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a file says of its weights.
+    """The metadata of a weight file.
 
     Attributes:
-        training_data: the data sets that they have seen.
-        licence: theirs, or the terms that the data put on them.
-        metrics: measured figures by name.
-        notes: whatever else a user should know.
-        sha256: of the weights that this holds for (`leanpose.weights.storage.weights_digest`); trained further they are others.
+        training_data: the data sets used for training.
+        licence: licence of the weights, or the terms that follow from the data.
+        metrics: evaluation results by name.
+        notes: other information for users.
+        sha256: digest of the weights described (`leanpose.weights.storage.weights_digest`); further training changes
+            them.
     """
 
     training_data: tuple[str, ...]
@@ -133,15 +134,15 @@ class ImageModel(nn.Module):
     """A named network for images of one size.
 
     Attributes:
-        task: what it does with them.
+        task: `pose` or `classification`.
         name: the variant it was created as.
         config: its configuration, a frozen dataclass.
         input_size: height and width of the images, in pixels.
         mean, std: what to subtract from and divide by, per RGB channel on a 0..1 scale.
-        num_cycles: how often it runs its layers while training (SDPose).
-        official_names: regular expressions of the original code's parameter names, and what takes their place here, one after
-            the other; where that is not enough, `official_name` is overridden.
-        provenance: what the file says from which the weights were loaded; None where they are fresh.
+        num_cycles: number of passes through its layers in training (SDPose).
+        official_names: regular expressions of the original code's parameter names, and what takes their place here, one
+            after the other; where that is not enough, `official_name` is overridden.
+        provenance: the metadata of the file from which the weights were loaded; None if randomly initialised.
     """
 
     provenance: Provenance | None = None
@@ -159,31 +160,31 @@ class ImageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device of its parameters."""
         return next(self.parameters()).device
 
     @classmethod
     @abstractmethod
     def build(cls, name: str, config: Any, skeleton: Skeleton | None, pretrained: str | Path | Literal[False]) -> Self:
-        """A network of a named variant with fresh weights; see `leanpose.create_model`.
+        """A randomly initialised network of a named variant; see `leanpose.create_model`.
 
         Args:
-            skeleton: what a pose model finds; None where nobody asked for one.
+            skeleton: the keypoints of a pose model; None if not requested.
 
         Raises:
-            LeanposeError: this kind of network takes no such thing, or the backbone's weights are not to be had.
+            LeanposeError: this kind of network has no such option, or the backbone's weights are not available.
         """
 
     @abstractmethod
     def card_fields(self) -> dict[str, Any]:
-        """What the card of a weight file must say of this network beside its configuration, in plain values."""
+        """Fields of a weight file's card for this network, in addition to its configuration, in plain values."""
 
     @abstractmethod
     def read_card(self, card: Mapping[str, Any]) -> None:
-        """Take over what `card_fields` wrote."""
+        """Restore what `card_fields` wrote."""
 
     def official_name(self, key: str) -> str | None:
-        """What a parameter of the original code is called here; None: it has it, but computes nothing with it."""
+        """The name here of a parameter of the original code; None for a parameter that is not used."""
         if not self.official_names:
             raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
         return renamed(key, self.official_names)
@@ -198,10 +199,10 @@ class ImageModel(nn.Module):
         return weights
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Told before each epoch of a training, counted from 0, for networks that change on the way; most do not."""
+        """Called before each epoch (0-based), for schedules inside the network; usually a no-op."""
 
     def require_size(self, images: Float[Tensor, "B 3 H W"]) -> None:
-        """For networks that are made for one size.
+        """Check the image size, for networks made for one size.
 
         Raises:
             LeanposeError: the images are not of this model's size.
@@ -214,9 +215,9 @@ class ImageModel(nn.Module):
             )
 
     def normalize(self, images: Tensor) -> Float[Tensor, "B 3 H W"]:
-        """RGB crops, (B, H, W, 3) uint8, as `forward` wants them: float, channels first, normalized.
+        """RGB crops, (B, H, W, 3) uint8, as `forward` expects them: float, channels first, normalized.
 
-        The result keeps the memory order of the input, channels last, which the convolutions like best.
+        The result keeps the input's channels-last memory format, which is fastest for convolutions.
         """
         scale = device_constant([255 * s for s in self.std], images.device)
         shift = device_constant([255 * m for m in self.mean], images.device)
@@ -227,14 +228,15 @@ class PoseModel(ImageModel):
     """A network from a batch of person crops to a `PoseOutput`.
 
     Attributes:
-        skeleton: the keypoints that it finds.
-        backbone: makes features of the crops.
+        skeleton: the keypoints that it predicts.
+        backbone: the feature extractor.
         codec: decodes its prediction and encodes its targets; may be replaced.
-        feature_map_shape: channels, rows and columns of the maps in `PoseOutput.feature_maps`; None where the model has none.
-        feature_map_area: height and width in pixels of what these maps cover, from the crop's upper left corner.
-        pools_features: whether the head reads nothing but the mean of the features over the crop.
+        feature_map_shape: channels, rows and columns of the maps in `PoseOutput.feature_maps`; None if the model has
+            none.
+        feature_map_area: height and width in pixels that these maps cover, from the crop's upper left corner.
+        pools_features: whether the head global-average-pools the features.
         separable_head: whether `forward_head` predicts from the backbone's features alone.
-        token_dim: channels of its keypoint tokens; None where it has none.
+        token_dim: channels of its keypoint tokens; None if it has none.
     """
 
     backbone: Backbone
@@ -266,14 +268,14 @@ class PoseModel(ImageModel):
 
     @property
     def provides(self) -> frozenset[Provision]:
-        """What `forward_train` offers to losses beside the prediction."""
+        """Outputs of `forward_train` for losses, in addition to the prediction."""
         return frozenset({"features"})
 
     def require_divisible_input(self, vertical: int = 1, horizontal: int = 1) -> None:
-        """See that the backbone can work on the input size, and that each of its features covers `stride` pixels.
+        """Check that the input size suits the backbone, so that each feature covers `stride` pixels.
 
         Args:
-            vertical, horizontal: of what else height and width must be multiples, in pixels.
+            vertical, horizontal: additional divisors of the input height and width, in pixels.
 
         Raises:
             LeanposeError: the size does not fit.
@@ -282,12 +284,12 @@ class PoseModel(ImageModel):
         vertical, horizontal = math.lcm(unit, vertical), math.lcm(unit, horizontal)
         require(
             min(h, w) >= 1 and h % vertical == 0 and w % horizontal == 0,
-            f"input_size {h}x{w} (height x width) does not fit '{self.name}': the height must be a multiple of {vertical}, "
-            f"the width of {horizontal}",
+            f"input_size {h}x{w} (height x width) does not fit '{self.name}': the height must be a multiple of "
+            f"{vertical}, the width of {horizontal}",
         )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """The prediction for normalized RGB crops, by the cheapest way that the paper allows at inference.
+        """The prediction for normalized RGB crops, computing only what the paper needs at inference.
 
         Raises:
             LeanposeError: the images are not of this model's size.
@@ -295,7 +297,7 @@ class PoseModel(ImageModel):
         return self.forward_head(self.forward_features(images))
 
     def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """Like `forward`, with everything that the paper's losses compare."""
+        """Like `forward`, with all outputs that the paper's losses need."""
         return self.forward(images)
 
     def forward_features(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
@@ -311,14 +313,14 @@ class PoseModel(ImageModel):
         """The head's part of `forward`: the prediction from the backbone's features.
 
         Raises:
-            LeanposeError: the head reads more than the backbone's features.
+            LeanposeError: the head needs more than the backbone's features.
         """
-        raise LeanposeError(f"'{self.name}' is not made of a backbone and a head that could be trained apart.")
+        raise LeanposeError(f"'{self.name}' has no head that can be separated from its backbone.")
 
     def forward_trunk(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B C Hf Wf"], tuple[Prediction, ...]]:
-        """What branches of this model can share (OKDHP), mostly the backbone, and the predictions made on the way.
+        """The trunk that branches of this model share (OKDHP), usually the backbone, and the predictions within it.
 
         Raises:
             LeanposeError: the images are not of this model's size.
@@ -329,19 +331,20 @@ class PoseModel(ImageModel):
         """The rest of the model, from the trunk's features.
 
         Raises:
-            LeanposeError: the rest reads more than these.
+            LeanposeError: the rest needs more than these.
         """
         return self.forward_head(trunk)
 
     def fresh_branch(self) -> Self:
-        """The rest of the model again with fresh weights; of it only `forward_branch` can be called."""
+        """A randomly initialised copy of the rest of the model; only its `forward_branch` can be called."""
         branch = type(self)(self.name, self.config, self.skeleton)
         branch.codec = self.codec
         del branch.backbone
         return branch
 
     def load_backbone(self, file: Path | None = None) -> None:
-        """Start the backbone from its published ImageNet weights, or from a file that `leanpose convert` has made of one.
+        """Initialise the backbone from its published ImageNet weights, or from a file written by `leanpose convert
+        --backbone`.
 
         Raises:
             LeanposeError: this backbone has no published weights, they cannot be downloaded, or the file does not fit.
@@ -353,9 +356,7 @@ class PoseModel(ImageModel):
         tensors = read_backbone(file, backbone.variant)
         learnt = {name for name, _ in backbone.named_parameters()}
         if missing := sorted(learnt - tensors.keys()):
-            raise LeanposeError(
-                f"{file} does not fit the backbone of '{self.name}': it has nothing for '{missing[0]}'."
-            )
+            raise LeanposeError(f"{file} does not match the backbone of '{self.name}': it lacks '{missing[0]}'.")
         backbone.load_matching(tensors)
 
     def save_pretrained(
@@ -368,16 +369,17 @@ class PoseModel(ImageModel):
         notes: str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        """Write `model.safetensors` and a `README.md` made of its card to a folder, for `from_pretrained`; both are replaced.
+        """Write `model.safetensors` and a `README.md` generated from its card to a folder, for `from_pretrained`; both
+        are replaced.
 
-        What is not stated is what the file said from which this model was loaded; fresh or changed weights need the first
-        three.
+        Values that are not given are taken from the file from which this model was loaded; new or changed weights need
+        the first three.
 
         Args:
             training_data, licence, metrics, notes, dtype: see `leanpose.weights.save_model`.
 
         Raises:
-            LeanposeError: something has to be stated, the licence is empty, or the folder cannot be written.
+            LeanposeError: a value is missing, the licence is empty, or the folder cannot be written.
         """
         importlib.import_module(WEIGHTS).save_pretrained(
             self, folder, training_data=training_data, licence=licence, metrics=metrics, notes=notes, dtype=dtype
@@ -397,21 +399,21 @@ class PoseModel(ImageModel):
         token: str | None = None,
         branch: str | None = None,
     ) -> str:
-        """Upload what `save_pretrained` writes to the Hugging Face hub, in one commit; a repository that is not there is made.
+        """Upload what `save_pretrained` writes to the Hugging Face hub, in one commit; a missing repository is created.
 
         Args:
             repository: `USER/NAME`.
             training_data, licence, metrics, notes, dtype: see `save_pretrained`.
-            commit_message: of the commit.
-            private: whether a new repository is; None: as the account has it.
-            token: of the account; None: the one that `hf auth login` has stored or `HF_TOKEN` holds.
-            branch: that is there; None: main.
+            commit_message: message of the commit.
+            private: whether a new repository is private; None: the account's default.
+            token: access token; None: the one stored by `hf auth login` or in `HF_TOKEN`.
+            branch: an existing branch; None: main.
 
         Returns:
-            The address of the commit, which ends with its id, a revision for `from_pretrained`.
+            The URL of the commit, which ends with its id, a revision for `from_pretrained`.
 
         Raises:
-            LeanposeError: as `save_pretrained`, or the hub cannot be reached or does not take it.
+            LeanposeError: as `save_pretrained`, or the hub cannot be reached or rejects it.
         """
         return importlib.import_module(WEIGHTS).push_to_hub(
             self, repository, training_data=training_data, licence=licence, metrics=metrics, notes=notes, dtype=dtype,
@@ -427,15 +429,15 @@ class PoseModel(ImageModel):
         token: str | bool | None = None,
         cache_dir: Path | str | None = None,
     ) -> Self:
-        """The model of a repository on the Hugging Face hub, or of a folder that `save_pretrained` has written.
+        """The model of a repository on the Hugging Face hub, or of a folder written by `save_pretrained`.
 
-        Only `model.safetensors` is read; it must be leanpose's.
+        Only `model.safetensors` is read; it must be a leanpose file.
 
         Args:
             name_or_folder: `USER/NAME`, or the folder.
             revision: a branch, a tag or a commit; None: the newest of the main branch.
             token: see `push_to_hub`; False: none.
-            cache_dir: where downloads are kept, in place of huggingface_hub's cache.
+            cache_dir: folder for downloads, instead of huggingface_hub's cache.
 
         Raises:
             LeanposeError: as `leanpose.load_model`, or it is another kind of model than this class.
@@ -444,5 +446,7 @@ class PoseModel(ImageModel):
             name_or_folder, revision=revision, token=token, cache_dir=cache_dir
         )
         if not isinstance(model, cls):
-            raise LeanposeError(f"{name_or_folder} holds '{model.name}', a {type(model).__name__}, no {cls.__name__}.")
+            raise LeanposeError(
+                f"{name_or_folder} contains '{model.name}', a {type(model).__name__}, not a {cls.__name__}."
+            )
         return model

@@ -1,4 +1,4 @@
-"""What a model costs: parameters and multiply-accumulates, counted without computing anything."""
+"""The cost of a model: parameters and multiply-accumulates, counted without computing anything."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Cost:
     """The cost of one image at inference.
 
     Attributes:
-        parameters: that are trained, and the fixed embedding of TransPose; the number papers print.
-        macs: multiply-accumulates of convolutions, linear layers, norms (2 per value) and ReLUs (1 per value): the
-            counting of mmcv, whose figures the papers of SDPose and DistilPose print. Attention products are missing.
-        attention_macs: the products of queries with keys and of the attention with the values, and what deformable attention
-            samples (each value is mixed from four and weighed), to be added for the true cost.
+        parameters: number of trainable parameters, plus the fixed embedding of TransPose; the number in the papers.
+        macs: multiply-accumulates of convolutions, linear layers, norms (2 per value) and ReLUs (1 per value), counted
+            as in mmcv, like the figures in the papers of SDPose and DistilPose. Attention products are not included.
+        attention_macs: the products of queries with keys and of the attention with the values, and the sampling of
+            deformable attention (each value is interpolated from four and weighted), to be added for the true cost.
     """
 
     parameters: int
@@ -37,7 +37,7 @@ def model_cost(name: str, **overrides: Any) -> Cost:
 
     Args:
         name: one of `leanpose.list_models()`.
-        overrides: what `create_model` gets beside the name.
+        overrides: further arguments of `create_model`.
 
     Raises:
         LeanposeError: an unknown name or setting.
@@ -45,7 +45,7 @@ def model_cost(name: str, **overrides: Any) -> Cost:
     aten = torch.ops.aten
 
     def norm(shape: list[int], *_: Any, **__: Any) -> int:
-        return 2 * 2 * prod(shape)  # the counter deals in floating-point operations, two to a multiply-accumulate
+        return 2 * 2 * prod(shape)  # the counter counts floating-point operations, two per multiply-accumulate
 
     def relu(shape: list[int], *_: Any, **__: Any) -> int:
         return 2 * prod(shape)
@@ -62,7 +62,7 @@ def model_cost(name: str, **overrides: Any) -> Cost:
         aten.relu_: relu,
     }
     with torch.device("meta"):
-        # Without gradients, or the counter looks for those of the parameters.
+        # Without gradients, or the counter would look for those of the parameters.
         model = create_model(name, **overrides).requires_grad_(False)
         counter = FlopCounterMode(display=False, custom_mapping=counting)
         with torch.inference_mode(), counter:
@@ -74,11 +74,11 @@ def model_cost(name: str, **overrides: Any) -> Cost:
 
 
 def table_row(name: str, cost: Cost | None = None, **overrides: Any) -> ModelRow:
-    """What `leanpose.models.registry.model_table` says of a model.
+    """A model's row of `leanpose.models.registry.model_table`.
 
     Args:
-        name, overrides: as of `model_cost`.
-        cost: what it costs; None: it is counted.
+        name, overrides: as for `model_cost`.
+        cost: its cost; None: it is counted.
     """
     entry, config = model_entry(name), configure_model(name, **overrides)
     published, source = entry.published
@@ -88,7 +88,7 @@ def table_row(name: str, cost: Cost | None = None, **overrides: Any) -> ModelRow
 
 
 def write_table() -> None:
-    """Count all models of the library and write the table anew."""
+    """Count all models of the library and rewrite the table."""
     rows = [f'"{name}": {json.dumps(asdict(table_row(name)), ensure_ascii=False)}' for name in list_models()]
     with atomic_write(TABLE) as path:
         path.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")

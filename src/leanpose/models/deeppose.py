@@ -1,7 +1,8 @@
-"""Regression from pooled features: DeepPose (Toshev and Szegedy, CVPR 2014), and RLE (Li et al., ICCV 2021) on the same network.
+"""Regression from pooled features: DeepPose (Toshev and Szegedy, CVPR 2014), and RLE (Li et al., ICCV 2021) on the same
+network.
 
-A ResNet, the mean of its features over the image, and one linear map to every keypoint's coordinates. RLE lets it
-predict a deviation too, and is otherwise a loss (`leanpose.losses.rle`).
+A ResNet, global average pooling, and one linear layer to all keypoint coordinates. RLE adds a predicted sigma, and is
+otherwise a loss (`leanpose.losses.rle`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from leanpose.skeleton import Skeleton
 
 @dataclass(frozen=True)
 class DeepPoseConfig:
-    """A backbone, and what is predicted of each keypoint."""
+    """A backbone, and the outputs for each keypoint."""
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels (height, width)
     backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
@@ -32,7 +33,7 @@ class DeepPoseConfig:
 class DeepPose(PoseModel):
     """Coordinates by global pooling and one linear layer.
 
-    Fresh weights: of the linear layer normal with sigma 0.01, as the toolbox draws them.
+    Initialisation: linear layer normal with sigma 0.01, as in mmpose.
     """
 
     config: DeepPoseConfig
@@ -80,5 +81,5 @@ def deeppose_r152() -> DeepPoseConfig:
 
 @register_model(DeepPose, 70.5, "RLE (ICCV 2021)")
 def rle_r50() -> DeepPoseConfig:
-    """RLE on ResNet-50: DeepPose with a predicted deviation, to be trained by the residual likelihood. 70.5 AP."""
+    """RLE on ResNet-50: DeepPose with a predicted sigma, trained with the residual log-likelihood. 70.5 AP."""
     return DeepPoseConfig(outputs="rle")

@@ -1,4 +1,5 @@
-"""DistilPose's student (Ye et al., CVPR 2023): TokenPose's transformer, with coordinates read off the keypoint tokens.
+"""DistilPose's student (Ye et al., CVPR 2023): TokenPose's transformer, with coordinates predicted from the keypoint
+tokens.
 
 SDPose-Reg (Chen et al., CVPR 2024, §4.1) is the same network with RLE's outputs, and cycles.
 """
@@ -20,14 +21,14 @@ from leanpose.models.tokenpose import TokenPose, TokenPoseConfig
 
 @dataclass(frozen=True)
 class DistilPoseConfig(TokenPoseConfig):
-    """TokenPose's sizes, and what is predicted of each keypoint."""
+    """TokenPose's sizes, and the outputs for each keypoint."""
 
     head_hidden: PositiveInt | None = None
     outputs: OutputKind = "xy_sigma_score"
 
 
 class DistilPose(TokenPose):
-    """DistilPose and SDPose-Reg. Fresh weights as TokenPose's."""
+    """DistilPose and SDPose-Reg. Initialisation as TokenPose's."""
 
     config: DistilPoseConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -37,7 +38,7 @@ class DistilPose(TokenPose):
 
     @property
     def values_per_keypoint(self) -> int:
-        """How many numbers the head writes for each keypoint."""
+        """Number of outputs of the head per keypoint."""
         return VALUES_PER_KEYPOINT[self.config.outputs]
 
     def default_codec(self) -> Codec:

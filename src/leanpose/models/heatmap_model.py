@@ -1,11 +1,12 @@
 """A backbone and a convolutional head: SimpleBaseline (Xiao et al., ECCV 2018), HRNet (Sun et al., CVPR 2019), SimCC.
 
-The head is a linear map from each feature to each keypoint's score there; SimpleBaseline's coarse features are first
-enlarged by transposed convolutions. `head_upsample` makes it a map to the scores of several pixels a feature (sub-pixel
-convolution, Shi et al., CVPR 2016), which places keypoints finer at hardly a cost: for small crops and small parts. SimCC (Li et al., ECCV 2022) flattens SimpleBaseline's maps into rows of bins.
+The head is a 1×1 convolution to one heatmap per keypoint; SimpleBaseline's coarse features are first upsampled by
+transposed convolutions. `head_upsample` makes it predict several heatmap pixels per feature (sub-pixel convolution,
+Shi et al., CVPR 2016), a finer resolution at almost no cost, for small crops and small parts. SimCC (Li et al., ECCV
+2022) flattens SimpleBaseline's maps and maps them to bins.
 
-With a CSPNeXt backbone this is what RTMPose's backbones are trained as, before their own head takes them over; with an
-RTMDet's or MoveNet's, which come from a trained detector or pose network, a small network learns from few images.
+With a CSPNeXt backbone this is the network with which RTMPose's backbones are pretrained; with an RTMDet or MoveNet
+backbone, which come from a trained detector or pose network, a small network can be trained on few images.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class HeatmapModelConfig:
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
-    deconv_channels: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the size of the features
+    deconv_channels: tuple[int, ...] = (256, 256, 256)  # widths; each doubles the resolution of the features
     head_upsample: PositiveInt = 1  # pixels of the heatmaps along each side of a feature, by pixel shuffle
 
 
@@ -43,14 +44,15 @@ MMPOSE_NAMES: OfficialNames = [
     (r"^mlp_head_", "bins_"),
     (r"^(?!(?:head|deconvolutions)\.|bins_)", "backbone."),
 ]
-"""Of mmpose's networks of a backbone, deconvolutions and one last layer."""
+"""Rules for mmpose's networks of a backbone, deconvolutions and a final layer."""
 
 
 class HeatmapModel(PoseModel):
-    """SimpleBaseline, HRNet, and a head for crops on MoveNet's features.
+    """SimpleBaseline, HRNet, and a top-down head on MoveNet's features.
 
-    Fresh weights: convolutions of the head normal with sigma 0.001, as in the papers' code; the backbone's are its
-    own, and the papers start it from ImageNet (`pretrained="backbone"`), MoveNet's from MoveNet (`leanpose convert`).
+    Initialisation: convolutions of the head normal with sigma 0.001, as in the papers' code; the backbone as its own
+    code. The papers start it from ImageNet (`pretrained="backbone"`); MoveNet's starts from MoveNet (`leanpose
+    convert`).
     """
 
     config: HeatmapModelConfig
@@ -77,16 +79,16 @@ class HeatmapModel(PoseModel):
 
 @dataclass(frozen=True)
 class SimCCConfig(HeatmapModelConfig):
-    """SimpleBaseline's sizes, and how finely the sides are divided."""
+    """SimpleBaseline's sizes, and the bins per pixel."""
 
     simcc_split_ratio: PositiveFloat = 2.0  # bins per pixel
 
 
 class SimCCPose(HeatmapModel):
-    """SimCC: two linear maps from all pixels of a keypoint's map to its bins, shared by all keypoints.
+    """SimCC: two linear layers from all pixels of a keypoint's map to its bins, shared by all keypoints.
 
-    Trained by plain divergence from Gaussians of a sigma of 6 bins. Fresh weights: of the linear maps normal with sigma
-    0.01, the rest as SimpleBaseline's.
+    Trained with the KL divergence from Gaussians with a sigma of 6 bins. Initialisation: linear layers normal with
+    sigma 0.01, the rest as SimpleBaseline's.
     """
 
     config: SimCCConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -169,10 +171,10 @@ def tinypose() -> HeatmapModelConfig:
 
 @register_model(HeatmapModel, None, "MoveNet (Google, 2021)")
 def movenet_topdown() -> HeatmapModelConfig:
-    """MoveNet Lightning's features with a heatmap head for crops of one person. Nobody has published it for COCO.
+    """MoveNet Lightning's backbone with a heatmap head for crops of one person. No published COCO result.
 
-    MoveNet itself looks at a whole image for the person in its middle, and reads points off heatmaps by way of that
-    person's centre. On a crop the heatmaps are enough.
+    MoveNet itself processes a whole image with the person in its middle, and decodes the heatmaps via that person's
+    centre. On a crop the heatmaps are sufficient.
     """
     return HeatmapModelConfig(backbone="movenet_lightning", deconv_channels=())
 

@@ -1,8 +1,8 @@
-"""Stacked hourglasses: heatmaps that each stack refines (Newell et al., ECCV 2016), laid out as mmpose has them.
+"""Stacked hourglasses: heatmaps that each stack refines (Newell et al., ECCV 2016), with mmpose's layout.
 
-An hourglass halves its map again and again, and on the way back adds what it had at each size. mmpose's is that of
-CornerNet (Law and Deng, ECCV 2018; 52 layers deep): basic blocks, strided convolutions in place of pooling, and a
-branch that hands the features on to the next stack.
+An hourglass repeatedly halves its feature map, and on the way up adds the features of each resolution. mmpose's is that
+of CornerNet (Law and Deng, ECCV 2018; 52 layers deep): basic blocks, strided convolutions instead of pooling, and a
+branch that passes the features to the next stack.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class HourglassConfig:
     def __post_init__(self) -> None:
         require(
             len(self.stage_channels) == len(self.stage_blocks) >= 2,
-            f"stage_channels has {len(self.stage_channels)} entries and stage_blocks {len(self.stage_blocks)}; both need one for "
-            "each size, and at least two",
+            f"stage_channels has {len(self.stage_channels)} entries and stage_blocks {len(self.stage_blocks)}; both "
+            "need one for each resolution, and at least two",
         )
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
-    """A basic block of two 3×3 convolutions; its shortcut is a 1×1 convolution where the shape changes."""
-    # Loaded when it is needed, since timm takes seconds.
+    """A basic block of two 3×3 convolutions; its shortcut is a 1×1 convolution if the shape changes."""
+    # Imported lazily, since timm takes seconds.
     basic_block: Any = import_module("timm.models.resnet").BasicBlock
     shortcut = None
     if stride != 1 or inputs != outputs:
@@ -54,11 +54,11 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
 
 
 class HourglassModule(nn.Module):
-    """One hourglass, by recursion: features beside a smaller hourglass at half the size.
+    """One hourglass, recursively: a skip branch, and a smaller hourglass at half the resolution.
 
     Args:
         channels: at each size, the finest first.
-        blocks: how many residual blocks at each size.
+        blocks: number of residual blocks at each size.
     """
 
     def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...]) -> None:
@@ -75,12 +75,12 @@ class HourglassModule(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         fine = self.up1(x)
-        # Nearest neighbours; a map of odd sides came back too large, and is cut to size by the same rule.
+        # Nearest-neighbour upsampling; for odd sides the result is too large and is cropped by the same rule.
         return fine + F.interpolate(self.low3(self.low2(self.low1(x))), size=fine.shape[2:])
 
 
 class HourglassStem(Backbone):
-    """A strided 7×7 convolution and a strided basic block: features at a quarter of the image's size."""
+    """A strided 7×7 convolution and a strided basic block: features at stride 4."""
 
     stride = 4
 
@@ -94,7 +94,7 @@ class HourglassStem(Backbone):
 
 
 class HourglassStack(nn.Module):
-    """An hourglass, its heatmaps, and what it hands on to the next stack, if one follows."""
+    """An hourglass, its heatmaps, and the input of the next stack, if one follows."""
 
     def __init__(self, config: HourglassConfig, keypoints: int, *, last: bool) -> None:
         super().__init__()
@@ -111,7 +111,8 @@ class HourglassStack(nn.Module):
     def forward(
         self, x: Float[Tensor, "B C H W"]
     ) -> tuple[Float[Tensor, "B K H W"], Float[Tensor, "B C H W"], Float[Tensor, "B C H W"]]:
-        """The heatmaps, the features that they are read off, and the next stack's input (of the last: its own)."""
+        """The heatmaps, the features from which they are predicted, and the next stack's input (for the last: its
+        own)."""
         features = self.out_conv(self.hourglass(x))
         if not self.last:
             x = self.inter(F.relu(self.conv1x1(x) + self.remap_conv(features)))
@@ -121,8 +122,8 @@ class HourglassStack(nn.Module):
 class Hourglass(PoseModel):
     """Stacked hourglasses; every stack predicts heatmaps, and the loss is the sum over all of them.
 
-    Fresh weights: convolutions He-normal, those to heatmaps normal with sigma 0.001; norms 1 and 0. (mmpose draws all
-    with sigma 0.001; a norm follows each, so only the relative size of the first steps differs.)
+    Initialisation: convolutions He-normal, those to heatmaps normal with sigma 0.001; norms 1 and 0. (mmpose uses sigma
+    0.001 for all; a norm follows each, so only the relative size of the first steps differs.)
     """
 
     config: HourglassConfig
@@ -160,7 +161,7 @@ class Hourglass(PoseModel):
 
     @property
     def shared_stacks(self) -> int:
-        """How many stacks branches share: half of them, as OKDHP's paper has it."""
+        """Number of stacks that branches share: half of them, as in OKDHP's paper."""
         return self.config.num_stacks // 2
 
     def forward_trunk(
@@ -179,7 +180,7 @@ class Hourglass(PoseModel):
         return branch
 
     def _refined(self, x: Float[Tensor, "B C H W"], stacks: nn.ModuleList) -> PoseOutput:
-        """The heatmaps of each of the last stacks, and the features that the last ones are read off."""
+        """The heatmaps of each of the last stacks, and the features from which the last ones are predicted."""
         _, layers, features = self._run(x, stacks)
         return PoseOutput(layers[-1], features=features, aux_outputs=layers)
 
@@ -194,8 +195,8 @@ class Hourglass(PoseModel):
         return x, tuple(layers), features
 
     def official_name(self, key: str) -> str | None:
-        """mmpose lists the parts of all stacks kind by kind; here each stack has its own. Its single stack has a block behind
-        it that nothing reads."""
+        """mmpose groups the modules of all stacks by kind; here each stack has its own. mmpose's single stack has an
+        unused block after it."""
         key = re.sub(r"^(?:module\.)?(?:backbone|head)\.", "", key)
         kinds = {
             "hourglass_modules": "hourglass", "out_convs": "out_conv", "multi_final_layers": "head",

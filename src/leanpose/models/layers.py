@@ -1,4 +1,4 @@
-"""Layers that several papers' models share: transformer layers, deformable attention, and the heads' parts."""
+"""Layers shared by the models of several papers: transformer layers, deformable attention, and parts of heads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from leanpose.models.base import Provision
 
 
 def resize(maps: Float[Tensor, "B C h w"], size: tuple[int, int], warp: Warp) -> Float[Tensor, "B C H W"]:
-    """Crops, or heatmaps of crops, as the warp would have made them at another size; linear and not smoothed, as crops are.
+    """Resize crops or heatmaps as the warp would have produced them; bilinear without antialiasing, as crops are.
 
     Args:
-        size: (height, width) wanted, in pixels.
-        warp: `udp` keeps the centres of the first and the last pixel in place; `msra` keeps the first one's, and what lies
-            beyond the last one's repeats the border.
+        size: output (height, width), in pixels.
+        warp: `udp` keeps the centres of the first and the last pixel; `msra` keeps the first one's, and repeats the
+            border beyond the last one's.
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
@@ -32,7 +32,7 @@ def resize(maps: Float[Tensor, "B C h w"], size: tuple[int, int], warp: Warp) ->
     lines = [
         torch.arange(new, device=maps.device, dtype=maps.dtype) * (old / new) * (2 / max(old - 1, 1)) - 1
         for old, new in zip(maps.shape[2:], size, strict=True)
-    ]  # positions in the old maps, -1 and 1 being the centres of the border's pixels
+    ]  # positions in the input maps, -1 and 1 being the centres of the border pixels
     y, x = torch.meshgrid(*lines, indexing="ij")
     grid = torch.stack((x, y), dim=-1).expand(len(maps), -1, -1, -1)
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=True)
@@ -54,7 +54,7 @@ class Attention(nn.Module):
     def with_weights(
         self, x: Float[Tensor, "B T D"], queries: int
     ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "B heads Q T"]]:
-        """What `forward` returns, and how much each of the first `queries` tokens attends to every token; a row sums to 1."""
+        """The output of `forward`, and the attention weights of the first `queries` tokens; rows sum to 1."""
         q, k, v = self._split(x)
         return self._mix(q, k, v), (q[:, :, :queries] @ k.transpose(2, 3) * self.scale).softmax(dim=-1)
 
@@ -65,7 +65,7 @@ class Attention(nn.Module):
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B T D"]:
         if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
-            # On a CPU, going back in bfloat16 takes 2 (273 tokens) to 6 times (81 tokens) as long as in float32.
+            # On a CPU, the backward pass in bfloat16 takes 2 (273 tokens) to 6 times (81 tokens) as long as in float32.
             with torch.autocast("cpu", enabled=False):
                 x = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=self.scale).to(q.dtype)
         else:
@@ -89,7 +89,7 @@ class TransformerLayer(nn.Module):
 
 
 def sine_embedding(position: Float[Tensor, "*N"], width: int) -> Float[Tensor, "*N {width}"]:
-    """Sines and cosines of a number, in turn, for wavelengths that rise to 10000 · 2π."""
+    """Interleaved sines and cosines of a number, for wavelengths up to 10000 · 2π."""
     wavelength = 10000 ** (torch.arange(0, width, 2, dtype=torch.float32, device=position.device) / width)
     angle = position[..., None] / wavelength
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(-2)
@@ -98,9 +98,9 @@ def sine_embedding(position: Float[Tensor, "*N"], width: int) -> Float[Tensor, "
 def sine_position(
     rows: int, columns: int, embed_dim: int, *, offset: float = 0.0
 ) -> Float[Tensor, "{rows}*{columns} {embed_dim}"]:
-    """The fixed 2-D sine embedding of a grid: the first half of the channels tells the row, the second the column.
+    """The fixed 2-D sine embedding of a grid: the first half of the channels encodes the row, the second the column.
 
-    Coordinates count from 1, normalized to 2π; wavelengths rise to 10000 (DETR's form, as TokenPose takes it).
+    Coordinates count from 1, normalized to 2π; wavelengths rise to 10000 (as in DETR and TokenPose).
 
     Args:
         offset: added to the coordinates; with -0.5 they are the centres of the grid's cells.
@@ -116,7 +116,7 @@ def sine_position(
 
 
 def deconv_layers(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
-    """A transposed convolution for each width, which doubles the size; fresh weights normal with sigma 0.001."""
+    """A transposed convolution for each width, which doubles the resolution; initialised normal with sigma 0.001."""
     layers = nn.Sequential()
     for width in widths:
         layer = nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1, bias=False)
@@ -127,34 +127,35 @@ def deconv_layers(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
 
 
 OutputKind = Literal["xy", "xy_sigma_score", "rle"]
-"""`xy`: x and y. `xy_sigma_score`: also the deviations of the simulated heatmap (above 0, by a softplus, in
-pixels of the teacher's heatmap) and the confidence (DistilPose §3.3, §3.4). `rle`: x and y as they are, and their
-deviations as fractions of the crop, between 0 and 1 by a sigmoid (RLE §3.2)."""
+"""`xy`: x and y. `xy_sigma_score`: also the sigma of the simulated heatmap (above 0, by a softplus, in pixels of the
+teacher's heatmap) and the confidence (DistilPose §3.3, §3.4). `rle`: x and y unbounded, and sigma as fractions of the
+crop, between 0 and 1 by a sigmoid (RLE §3.2)."""
 
 VALUES_PER_KEYPOINT: dict[OutputKind, int] = {"xy": 2, "xy_sigma_score": 5, "rle": 4}
-"""How many numbers each of them takes."""
+"""Number of values of each."""
 
 OUTPUTS_PROVIDE: dict[OutputKind, frozenset[Provision]] = {
     "xy": frozenset(),
     "xy_sigma_score": frozenset({"heatmap_sigma", "score"}),
     "rle": frozenset({"rle_sigma"}),
 }
-"""What each of them offers to losses."""
+"""What each provides to losses."""
 
 
 def in_float32(head: nn.Module, features: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-    """A head's numbers without autocast: between 0.5 and 1 bfloat16 knows 128 coordinates, steps of a pixel of 128."""
-    if features.device.type == "meta":  # where costs are counted; it knows no autocast
+    """Run a head without autocast: bfloat16 has only 128 values between 0.5 and 1, a resolution of 1/256 of the
+    crop."""
+    if features.device.type == "meta":  # where costs are counted; it has no autocast
         return head(features)
     with torch.autocast(features.device.type, enabled=False):
         return head(features.float())
 
 
 def unpack_coordinates(values: Float[Tensor, "B K V"], outputs: OutputKind, *, bounded: bool) -> Coordinates:
-    """The numbers of a head: x, y, then the deviations along x and y, or the confidence before them.
+    """The values of a head: x, y, then sigma along x and y, or the confidence before them.
 
     Args:
-        bounded: hold x and y within the crop by a sigmoid, as DistilPose does; never done for `rle`.
+        bounded: bound x and y to the crop by a sigmoid, as DistilPose does; never for `rle`.
     """
     xy = values[..., :2]
     if outputs == "rle":
@@ -166,12 +167,12 @@ def unpack_coordinates(values: Float[Tensor, "B K V"], outputs: OutputKind, *, b
 
 
 class SamplingPoints(NamedTuple):
-    """Where each query looks, and how much it takes from there.
+    """Sampling locations and attention weights of each query.
 
     Attributes:
         locations: x and y as fractions of the image that the maps cover, 0 its left and upper edge and 1 its right and
             lower one (edges of pixels, not centres); may lie outside.
-        weights: of one query and head they sum to 1 over all points of all levels.
+        weights: for each query and head they sum to 1 over all points of all levels.
     """
 
     locations: Float[Tensor, "B Q heads L P 2"]
@@ -179,20 +180,21 @@ class SamplingPoints(NamedTuple):
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """Attention to `num_points` places around a reference point on each of `num_levels` feature maps, for each head.
+    """Multi-scale deformable attention (Deformable DETR): `num_points` sampling points per head around a reference
+    point on each of `num_levels` feature maps.
 
-    Parameters bear Deformable DETR's names. Fresh weights as there: at first, head h looks in the direction of 360° h /
-    heads, at 1, 2 … `num_points` features from the reference point, and all points count the same; values and outputs are
-    drawn by Xavier's uniform rule.
+    Parameter names and initialisation follow Deformable DETR: initially, head h samples in the direction 360° h /
+    heads, at 1, 2 … `num_points` features from the reference point, with equal weights; value and output projections
+    are Xavier-uniform.
 
-    Under autocast too, places are added up and features read there in float32: bfloat16 knows 128 places between the
+    Locations are computed and features sampled in float32 also under autocast: bfloat16 has only 128 values between the
     middle of the image and its border.
 
     Args:
         embed_dim: of queries, features and outputs; divisible by `num_heads`.
-        num_heads: each reads its own part of the features, at its own points.
+        num_heads: each samples its own channels, at its own points.
         num_levels: number of feature maps.
-        num_points: of each head on each map.
+        num_points: points of each head on each map.
     """
 
     def __init__(self, embed_dim: int, num_heads: int = 8, num_levels: int = 3, num_points: int = 4) -> None:
@@ -206,7 +208,7 @@ class MultiScaleDeformableAttention(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Draw fresh weights."""
+        """Initialise the weights."""
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
         direction = direction / direction.abs().amax(dim=-1, keepdim=True)  # onto the border of a square
@@ -226,12 +228,12 @@ class MultiScaleDeformableAttention(nn.Module):
         memory: Float[Tensor, "B N D"],
         shapes: Sequence[tuple[int, int]],
     ) -> Float[Tensor, "B Q D"]:
-        """What each query reads.
+        """The attention output of each query.
 
         Args:
-            query: says where to look; with its position added, if it has one.
-            reference: where to look around, in the fractions of `SamplingPoints.locations`; L may be 1, for all levels.
-            memory: the feature maps one after the other, each row by row.
+            query: the queries, with their position embedding added, if any.
+            reference: reference points, as fractions like `SamplingPoints.locations`; L may be 1, for all levels.
+            memory: the flattened feature maps one after the other, each row by row.
             shapes: (rows, columns) of each map.
         """
         return self.aggregate(self.sampling_points(query, reference, shapes), memory, shapes)
@@ -239,10 +241,10 @@ class MultiScaleDeformableAttention(nn.Module):
     def sampling_points(
         self, query: Float[Tensor, "B Q D"], reference: Float[Tensor, "B Q L 2"], shapes: Sequence[tuple[int, int]]
     ) -> SamplingPoints:
-        """Where each query looks and how much that counts; the arguments are those of `forward`."""
+        """Sampling locations and weights of each query; the arguments are those of `forward`."""
         to_points = (self.num_heads, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).float().unflatten(-1, (*to_points, 2))
-        # An offset of 1 is one feature of its map, whatever the size of that.
+        # An offset of 1 is one feature of its map, whatever the map's size.
         size = device_constant([(columns, rows) for rows, columns in shapes], query.device, torch.float32)
         locations = reference.float()[:, :, None, :, None] + offsets / size[:, None]
         weights = self.attention_weights(query).float().unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
@@ -251,7 +253,8 @@ class MultiScaleDeformableAttention(nn.Module):
     def aggregate(
         self, samples: SamplingPoints, memory: Float[Tensor, "B N D"], shapes: Sequence[tuple[int, int]]
     ) -> Float[Tensor, "B Q D"]:
-        """What is seen there; the arguments are `sampling_points`'s result and those of `forward`."""
+        """The attention output for these sampling points; the arguments are `sampling_points`'s result and those of
+        `forward`."""
         read = sample_features(self.value_proj(memory).unflatten(-1, (self.num_heads, -1)), samples, shapes)
         return self.output_proj(read.to(memory.dtype))
 
@@ -259,7 +262,7 @@ class MultiScaleDeformableAttention(nn.Module):
 def sample_features(
     values: Float[Tensor, "B N heads d"], samples: SamplingPoints, shapes: Sequence[tuple[int, int]]
 ) -> Float[Tensor, "B Q heads*d"]:
-    """The weighted sum of what is seen at each point, interpolated between four features; outside of a map is 0."""
+    """The weighted sum of the features at each point, bilinearly interpolated; 0 outside a map."""
     batch, _, heads, depth = values.shape
     queries = samples.locations.shape[1]
     grids = 2 * samples.locations.transpose(1, 2).flatten(0, 1) - 1  # (B*heads, Q, L, P, 2) in grid_sample's -1..1

@@ -1,8 +1,8 @@
 """MoveNet, single pose (Google, 2021): the keypoints of the person in the middle of a square crop.
 
-Four branches read the features of `leanpose.models.backbones.movenet`. There is no paper: the branches' names and
-the way from them to the points are those of the graph that Google publishes, which follows CenterNet (Zhou et al., 2019, arXiv
-1904.07850). `leanpose convert` makes weights of its ONNX files.
+Four branches on the features of `leanpose.models.backbones.movenet`. There is no paper: the branches' names and the
+decoding are those of the graph that Google publishes, which follows CenterNet (Zhou et al., 2019, arXiv 1904.07850).
+`leanpose convert` converts its ONNX files to weights.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class MoveNetConfig:
 
 
 class Maps(NamedTuple):
-    """What the branches write for each cell of 4×4 pixels.
+    """The branches' outputs for each cell of 4×4 pixels.
 
     Attributes:
         heatmaps: logits of each keypoint.
         center: logits of a person's centre.
-        regression: from a person's centre to each of its keypoints, in cells: y and x of the first, of the second …
-        offsets: from the cell of each keypoint to the keypoint, in cells, in the same order.
+        regression: offsets from a person's centre to each keypoint, in cells: y and x of the first, of the second …
+        offsets: sub-cell offsets of each keypoint, in cells, in the same order.
     """
 
     heatmaps: Float[Tensor, "B K h w"]
@@ -54,12 +54,12 @@ class Maps(NamedTuple):
 
 
 class MoveNet(PoseModel):
-    """MoveNet with its decoding: the predicted coordinates are final, and scores are heights of the heatmaps, in 0..1.
+    """MoveNet with its decoding: the predicted coordinates are final, and scores are heatmap values, in 0..1.
 
-    The loss of the points reaches the offsets and the shared features alone: cells are chosen by their heights, which
-    has no gradient. How Google trains the other branches is not published; to train on crops, take `movenet_topdown`.
+    The loss of the points reaches only the offsets and the shared features: cells are chosen by arg-max, which has no
+    gradient. How Google trains the other branches is not published; to train on crops, use `movenet_topdown`.
 
-    Fresh weights: of the branches' last layers normal with sigma 0.001, the rest as the backbone's.
+    Initialisation: the branches' last layers normal with sigma 0.001, the rest as the backbone's.
     """
 
     config: MoveNetConfig
@@ -75,7 +75,7 @@ class MoveNet(PoseModel):
             nn.Sequential(SeparableConv(trunk, width), nn.Conv2d(width, maps, 1))
             for maps in (1, 2 * keypoints, 2 * keypoints)
         )
-        # Measured on labels: decoded as `msra`, points lie a third of a pixel too far to the right and too low.
+        # Measured on labels: decoded as `msra`, points are a third of a pixel too far to the right and too low.
         self.codec = CoordinateCodec(input_size=config.input_size, encoding="udp")
         for last in (self.heatmaps, self.center[1], self.regression[1], self.offsets[1]):
             assert isinstance(last, nn.Conv2d)
@@ -88,7 +88,7 @@ class MoveNet(PoseModel):
         return PoseOutput(_decode(maps), features=features)
 
     def forward_maps(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Maps, Float[Tensor, "B C h w"]]:
-        """What the branches write, and the backbone's features.
+        """The branches' outputs, and the backbone's features.
 
         Raises:
             LeanposeError: the images are not of this model's size.
@@ -107,11 +107,11 @@ def _decode(maps: Maps) -> Coordinates:
     y, x = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
     cells = torch.stack([x, y], dim=-1).flatten(0, 1).float()  # (h*w, 2)
     middle = device_constant([columns // 2, rows // 2], device, cells.dtype)
-    # Published graphs hold these weights in half precision, which decides between centres of almost the same height.
+    # Published graphs store these weights in half precision, which decides between centres with almost equal scores.
     nearness = (1 / _softened(cells - middle)).half().float()
     person = (maps.center.sigmoid().flatten(1) * nearness).argmax(dim=1, keepdim=True)
     coarse = cells[person] + _at(maps.regression, person.expand(-1, maps.heatmaps.shape[1]))
-    # Of all people's peaks, the one where this person's keypoint is about to be.
+    # Among the peaks of all people, the one near this person's regressed keypoint.
     heights = maps.heatmaps.sigmoid().flatten(2)
     found = (heights / _softened(cells - coarse[:, :, None])).argmax(dim=2)
     xy = (cells[found] + _at(maps.offsets, found)) / device_constant([columns, rows], device, cells.dtype)
@@ -119,7 +119,7 @@ def _decode(maps: Maps) -> Coordinates:
 
 
 def _softened(differences: Float[Tensor, "*N 2"]) -> Float[Tensor, " *N"]:
-    """Distances in cells, so that what is near counts more, and the nearest not without bounds."""
+    """Softened distances in cells, the weights of near cells being bounded."""
     return differences.norm(dim=-1) + _SOFTENING
 
 
@@ -134,11 +134,11 @@ MOVENET = "MoveNet (Google, 2021)"
 
 @register_model(MoveNet, None, MOVENET)
 def movenet_lightning() -> MoveNetConfig:
-    """MoveNet Lightning, single pose, on square crops of 192 pixels. Nobody has published its AP on all of COCO."""
+    """MoveNet Lightning, single pose, on square crops of 192 pixels. No published AP on full COCO."""
     return MoveNetConfig()
 
 
 @register_model(MoveNet, None, MOVENET)
 def movenet_thunder() -> MoveNetConfig:
-    """MoveNet Thunder: 1.75 times as wide as Lightning, on 256 pixels. Nobody has published its AP on all of COCO."""
+    """MoveNet Thunder: 1.75 times as wide as Lightning, on 256 pixels. No published AP on full COCO."""
     return MoveNetConfig(input_size=(256, 256), backbone="movenet_thunder")

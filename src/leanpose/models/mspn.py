@@ -1,8 +1,8 @@
 """MSPN: several pyramid networks one after the other, each refining the heatmaps (Li et al., 2019, arXiv 1901.00148).
 
-A stage is a ResNet-50 that goes down to stride 32 and a narrow path that comes back to stride 4. Each stage but the first
-reads, at every size, what the one before it had there on both paths (§3.2, "cross stage feature aggregation"). Each of a
-stage's four sizes predicts heatmaps, which are enlarged to the finest size.
+A stage is a ResNet-50 down to stride 32 and a narrow upsampling path back to stride 4. Each stage but the first also
+gets, at every resolution, the features of the previous stage on both paths (§3.2, "cross stage feature aggregation").
+Each of a stage's four resolutions predicts heatmaps, which are upsampled to the finest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
 WIDTHS = (64, 128, 256, 512)
-"""Inner channels of the bottlenecks at strides 4, 8, 16 and 32; they write four times as many."""
+"""Inner channels of the bottlenecks at strides 4, 8, 16 and 32; the output has four times as many."""
 STEM = 64
 
 
@@ -35,11 +35,11 @@ class MSPNConfig:
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     num_stages: PositiveInt = 1
     num_blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (3, 4, 6, 3)  # of a ResNet-50
-    unit_channels: PositiveInt = 256  # on the way back to stride 4
+    unit_channels: PositiveInt = 256  # in the upsampling path
 
 
 class MSPNStem(Backbone):
-    """A strided 7×7 convolution and pooling: features at a quarter of the image's size."""
+    """A strided 7×7 convolution and pooling: features at stride 4."""
 
     stride = 4
     channels = STEM
@@ -54,13 +54,13 @@ class MSPNStem(Backbone):
 
 
 class Unit(nn.Module):
-    """One size on the way back: the features of the way down and, enlarged, what the coarser size had.
+    """One resolution of the upsampling path: the downsampling features plus the upsampled coarser ones.
 
     Args:
-        channels: of the features of the way down.
-        config: of the network.
-        coarsest: whether there is no coarser size.
-        skips: whether another stage follows, which reads both paths.
+        channels: channels of the downsampling features.
+        config: configuration of the network.
+        coarsest: whether this is the coarsest resolution.
+        skips: whether another stage follows, which gets the features of both paths.
     """
 
     def __init__(self, channels: int, config: MSPNConfig, keypoints: int, *, coarsest: bool, skips: bool) -> None:
@@ -75,7 +75,7 @@ class Unit(nn.Module):
     def forward(
         self, down: Float[Tensor, "B C h w"], coarser: Float[Tensor, "B U h2 w2"] | None
     ) -> tuple[Float[Tensor, "B U h w"], Float[Tensor, "B C h w"] | None]:
-        """The features of the way back, and what the next stage adds at this size (None: there is none)."""
+        """The upsampling features, and the next stage's additional input at this resolution (None: there is none)."""
         x = self.in_skip(down)
         if self.up_conv is not None:
             assert coarser is not None
@@ -87,11 +87,11 @@ class Unit(nn.Module):
 
 
 class MSPNStage(nn.Module):
-    """A ResNet's four layers, and a unit at each of their sizes."""
+    """A ResNet's four layers, and a unit at each of their resolutions."""
 
     def __init__(self, config: MSPNConfig, keypoints: int, *, last: bool) -> None:
         super().__init__()
-        # Loaded when it is needed, since timm takes seconds.
+        # Imported lazily, since timm takes seconds.
         bottleneck: Any = import_module("timm.models.resnet").Bottleneck
         channels, self.layers = STEM, nn.ModuleList()
         for i, (width, count) in enumerate(zip(WIDTHS, config.num_blocks, strict=True)):
@@ -110,8 +110,8 @@ class MSPNStage(nn.Module):
     def forward(
         self, x: Float[Tensor, "B C H W"], skips: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor], Float[Tensor, "B U H W"]]:
-        """Heatmaps of each size, the coarsest first, each at its own size; what the next stage adds, the finest first;
-        and the features of the finest size."""
+        """Heatmaps of each resolution, coarsest first, each at its own size; the next stage's additional inputs, finest
+        first; and the features of the finest resolution."""
         down = []
         for i, layer in enumerate(self.layers):
             x = layer(x)
@@ -143,10 +143,10 @@ MSPN_NAMES: OfficialNames = [
 
 
 class MSPN(PoseModel):
-    """MSPN; every size of every stage predicts heatmaps, and the loss is the sum over all of them.
+    """MSPN; every resolution of every stage predicts heatmaps, and the loss is the sum over all of them.
 
-    The papers compare the coarser sizes with blunter targets, and weigh the finest one's keypoints by how hard they are;
-    here all are compared with the same target. Fresh weights: convolutions He-normal, norms 1 and 0.
+    The papers use coarse-to-fine targets, and online hard keypoint mining for the finest one; here all are compared
+    with the same target. Initialisation: convolutions He-normal, norms 1 and 0.
     """
 
     config: MSPNConfig
@@ -173,7 +173,7 @@ class MSPN(PoseModel):
         return replace(self.forward_train(images), aux_outputs=())
 
     def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """Also the heatmaps of every size of every stage."""
+        """Also the heatmaps of every resolution of every stage."""
         return self.forward_head(self.forward_features(images))
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:

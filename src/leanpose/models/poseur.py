@@ -1,10 +1,11 @@
-"""Poseur: regression by queries that start from rough points (Mao, Ge et al., ECCV 2022, arXiv 2201.07412), the heir of TFPose.
+"""Poseur: regression by queries that start from rough points (Mao, Ge et al., ECCV 2022, arXiv 2201.07412), the
+successor of TFPose.
 
-What its code does where the text leaves it open, and where this differs: docs/papers/poseur.md.
+Details that only its code defines, and differences: docs/papers/poseur.md.
 
 Image → four levels of features, projected to one width → keypoint encoder: rough points from the coarsest level, and a
-query for each → decoder: queries attend to the others and, around their points, to the features → each layer moves the
-points and says how sure it is of them.
+query for each → decoder: queries attend to each other and, around their points, to the features → each layer refines
+the points and predicts their sigma.
 """
 
 from __future__ import annotations
@@ -47,24 +48,24 @@ class PoseurConfig:
     embed_dim: int = 256  # of features and queries
     decoder_layers: PositiveInt = 6
     num_heads: PositiveInt = 8
-    num_points: PositiveInt = 4  # that each head looks at on each level
+    num_points: PositiveInt = 4  # of each head on each level
     mlp_ratio: PositiveInt = 4
     dropout: Rate = 0.1  # in the decoder, while training
-    noise_groups: NonNegativeInt = 3  # of queries that start from moved points too, while training
-    noise_points: NonNegativeInt = 4  # how many points of a group are moved, on average
-    noise_variance: PositiveFloat = 0.2  # of these moves along each axis, in squared sides of the crop
+    noise_groups: NonNegativeInt = 3  # of queries that start from perturbed points, in training
+    noise_points: NonNegativeInt = 4  # average number of perturbed points per group
+    noise_variance: PositiveFloat = 0.2  # of these perturbations along each axis, in squared sides of the crop
     score_distance: PositiveFloat = (
-        0.2  # within which of the point, in sides of the crop, the score believes the keypoint
+        0.2  # the score is the probability of the keypoint within this distance, in sides of the crop
     )
 
     def __post_init__(self) -> None:
         require(
             issubclass(backbone_class(self.backbone), PyramidBackbone),
-            f"Poseur reads four levels of features, and the backbone '{self.backbone}' has one",
+            f"Poseur needs four levels of features, and the backbone '{self.backbone}' has one",
         )
         require(
             self.embed_dim >= 32 and self.embed_dim % 32 == 0,
-            f"embed_dim={self.embed_dim} is not a multiple of 32, as its norms need",
+            f"embed_dim={self.embed_dim} must be a multiple of 32, for its norms",
         )
         require_divisible(self, "embed_dim", "num_heads")
 
@@ -76,28 +77,28 @@ class PoseurConfig:
 
 
 class EfficientDeformableAttention(MultiScaleDeformableAttention):
-    """Deformable attention that projects what it has read, not what there is to read: the paper's EMSDA.
+    """Deformable attention that projects the sampled features instead of the feature maps: the paper's EMSDA.
 
-    The projection is linear and the weights sum to 1, so within the maps the result is the same; a few queries read far fewer
-    features than four levels have. Queries may come in several groups for each image, b = 0 … B-1 first: group g of image b
-    is row b · groups + g.
+    The projection is linear and the weights sum to 1, so within the maps the result is the same; a few queries sample
+    far fewer features than four levels have. Queries may come in several groups per image: group g of image b is row b
+    · groups + g.
     """
 
     def aggregate(
         self, samples: SamplingPoints, memory: Float[Tensor, "images N D"], shapes: Sequence[tuple[int, int]]
     ) -> Float[Tensor, "B Q D"]:
         heads, queries = self.num_heads, samples.locations.shape[1]
-        # To the sampling, each head of each query of each group is a query of one head that reads all channels.
+        # For sampling, each head of each query of each group is a query of one head with all channels.
         locations = samples.locations.reshape(memory.shape[0], -1, 1, *samples.locations.shape[3:])
         weights = samples.weights.reshape(memory.shape[0], -1, 1, *samples.weights.shape[3:])
         seen = sample_features(memory[:, :, None], SamplingPoints(locations, weights), shapes)
-        projection = self.value_proj.weight.unflatten(0, (heads, -1))  # what MSDA makes head h's channels of
+        projection = self.value_proj.weight.unflatten(0, (heads, -1))  # MSDA's value projection of head h
         values = torch.einsum("bqhc,hdc->bqhd", seen.reshape(-1, queries, heads, seen.shape[-1]), projection)
         return self.output_proj((values.flatten(2) + self.value_proj.bias).to(memory.dtype))
 
 
 class KeypointEncoder(nn.Module):
-    """Rough points with deviations, regressed from the mean of the coarsest level as in RLE, and a query for each."""
+    """Rough points with sigma, regressed from the mean of the coarsest level as in RLE, and a query for each."""
 
     def __init__(self, embed_dim: int, keypoints: int) -> None:
         super().__init__()
@@ -107,22 +108,23 @@ class KeypointEncoder(nn.Module):
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, coarse: Float[Tensor, "B D rows columns"]) -> Coordinates:
-        """The rough points, which may lie outside of the crop, and their deviations, both as fractions of its sides."""
+        """The rough points, which may lie outside the crop, and their sigma, both as fractions of its sides."""
         pooled = coarse.float().mean(dim=(2, 3))
-        # As in RLE's code, how long the vector of features is says nothing of places.
+        # As in RLE's code, the norm of the feature vector is ignored.
         xy = in_float32(self.coordinates, F.normalize(pooled, dim=-1))
         sigma = in_float32(self.sigma, pooled).sigmoid()
         return Coordinates(xy.unflatten(-1, (-1, 2)), sigma.unflatten(-1, (-1, 2)))
 
     def queries(self, xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K D"]:
-        """The queries for points: made of the sine embeddings of where they are and where in the crop that is nearest."""
+        """The queries for points: from the sine embeddings of the points and of their nearest positions within the
+        crop."""
         width = self.norm.normalized_shape[0] // 2
         embedded = [sine_embedding(places * (2 * math.pi), width).flatten(-2) for places in (xy, xy.clamp(0, 1))]
         return self.norm(self.embedding(torch.cat(embedded, dim=-1)))
 
 
 def _head(embed_dim: int, *, relu: bool) -> nn.Sequential:
-    """Three linear layers from a query to a number along x and one along y."""
+    """Three linear layers from a query to one value along x and one along y."""
     layers = nn.Sequential()
     for _ in range(2):
         layers.append(nn.Linear(embed_dim, embed_dim))
@@ -134,9 +136,9 @@ def _head(embed_dim: int, *, relu: bool) -> nn.Sequential:
 class Poseur(PoseModel):
     """Poseur.
 
-    Fresh weights: as its code draws them (matrices by Xavier's uniform rule; those of what moves points, and the last of each
-    deviation, a hundredth of that; the levels' embeddings normal with sigma 1), but rough points start in the middle of the
-    crop, not at its corner. The backbone's are timm's, and the paper starts it from ImageNet (`pretrained="backbone"`).
+    Initialisation: as in its code (matrices Xavier-uniform; those of the refinements, and the last of each sigma, a
+    hundredth of that; the level embeddings normal with sigma 1), but rough points start in the middle of the crop, not
+    at its corner. The backbone as in timm; the paper starts it from ImageNet (`pretrained="backbone"`).
     """
 
     config: PoseurConfig
@@ -146,7 +148,7 @@ class Poseur(PoseModel):
         c, keypoints = config, len(skeleton)
         require(
             c.noise_points <= keypoints,
-            f"noise_points={c.noise_points} of a group cannot be moved: '{skeleton.name}' has {keypoints} keypoints",
+            f"noise_points={c.noise_points} is too large: '{skeleton.name}' has {keypoints} keypoints",
         )
         backbone = create_backbone(c.backbone)
         assert isinstance(backbone, PyramidBackbone)
@@ -176,7 +178,7 @@ class Poseur(PoseModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw fresh weights."""
+        """Initialise the weights."""
         for part in (self.projections, self.keypoint_encoder, self.decoder):
             for parameter in part.parameters():
                 if parameter.ndim > 1:
@@ -195,7 +197,7 @@ class Poseur(PoseModel):
         return offers | super().provides
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """The last layer's points, their deviations and scores.
+        """The last layer's points, their sigma and scores.
 
         Raises:
             LeanposeError: the images are not of this model's size.
@@ -205,10 +207,10 @@ class Poseur(PoseModel):
         return PoseOutput(self.scored(layers[-1]), keypoint_tokens=queries[:, 0], features=features)
 
     def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """Also everything that RLE's loss is summed over: the rough points, and what each layer makes of them.
+        """Also all outputs that RLE's loss is summed over: the rough points, and each layer's refined points.
 
-        In training mode, so is what the layers make of `noise_groups` copies of the rough points, some of which are moved
-        anywhere ("noisy reference points"), so that the decoder learns to come back from errors.
+        In training mode these include the refinements of `noise_groups` copies of the rough points, some of which are
+        perturbed ("noisy reference points"), so that the decoder learns to correct errors.
         """
         features, rough, memory = self.encode(images)
         starts = rough.xy[:, None]
@@ -223,7 +225,8 @@ class Poseur(PoseModel):
     def encode(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B C Hf Wf"], Coordinates, Float[Tensor, "B N D"]]:
-        """The backbone's own features, the rough points, and what the decoder reads: the levels one after the other, each row by row.
+        """The backbone's features, the rough points, and the decoder's memory: the levels one after the other, each row
+        by row.
 
         Raises:
             LeanposeError: the images are not of this model's size.
@@ -240,7 +243,8 @@ class Poseur(PoseModel):
         return self.backbone.own_level(pyramid), self.keypoint_encoder(projected[-1]), memory
 
     def moved(self, xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B groups K 2"]:
-        """Copies of the points, `noise_points` of each moved on average, the same ones in all images; each its own way."""
+        """Copies of the points, `noise_points` of each perturbed on average, the same ones in all images, each
+        independently."""
         c = self.config
         copies = xy.detach().repeat(1, c.noise_groups, 1)
         chosen = torch.randperm(copies.shape[1], device=xy.device)[: c.noise_groups * c.noise_points]
@@ -251,10 +255,10 @@ class Poseur(PoseModel):
     def decode(
         self, starts: Float[Tensor, "B groups K 2"], memory: Float[Tensor, "B N D"]
     ) -> tuple[list[list[Coordinates]], Float[Tensor, "B groups K D"]]:
-        """What each layer says of each group of points, group by group, and the queries after the last layer.
+        """Each layer's output for each group of points, group by group, and the queries after the last layer.
 
-        Groups know nothing of each other. No gradient flows into the points that they start from, but, other than in
-        TFPose, one flows from a layer's points into those of the layer before.
+        Groups do not interact. No gradient flows into the points that they start from, but, unlike in TFPose, gradients
+        flow from a layer's points into those of the previous layer.
         """
         groups, shapes = starts.shape[1], self.config.grid_sizes
         reference = starts.detach().flatten(0, 1)
@@ -274,8 +278,8 @@ class Poseur(PoseModel):
         return layers, queries.unflatten(0, (-1, groups))
 
     def scored(self, layer: Coordinates) -> Coordinates:
-        """With scores in 0..1: how likely, by the Laplace distributions that the deviations mean, the keypoint is within
-        `score_distance` of the point along both axes (the paper's uncertainty score)."""
+        """With scores in 0..1: the probability, under Laplace distributions with the predicted sigma, that the keypoint
+        is within `score_distance` of the point along both axes (the paper's uncertainty score)."""
         assert layer.sigma is not None
         return replace(layer, score=(1 - torch.exp(-self.config.score_distance / layer.sigma)).prod(dim=-1))
 

@@ -1,9 +1,11 @@
-"""PPT: TokenPose that drops the visual tokens its keypoints look at least (Ma et al., ECCV 2022, arXiv 2209.08194).
+"""PPT: TokenPose that prunes the visual tokens with the least attention from keypoint tokens (Ma et al., ECCV 2022,
+arXiv 2209.08194).
 
-After the attention of some layers, the visual tokens are ranked by how much the keypoint tokens attend to them; the
-lowest are dropped, and neither the rest of that layer nor any later one computes them.
+After the attention of some layers, the visual tokens are ranked by the attention they get from the keypoint tokens; the
+lowest are pruned before the rest of that layer and all later ones.
 
-SDPose joins it (Chen et al., CVPR 2024, §4.5, Table 8): the first cycle drops tokens, the later ones have all.
+Combined with SDPose (Chen et al., CVPR 2024, §4.5, Table 8), the first cycle prunes tokens, and the later ones have
+all.
 """
 
 from __future__ import annotations
@@ -27,38 +29,38 @@ from leanpose.skeleton import Skeleton
 
 @dataclass(frozen=True)
 class PPTConfig(TokenPoseConfig):
-    """TokenPose's sizes, and where how many tokens go."""
+    """TokenPose's sizes, and the pruning layers and ratio."""
 
-    prune_layers: tuple[int, ...] = (3, 6, 9)  # counted from 0; between their attention and their MLP tokens go
-    keep_ratio: Annotated[float, Field(gt=0, le=1)] = 0.7  # share of visual tokens that each keeps, rounded up
+    prune_layers: tuple[int, ...] = (3, 6, 9)  # 0-based; tokens are pruned between their attention and their MLP
+    keep_ratio: Annotated[float, Field(gt=0, le=1)] = 0.7  # fraction of visual tokens that each keeps, rounded up
 
     def __post_init__(self) -> None:
         super().__post_init__()
         layers = self.prune_layers
         require(
             all(0 <= layer < self.depth for layer in layers),
-            f"prune_layers={list(layers)} must lie in 0..{self.depth - 1}, as depth={self.depth} says",
+            f"prune_layers={list(layers)} must be in 0..{self.depth - 1}, since depth={self.depth}",
         )
         require(list(layers) == sorted(set(layers)), f"prune_layers={list(layers)} must ascend")
-        require(self.stages == 1, f"stages={self.stages} must be 1 where tokens are dropped")
+        require(self.stages == 1, f"stages={self.stages} must be 1 if tokens are pruned")
 
 
 def scheduled_keep_ratio(epoch: float, epochs: int, final: float) -> float:
-    """The keep ratio while training: 1 for the first epochs, then falling to `final` along half a cosine.
+    """The keep ratio in training: 1 for the first epochs, then a cosine decay to `final`.
 
-    PPT trains for 300 epochs, of which 10 keep all and the next 100 bring the ratio down; other lengths are stretched,
-    so that a short training ends with the final ratio too. PPT's code moves the ratio with every step: a fractional epoch.
+    PPT trains for 300 epochs, of which the first 10 keep all tokens and the next 100 decay the ratio; other lengths are
+    scaled, so that a short training also ends with the final ratio. PPT's code updates the ratio every step.
     """
     progress = min(max((300 * epoch / epochs - 10) / 100, 0.0), 1.0)
     return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class PPT(TokenPose):
-    """PPT, and with `cycles` > 1 SDPose on top of it. Fresh weights as TokenPose's.
+    """PPT, and with `cycles` > 1 SDPose on top of it. Initialisation as TokenPose's.
 
-    Of an SDPose the first cycle alone drops tokens, as it alone runs at inference. The second cycle is the teacher and
-    has all tokens: a dropped one re-enters with the value that it had when it was dropped. In the same way a layer's map
-    in `PoseOutput.feature_maps` shows dropped tokens as they were last.
+    With SDPose, only the first cycle prunes tokens, since only it runs at inference. The second cycle is the teacher
+    and has all tokens: a pruned one re-enters with its value at pruning. Likewise, the maps in
+    `PoseOutput.feature_maps` hold pruned tokens with their last value.
 
     In training mode the keep ratio is that of the schedule once `start_epoch` has been called, otherwise the final one.
     """
@@ -71,17 +73,17 @@ class PPT(TokenPose):
 
     @property
     def keep_ratio(self) -> float:
-        """The share of the visual tokens that each pruning layer keeps now."""
+        """The current keep ratio of each pruning layer."""
         return self.training_keep_ratio if self.training else self.config.keep_ratio
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
-        """Set the keep ratio of this epoch; it depends on nothing else, so a resumed training has the same."""
+        """Set the keep ratio of this epoch; it depends only on the epoch, so a resumed training has the same."""
         self.training_keep_ratio = scheduled_keep_ratio(epoch, epochs, self.config.keep_ratio)
 
     def cycle(
         self, tokens: Float[Tensor, "B T D"], record: list[Tensor] | None = None, *, index: int = 0
     ) -> tuple[Prediction, Float[Tensor, "B left D"], Int[Tensor, "B M"] | None]:
-        """See `TokenPose.cycle`; the first cycle drops tokens on the way. `record` has them as they were last."""
+        """See `TokenPose.cycle`; the first cycle prunes tokens. `record` holds pruned tokens with their last value."""
         if index > 0:
             return super().cycle(tokens, record, index=index)
         position, places, everything, keypoints = self.position, None, tokens, len(self.skeleton)
@@ -108,12 +110,12 @@ class PPT(TokenPose):
         return self.predict(tokens[:, :keypoints]), tokens, kept
 
     def choose(self, weights: Float[Tensor, "B heads K T"]) -> Int[Tensor, "B left"] | None:
-        """The places, ascending, of the keypoint tokens and of the visual tokens to keep; None: all.
+        """The indices, ascending, of the keypoint tokens and of the visual tokens to keep; None: all.
 
-        A token's score is the attention that all keypoint tokens together pay to it, as the mean over the heads.
+        A token's score is the total attention from all keypoint tokens, averaged over the heads.
 
         Args:
-            weights: attention of the keypoint tokens to all tokens that are left.
+            weights: attention of the keypoint tokens to all remaining tokens.
         """
         keypoints = weights.shape[2]
         score = weights.sum(dim=2).mean(dim=1)[:, keypoints:]
@@ -126,7 +128,7 @@ class PPT(TokenPose):
 
 
 def take(tokens: Float[Tensor, "B T D"], places: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
-    """The tokens in these places."""
+    """The tokens at these indices."""
     # torch.take_along_dim would do, but torch.export then fixes the batch size.
     return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
 
@@ -134,7 +136,7 @@ def take(tokens: Float[Tensor, "B T D"], places: Int[Tensor, "B M"]) -> Float[Te
 def put_back(
     tokens: Float[Tensor, "B M D"], places: Int[Tensor, "B M"] | None, everything: Float[Tensor, "B T D"]
 ) -> Float[Tensor, "B T D"]:
-    """The whole sequence with these tokens in their places (None: they are all of it)."""
+    """The whole sequence with these tokens at their indices (None: they are the whole sequence)."""
     if places is None:
         return tokens
     return everything.scatter(1, places[..., None].expand_as(tokens), tokens)
@@ -146,7 +148,8 @@ PPT_WITH_SDPOSE = "SDPose (CVPR 2024), table 8"
 
 @register_model(PPT, 69.8, PPT_SOURCE)
 def ppt_s() -> PPTConfig:
-    """PPT-S: TokenPose-S-V1 that keeps 180, 126 and in the end 89 of 256 visual tokens. 69.8 AP as SDPose re-trained it.
+    """PPT-S: TokenPose-S-V1 that keeps 180, 126 and in the end 89 of 256 visual tokens. 69.8 AP as SDPose re-trained
+    it.
 
     As in PPT's code, attention is scaled by the whole width; see `tokenpose_s_v1`.
     """

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 ModelTask = Literal["pose", "classification"]
 
 TABLE = Path(__file__).with_name("table.json")
-"""What is known of every model without building it, or importing torch: written by `python -m leanpose.models.cost`."""
+"""The table of all models, readable without building them or importing torch: written by `python -m
+leanpose.models.cost`."""
 
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model as it is by default.
+    """One model with its default configuration.
 
     Attributes:
         summary: the first line of its docstring.
@@ -45,7 +46,7 @@ class ModelRow:
     published: str
     source: str
     config: str
-    """A digest of its configuration, by which a row that is out of date is found without counting anew."""
+    """A digest of its configuration, which detects outdated rows without counting again."""
 
 
 @cache
@@ -57,12 +58,12 @@ def model_table() -> dict[str, ModelRow]:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One named variant: how its configuration is made, and what its paper reports of it.
+    """One named variant: its configuration, and its published result.
 
     Attributes:
-        published_metric: what is published, in percent: COCO val2017 AP where `metric` does not say otherwise; None: nothing is.
-        source: where that stands.
-        skeleton: what it finds when nobody says otherwise.
+        published_metric: the published result in percent: COCO val2017 AP unless `metric` says otherwise; None: none.
+        source: its source.
+        skeleton: its default skeleton.
         metric: `whole body`: AP on COCO-WholeBody val over all 133 keypoints; `top-1`: of a classifier, on ImageNet.
     """
 
@@ -76,7 +77,7 @@ class ModelEntry:
 
     @property
     def task(self) -> ModelTask:
-        """Whether it finds poses or classifies images."""
+        """Whether it estimates poses or classifies images."""
         return self.model.task
 
     @property
@@ -86,7 +87,7 @@ class ModelEntry:
 
     @property
     def published(self) -> tuple[str, str]:
-        """The published metric as tables show it, and its source; `–` and nothing where there is none."""
+        """The published result as shown in tables, and its source; `–` and an empty string if there is none."""
         if self.published_metric is None:
             return "–", ""
         return f"{self.published_metric:.1f}" + (f" ({self.metric})" if self.metric else ""), self.source
@@ -98,13 +99,13 @@ RENAMED_MODEL_OPTIONS = {
     "width": "embed_dim", "heads": "num_heads", "points": "num_points", "attention_width": "gau_qk_dim",
     "deconvolutions": "deconv_channels", "predicts": "outputs", "kernel": "kernel_size", "split": "simcc_split_ratio",
 }  # fmt: skip
-"""Old names of settings, which cards and recipes of earlier versions have."""
+"""Former names of settings, for error messages about files of earlier versions."""
 
 
 def register_model(
     model: type[Any], published_metric: float | None, source: str, *, skeleton: str = "coco17", metric: str = ""
 ) -> Callable:
-    """Enter the decorated function, which returns a configuration of `model`, under its own name; see `ModelEntry`."""
+    """Register the decorated function, which returns a configuration of `model`, under its name; see `ModelEntry`."""
 
     def enter(configure: Callable[[], Any]) -> Callable[[], Any]:
         name = configure.__name__
@@ -117,7 +118,7 @@ def register_model(
 
 
 EXTENSIONS = ["leanpose.classification.deit"]
-"""Modules outside this folder that register models; named, not imported, since this folder knows nothing of them."""
+"""Modules outside this folder that register models; named, not imported, since this package must not depend on them."""
 HUB_SCHEME = "hf://"
 
 
@@ -131,7 +132,7 @@ def _import_all() -> None:
 
 
 def _entries() -> dict[str, ModelEntry]:
-    """All entries by name: the library's own and those that a user's code has registered."""
+    """All entries by name: the library's own and those registered by users' code."""
     _import_all()
     return dict(sorted(_ENTRIES.items()))
 
@@ -149,11 +150,11 @@ def model_entry(name: str) -> ModelEntry:
 
 
 def list_models(pattern: str = "*", *, task: ModelTask | None = None) -> list[str]:
-    """The names that `create_model` knows and that fit a shell-style pattern, such as `sdpose_*`.
+    """The model names that match a shell-style pattern, such as `sdpose_*`.
 
     Args:
         pattern: `*` and `?` stand for any letters and for any letter.
-        task: only models that find poses, or only those that tell classes apart.
+        task: only pose models, or only classifiers.
     """
     return [name for name, entry in _entries().items() if fnmatchcase(name, pattern) and task in (None, entry.task)]
 
@@ -174,7 +175,7 @@ def configure_model(name: str, **overrides: Any) -> Any:
         if key not in fields:
             raise LeanposeError(f"Model '{name}' has no setting '{key}'; {did_you_mean(key, fields)}")
     try:
-        # A plain dataclass checks nothing. This turns lists (from YAML and JSON) into tuples and refuses other types.
+        # A plain dataclass checks nothing. This converts lists (from YAML and JSON) to tuples and rejects other types.
         changed = TypeAdapter(type(config)).validate_python({**dataclasses.asdict(config), **overrides})
     except ValidationError as error:
         first = error.errors()[0]
@@ -189,7 +190,7 @@ MAX_PARAMETERS = 1_000_000_000
 
 
 def _whole_numbers(config: Any) -> Iterator[tuple[str, int]]:
-    """The names and values of a configuration's whole numbers, also of those in tuples."""
+    """The names and values of a configuration's integers, including those in tuples."""
     for key, value in dataclasses.asdict(config).items():
         for number in value if isinstance(value, tuple | list) else (value,):
             if isinstance(number, int) and not isinstance(number, bool):
@@ -197,7 +198,7 @@ def _whole_numbers(config: Any) -> Iterator[tuple[str, int]]:
 
 
 def rough_parameters(config: Any) -> int:
-    """About as many parameters as transformer layers of a configuration's largest width and depth would have."""
+    """The approximate number of parameters of transformer layers of a configuration's largest width and depth."""
     widths, depths = [1], [1]
     for key, number in _whole_numbers(config):
         if any(word in key for word in _DEEP):
@@ -208,17 +209,17 @@ def rough_parameters(config: Any) -> int:
 
 
 def _require_modest(name: str, config: Any) -> None:
-    """See that a model can be built at all, before memory is taken for it.
+    """Check that a model can be built, before memory is allocated for it.
 
     Raises:
-        LeanposeError: it is too wide, too deep, or both together.
+        LeanposeError: it is too wide, too deep, or both.
     """
     for key, number in _whole_numbers(config):
         most = 256 if any(word in key for word in _DEEP) else 2048 if "size" in key else 8192
         if number > most:
-            raise LeanposeError(f"Model '{name}': {key}={number} is larger than the {most} that it may be.")
+            raise LeanposeError(f"Model '{name}': {key}={number} exceeds the maximum of {most}.")
     if rough_parameters(config) > MAX_PARAMETERS:
-        raise LeanposeError(f"Model '{name}' would have more than a thousand million parameters; make it narrower.")
+        raise LeanposeError(f"Model '{name}' would have more than 1 billion parameters; reduce its size.")
 
 
 def skeleton_of(name: str, skeleton: str | Path | Skeleton | None = None) -> Skeleton:
@@ -237,30 +238,31 @@ def create_model(
     pretrained: str | Path | Literal[False] = False,
     **overrides: Any,
 ) -> PoseModel:
-    """Build a named model with fresh weights, ready for inference (in eval mode).
+    """Build a named, randomly initialised model in eval mode.
 
     Args:
-        name: one of `list_models()`. Those of `list_models(task="classification")` are no `PoseModel` but a
-            `leanpose.classification.deit.DeiT`. Or `hf://USER/NAME`: the model of a repository on the Hugging Face hub with its
-            weights, as `leanpose.load_model` gives it; nothing else can be set then.
-        skeleton: what it finds: a known skeleton's name, a YAML file, or a `Skeleton`; None is the model's own, which is
-            coco17 for all but the whole-body models.
+        name: one of `list_models()`. Those of `list_models(task="classification")` are not a `PoseModel` but a
+            `leanpose.classification.deit.DeiT`. Or `hf://USER/NAME`: the model of a repository on the Hugging Face hub
+            with its weights, as `leanpose.load_model` gives it; nothing else can be set then.
+        skeleton: its keypoints: a known skeleton's name, a YAML file, or a `Skeleton`; None is the model's own, which
+            is coco17 for all but the whole-body models.
         pretrained: `"backbone"`: start the backbone from ImageNet, as the papers do with HRNet (downloads once).
-            A path: start the backbone from a file that `leanpose convert` has made of one.
+            A path: start the backbone from a file written by `leanpose convert --backbone`.
             Released weights of a whole model are loaded by `leanpose.load_model`.
-        overrides: fields of the model's configuration to replace, such as `input_size=(128, 96), embed_dim=128, depth=4`.
+        overrides: fields of the model's configuration to replace, such as `input_size=(128, 96), embed_dim=128,
+            depth=4`.
 
     Raises:
-        LeanposeError: an unknown name or setting, sizes that do not fit together, or weights that are not to be had.
+        LeanposeError: an unknown name or setting, inconsistent sizes, or weights that are not available.
     """
     if pretrained is True:  # as timm has it
         raise LeanposeError(
-            "pretrained is 'backbone' or the file of a backbone; leanpose.load_model loads a released model by its name."
+            "pretrained must be 'backbone' or a backbone file; leanpose.load_model loads a released model by its name."
         )
     if name.startswith(HUB_SCHEME):
         if skeleton is not None or pretrained or overrides:
             raise LeanposeError(
-                f"{name} is loaded as its file describes it; no skeleton, weights or settings can be given."
+                f"{name} is loaded with its own configuration; skeleton, pretrained and overrides cannot be given."
             )
         return importlib.import_module(WEIGHTS).load_model(name)
     entry, config = model_entry(name), configure_model(name, **overrides)

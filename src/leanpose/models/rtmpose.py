@@ -1,9 +1,9 @@
-"""RTMPose: a fast backbone and SimCC read off one attention layer (Jiang et al., 2023, arXiv 2303.07399).
+"""RTMPose: a fast backbone, one attention layer and a SimCC head (Jiang et al., 2023, arXiv 2303.07399).
 
-DWPose (Yang et al., ICCV 2023 workshop) are these networks with 133 keypoints, distilled from a larger one of them.
+DWPose (Yang et al., ICCV 2023 workshop) are these networks with 133 keypoints, distilled from a larger one.
 
-Image → CSPNeXt features → a map per keypoint → its pixels, as a vector, become the keypoint's token → one gated attention
-unit → a row of bins along x and one along y from each token.
+Image → CSPNeXt features → a map per keypoint → flattened and projected to the keypoint's token → one gated attention
+unit → SimCC bins along x and y from each token.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RTMPoseConfig:
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     backbone: str = "cspnext_m"  # a name in `leanpose.models.backbones.BACKBONES`
-    kernel_size: int = 7  # of the convolution that draws the keypoints' maps
+    kernel_size: int = 7  # of the convolution to the keypoints' maps
     embed_dim: PositiveInt = 256  # of a token
     gau_qk_dim: PositiveInt = 128  # of queries and keys
     expansion: PositiveInt = 2  # values are this many times as wide as a token
@@ -40,14 +40,14 @@ class RTMPoseConfig:
 
 
 class ScaleNorm(nn.Module):
-    """A vector divided by its root mean square, times one learnt number (Nguyen and Salazar, 2019)."""
+    """A vector divided by its root mean square, times one learned scalar (Nguyen and Salazar, 2019)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        # Held above 0 before the root, whose slope at 0 is infinite: a vector of zeros has a gradient, too.
+        # Clamped above 0 before the root, whose slope at 0 is infinite, so that a zero vector has a finite gradient.
         size = x.float().square().mean(dim=-1, keepdim=True).clamp(min=1e-10).sqrt()
         return (x / size * self.scale).to(x.dtype)
 
@@ -55,8 +55,8 @@ class ScaleNorm(nn.Module):
 class GatedAttention(nn.Module):
     """A gated attention unit (Hua et al., ICML 2022): attention and feed-forward layer in one.
 
-    Queries and keys are one projection, scaled and shifted in two ways; squared ReLUs stand for the softmax; what is
-    attended to passes a gate.
+    Queries and keys are one projection with two affine transforms; squared ReLU replaces the softmax; the attention
+    output is gated.
     """
 
     def __init__(self, embed_dim: int, gau_qk_dim: int, expansion: int) -> None:
@@ -96,9 +96,9 @@ RTMPOSE_NAMES: OfficialNames = [
 class RTMPose(PoseModel):
     """RTMPose, and with 133 keypoints DWPose.
 
-    Fresh weights: of the head's convolution normal with sigma 0.001, of its linear layers with sigma 0.01, queries' and
-    keys' scales and shifts uniform in 0..1, as the toolbox draws them; the backbone's are timm's, and the papers start
-    it from ImageNet (`pretrained="backbone"`).
+    Initialisation: the head's convolution normal with sigma 0.001, its linear layers with sigma 0.01, queries' and
+    keys' scales and shifts uniform in 0..1, as in mmpose; the backbone as in timm. The papers start it from ImageNet
+    (`pretrained="backbone"`).
     """
 
     config: RTMPoseConfig
@@ -116,7 +116,7 @@ class RTMPose(PoseModel):
         pixels = (height // stride) * (width // stride)
         self.embedding = nn.Sequential(ScaleNorm(), nn.Linear(pixels, c.embed_dim, bias=False))
         self.attention = GatedAttention(c.embed_dim, c.gau_qk_dim, c.expansion)
-        # The toolbox's configurations have this sigma to two digits: 4.9 and 5.66 for 256×192, 6 and 6.93 for 384×288.
+        # mmpose's configurations have this sigma to two digits: 4.9 and 5.66 for 256×192, 6 and 6.93 for 384×288.
         sigma = (round((width / 8) ** 0.5, 2), round((height / 8) ** 0.5, 2))
         self.codec = SimCCCodec(c.input_size, sigma=sigma, simcc_split_ratio=c.simcc_split_ratio)
         bins_x, bins_y = self.codec.bins
@@ -131,7 +131,8 @@ class RTMPose(PoseModel):
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
         if features.device.type == "cpu" and min(features.shape[2:]) < self.config.kernel_size // 2:
-            # PyTorch's gradient of this convolution reads unset memory in bfloat16 where the padding is wider than the map.
+            # PyTorch's gradient of this convolution reads unset memory in bfloat16 where the padding is wider than the
+            # map.
             with torch.autocast("cpu", enabled=False):
                 maps = self.maps(features.float())
         else:
@@ -208,7 +209,7 @@ def dwpose_m() -> RTMPoseConfig:
 def dwpose_l() -> RTMPoseConfig:
     """DWPose-l: RTMPose-l for 133 keypoints, distilled. 63.1 whole-body AP.
 
-    Body 70.4, foot 66.2, face 84.3, hand 56.6 AP; 4.5 GMACs. With `input_size=(384, 288)` 66.5, 72.2, 70.4, 88.7, 62.1 and
-    10.1 GMACs. RTMPose-l itself, trained on the same data: 62.1.
+    Body 70.4, foot 66.2, face 84.3, hand 56.6 AP; 4.5 GMACs. With `input_size=(384, 288)` 66.5, 72.2, 70.4, 88.7, 62.1
+    and 10.1 GMACs. RTMPose-l itself, trained on the same data: 62.1.
     """
     return rtmpose_l()

@@ -1,9 +1,9 @@
 """TFPose: keypoints as a sequence that a transformer refines layer by layer (Mao et al., 2021, arXiv 2103.15320).
 
-Its code was never released. What the text leaves open, and what was chosen: docs/papers/tfpose.md.
+Its code was never released. Details that the paper leaves open, and our choices: docs/papers/tfpose.md.
 
 Image → three levels of features, projected to one width → encoder: features attend to features → decoder: one
-query per keypoint attends to the others and, around its current point, to the features → each layer moves the points.
+query per keypoint attends to the others and, around its current point, to the features → each layer refines the points.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ STRIDES = (8, 16, 32)
 """Image pixels per feature of each level."""
 
 Score = Literal["refinement", "constant"]
-"""What a keypoint's score is made of; see `TFPose.scores`."""
+"""How a keypoint's score is computed; see `TFPose.scores`."""
 
 
 @dataclass(frozen=True)
 class TFPoseConfig:
     """Every size of a TFPose network. Widths are channels, sizes (height, width)."""
 
-    input_size: tuple[int, int] = (256, 192)  # of the image, in pixels; padded to multiples of 32 within
+    input_size: tuple[int, int] = (256, 192)  # of the image, in pixels; padded internally to multiples of 32
     backbone: str = "resnet50"  # a name in `leanpose.models.backbones.BACKBONES`
     embed_dim: int = 256  # of features and queries
     encoder_layers: NonNegativeInt = 6  # 0: the decoder reads the projected features
     decoder_layers: PositiveInt = 6
     num_heads: PositiveInt = 8
-    num_points: PositiveInt = 4  # that each head looks at on each level
+    num_points: PositiveInt = 4  # of each head on each level
     mlp_ratio: PositiveInt = 4
     dropout: Rate = 0.1  # in the transformer, while training
     query_attention: bool = True  # whether queries attend to each other
@@ -54,17 +54,17 @@ class TFPoseConfig:
         require(min(h, w) >= least, f"input_size {h}x{w} (height x width): both sides must be at least {least}")
         require(
             issubclass(backbone_class(self.backbone), PyramidBackbone),
-            f"TFPose reads three levels of features, and the backbone '{self.backbone}' has one",
+            f"TFPose needs three levels of features, and the backbone '{self.backbone}' has one",
         )
         require(
             self.embed_dim >= 32 and self.embed_dim % 32 == 0,
-            f"embed_dim={self.embed_dim} is not a multiple of 32, as its norms need",
+            f"embed_dim={self.embed_dim} must be a multiple of 32, for its norms",
         )
         require_divisible(self, "embed_dim", "num_heads")
 
     @property
     def padded_size(self) -> tuple[int, int]:
-        """Height and width of the image as the backbone sees it: the next multiples of 32."""
+        """Height and width of the backbone's input: the next multiples of 32."""
         height, width = (side + -side % STRIDES[-1] for side in self.input_size)
         return height, width
 
@@ -76,7 +76,8 @@ class TFPoseConfig:
 
 
 class EncoderLayer(nn.Module):
-    """Features look around their own places on all levels (TFPose §3.2, "p2p attention"); post-norm, as Deformable DETR."""
+    """Features attend around their own positions on all levels (TFPose §3.2, "p2p attention"); post-norm, as Deformable
+    DETR."""
 
     def __init__(self, config: TFPoseConfig) -> None:
         super().__init__()
@@ -100,10 +101,10 @@ class EncoderLayer(nn.Module):
 
 
 class QueryAttention(nn.Module):
-    """Self-attention of the queries ("q2q attention"): positions tell who attends to whom, not what is said.
+    """Self-attention of the queries ("q2q attention"): positions are added to queries and keys, not to values.
 
-    Queries and keys have no bias: that of the keys changes nothing, and the queries' positions, which all layers share, can
-    stand for that of the queries.
+    Queries and keys have no bias: that of the keys has no effect, and the queries' positions, which all layers share,
+    can replace that of the queries.
     """
 
     def __init__(self, embed_dim: int, num_heads: int, dropout: float) -> None:
@@ -121,7 +122,7 @@ class QueryAttention(nn.Module):
         return self.out(read.transpose(1, 2).flatten(2))
 
     def weights(self, x: Float[Tensor, "B K D"], position: Float[Tensor, "K D"]) -> Float[Tensor, "B heads K K"]:
-        """How much each query (row) attends to each (column); a row sums to 1."""
+        """Attention weights of each query (row) on each query (column); rows sum to 1."""
         query, key = self._query_key(x + position)
         return (query @ key.transpose(2, 3) * query.shape[-1] ** -0.5).softmax(dim=-1)
 
@@ -132,12 +133,12 @@ class QueryAttention(nn.Module):
 
 
 class DecoderTrace(NamedTuple):
-    """What one layer of the decoder looked at.
+    """Reference points and attention of one decoder layer.
 
     Attributes:
-        reference: the points that it started from, as fractions of the crop.
-        samples: where it read the features, and with what weights; its locations are fractions of the padded crop.
-        query_attention: how much each query attended to each; None where queries do not.
+        reference: its input points, as fractions of the crop.
+        samples: its sampling locations and weights; locations are fractions of the padded crop.
+        query_attention: attention weights between queries; None if queries do not attend to each other.
     """
 
     reference: Float[Tensor, "B K 2"]
@@ -146,12 +147,12 @@ class DecoderTrace(NamedTuple):
 
 
 class DecoderLayer(nn.Module):
-    """Queries attend to each other, then to the features around their points, then move them (TFPose §3.3, Fig. 4).
+    """Queries attend to each other, then to the features around their points, then refine them (TFPose §3.3, Fig. 4).
 
     Args:
-        attention: reads the features; its heads are also as many as attend among the queries.
-        mlp_ratio: how much wider the MLP is inside.
-        dropout: while training.
+        attention: the deformable attention; its number of heads is also that of the query attention.
+        mlp_ratio: expansion ratio of the MLP.
+        dropout: dropout probability in training.
         query_attention: whether queries attend to each other.
     """
 
@@ -182,7 +183,8 @@ class DecoderLayer(nn.Module):
         memory: Float[Tensor, "images N D"],
         shapes: Sequence[tuple[int, int]],
     ) -> tuple[Float[Tensor, "B K D"], SamplingPoints]:
-        """The queries after this layer, and where they have read; as many images as queries, if `attention` knows no better."""
+        """The queries after this layer, and their sampling points; one image per row of queries, unless `attention`
+        supports groups."""
         if self.query_attention is not None:
             queries = self.query_norm(queries + self.dropout(self.query_attention(queries, position)))
         samples = self.attention.sampling_points(queries + position, reference, shapes)
@@ -198,11 +200,11 @@ def _mlp(embed_dim: int, mlp_ratio: int, dropout: float) -> nn.Sequential:
 class TFPose(PoseModel):
     """TFPose.
 
-    Fresh weights: as Deformable DETR draws them (matrices of the transformer and projections by Xavier's uniform rule;
-    queries, their positions and the levels' normal with sigma 1), but normal with sigma 0.001 where it has zeros: in the
-    last layer of each refinement, and in what makes offsets and weights of the deformable attention of a query. So at
-    first points hardly move and all look the same way, but every parameter gets a gradient. The points before the first
-    layer lie anywhere in the crop's middle. The backbone's are timm's, and the paper starts it from ImageNet (`pretrained="backbone"`).
+    Initialisation: as in Deformable DETR (matrices of the transformer and projections Xavier-uniform; queries, their
+    positions and the level embeddings normal with sigma 1), but normal with sigma 0.001 instead of zeros: in the last
+    layer of each refinement, and in the projections to offsets and weights of the deformable attention. So initially
+    points hardly move, but every parameter gets a gradient. The initial reference points are random around the middle
+    of the crop. The backbone as in timm; the paper starts it from ImageNet (`pretrained="backbone"`).
     """
 
     config: TFPoseConfig
@@ -249,7 +251,7 @@ class TFPose(PoseModel):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draw fresh weights."""
+        """Initialise the weights."""
         for part in (self.projections, self.encoder, self.decoder, self.refinements):
             for module in part.modules():
                 if isinstance(module, nn.Linear | nn.Conv2d):
@@ -289,7 +291,7 @@ class TFPose(PoseModel):
         """Also every layer's points, and the finest level of the encoder's memory for auxiliary heatmaps.
 
         Args:
-            record: gets what each layer of the decoder looked at on the way.
+            record: filled with the trace of each decoder layer.
         """
         features, memory = self.encode(images)
         prediction, layers, queries = self.decode(memory, record)
@@ -300,8 +302,8 @@ class TFPose(PoseModel):
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B C Hf Wf"], Float[Tensor, "B N D"]]:
         """The backbone's last features, and the encoder's memory: the levels one after the other, each row by row.
 
-        Where the crop's sides are no multiples of 32, its lower and right borders are padded with the mean colour, as
-        crops are that reach beyond their image; then the levels cover the same area.
+        If the crop's sides are not multiples of 32, its lower and right borders are padded with the mean colour, like
+        crops that extend beyond their image; then all levels cover the same area.
 
         Raises:
             LeanposeError: the images are not of this model's size.
@@ -328,10 +330,10 @@ class TFPose(PoseModel):
     ) -> tuple[Coordinates, list[Coordinates], Float[Tensor, "B K D"]]:
         """The last layer's points with their scores, every layer's points, and the queries after the last.
 
-        As in Deformable DETR, no gradient flows from a layer's points into those that it started from.
+        As in Deformable DETR, no gradient flows from a layer's points into its input points.
 
         Args:
-            record: gets what each layer looked at.
+            record: filled with the trace of each layer.
         """
         shapes, batch = self.config.grid_sizes, memory.shape[0]
         queries = self.queries.expand(batch, -1, -1)
@@ -352,20 +354,21 @@ class TFPose(PoseModel):
         return Coordinates(layers[-1].xy, score=self.scores(layers)), layers, queries
 
     def on_padded(self, xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
-        """Points as fractions between the crop's first and last pixel centres, made fractions of the padded crop's sides."""
+        """Convert points from fractions between the crop's first and last pixel centres to fractions of the padded
+        crop's sides."""
         (height, width), (padded_height, padded_width) = self.config.input_size, self.config.padded_size
         last, sides = ([width - 1, height - 1], [padded_width, padded_height])
         return (xy * device_constant(last, xy.device, xy.dtype) + 0.5) / device_constant(sides, xy.device, xy.dtype)
 
     def scores(self, layers: Sequence[Coordinates]) -> Float[Tensor, "B K"] | None:
-        """How sure the network seems to be of its points, in 0..1; the paper is silent on this.
+        """Scores of the points, in 0..1; the paper does not define any.
 
-        `refinement`: 0.5 to the power of the mean distance by which the layers after the first moved the point, in units of
-        2 % of the crop's sides; 1 where there is one layer. `constant`: none, which counts as 1.
+        `refinement`: 0.5 to the power of the mean distance by which the layers after the first moved the point, in
+        units of 2 % of the crop's sides; 1 if there is one layer. `constant`: no score, treated as 1.
         """
         if self.config.score == "constant":
             return None
-        if len(layers) == 1:  # nothing is left to be reduced, which backends treat differently
+        if len(layers) == 1:  # an empty reduction, which backends treat differently
             return torch.ones_like(layers[0].xy[..., 0])
         xy = torch.stack([layer.xy.detach() for layer in layers], dim=-2)  # (B, K, layers, 2)
         return 0.5 ** (xy.diff(dim=-2).norm(dim=-1).mean(dim=-1) / 0.02)

@@ -1,9 +1,9 @@
 """TokenPose: keypoint tokens in a vision transformer (Li et al., ICCV 2021, arXiv 2104.03516).
 
-SDPose (Chen et al., CVPR 2024, §3.1) sends the tokens through the same layers more than once; `cycles` says how often.
-In training the later cycles supervise the first; inference computes the first alone.
+SDPose (Chen et al., CVPR 2024, §3.1) runs the tokens through the same layers `cycles` times. In training the later
+cycles supervise the first; inference computes only the first.
 
-Image → backbone features → patches → visual tokens, beside one learnt token per keypoint → transformer → a heatmap from
+Image → backbone features → patches → visual tokens, and one learned token per keypoint → transformer → a heatmap from
 each keypoint token.
 """
 
@@ -30,32 +30,32 @@ from leanpose.models.registry import register_model
 from leanpose.skeleton import Skeleton
 
 BACKBONE_SETTINGS = {"backbone_stages", "stem_width", "stage1_width", "stage1_blocks"}
-"""The fields of a configuration that the backbone gets, where it has such a setting."""
+"""The fields of a configuration that are passed to the backbone, if it has such a setting."""
 
 
 @dataclass(frozen=True)
 class TokenPoseConfig:
     """Every size of a TokenPose or SDPose network. Widths are channels, sizes (height, width).
 
-    The original code of TokenPose (T) and that of SDPose (S), which builds TokenPose anew, differ in three places:
+    The original code of TokenPose (T) and that of SDPose (S), which reimplements TokenPose, differ in three places:
 
     * `attention_scale`: T divides the attention logits of its S models by the square root of the whole width,
       everything else by that of one head's width.
     * `stage1_width`: the HRNet-W32 of T has 64 inner channels in its first stage, that of S 32.
-    * `stages` and `head_hidden`: the L models of T read the keypoint tokens after each third of the layers, side by
-      side, and map them to a heatmap by one linear layer; S keeps to the layout of the smaller models.
+    * `stages` and `head_hidden`: the L models of T concatenate the keypoint tokens after each third of the layers
+      and map them to a heatmap by one linear layer; S uses the layout of the smaller models.
     """
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     backbone: str = "stem"  # a name in `leanpose.models.backbones.BACKBONES`; "image": patches of the image itself
     backbone_stages: Literal[3, 4] = 3  # of HRNet: 3, or all 4
     stem_width: PositiveInt = 64  # the two strided convolutions (HRNet's is fixed at 64)
-    stage1_width: PositiveInt = 64  # inner channels of the bottlenecks; four times as many come out
+    stage1_width: PositiveInt = 64  # inner channels of the bottlenecks; the output has four times as many
     stage1_blocks: PositiveInt = 4  # number of bottlenecks (HRNet's is fixed at 4)
     patch_size: tuple[PositiveInt, PositiveInt] = (4, 3)  # on the backbone's features
     embed_dim: PositiveInt = 192  # of a token
     depth: PositiveInt = 12  # transformer layers
-    stages: PositiveInt = 1  # groups of layers after each of which the head reads the keypoint tokens
+    stages: PositiveInt = 1  # groups of layers after each of which the keypoint tokens go to the head
     num_heads: PositiveInt = 8
     mlp_ratio: PositiveInt = 3
     attention_scale: Literal["head_dim", "embed_dim"] = "head_dim"  # logits are divided by the square root of this
@@ -65,14 +65,12 @@ class TokenPoseConfig:
 
     def __post_init__(self) -> None:
         require_divisible(self, "embed_dim", "num_heads")
-        require(
-            self.embed_dim % 4 == 0, f"embed_dim={self.embed_dim} is not divisible by 4, as its sine embedding needs"
-        )
+        require(self.embed_dim % 4 == 0, f"embed_dim={self.embed_dim} must be divisible by 4, for its sine embedding")
         require_divisible(self, "depth", "stages")
         known = backbone_settings(self.backbone)
         for field in fields(self):
             changed = field.name in BACKBONE_SETTINGS and getattr(self, field.name) != field.default
-            require(field.name in known or not changed, f"the backbone '{self.backbone}' has no {field.name} to be set")
+            require(field.name in known or not changed, f"the backbone '{self.backbone}' has no setting {field.name}")
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -106,9 +104,9 @@ TOKENPOSE_NAMES: OfficialNames = [
 class TokenPose(PoseModel):
     """TokenPose, and with `cycles` > 1 SDPose.
 
-    Fresh weights: convolutions He-normal by fan-out, linear layers and keypoint tokens truncated normal (sigma 0.02),
-    norms 1 and 0, biases 0. The papers' code draws convolutions with sigma 0.001 instead; a norm follows each, so only
-    the relative size of the first steps differs.
+    Initialisation: convolutions He-normal by fan-out, linear layers and keypoint tokens truncated normal (sigma 0.02),
+    norms 1 and 0, biases 0. The papers' code uses sigma 0.001 for convolutions; a norm follows each, so only the
+    relative size of the first steps differs.
     """
 
     config: TokenPoseConfig
@@ -128,7 +126,7 @@ class TokenPose(PoseModel):
         self.patch_embedding = nn.Linear(height * width * self.backbone.channels, c.embed_dim)
         self.keypoint_tokens = nn.Parameter(torch.empty(1, len(skeleton), c.embed_dim))
         position = sine_position(*c.grid_size, c.embed_dim)
-        # Keypoint tokens have no position: zeros in their place let one addition serve the whole sequence.
+        # Keypoint tokens have no position embedding: zeros for them allow one addition for the whole sequence.
         position = torch.cat([position.new_zeros(len(skeleton), c.embed_dim), position])[None]
         self.register_buffer("position", position, persistent=False)
         self.position: Tensor
@@ -156,8 +154,8 @@ class TokenPose(PoseModel):
     def adapt_official(self, weights: dict[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where attention is scaled otherwise there, the ratio of the scales goes into the queries."""
         embed_dim, head_dim = self.config.embed_dim, self.config.embed_dim // self.config.num_heads
-        # Only the S models of TokenPose and PPT have backbone and tokens side by side under `features.`, and scale by the whole
-        # width.
+        # Only the S models of TokenPose and PPT have backbone and tokens side by side under `features.`, and scale by
+        # the whole width.
         side_by_side = any(key.removeprefix("module.").startswith("features.") for key in official)
         official_scale = embed_dim if side_by_side else head_dim
         scale = embed_dim if self.config.attention_scale == "embed_dim" else head_dim
@@ -175,19 +173,19 @@ class TokenPose(PoseModel):
 
     @property
     def values_per_keypoint(self) -> int:
-        """How many numbers the head writes for each keypoint: the pixels of its heatmap."""
+        """Number of outputs of the head per keypoint: the pixels of its heatmap."""
         return math.prod(self.config.heatmap_size)
 
     def default_codec(self) -> Codec:
-        """As SDPose is trained and tested: unbiased heatmaps with a sigma of 2, decoded by DARK."""
+        """The codec of SDPose: unbiased heatmaps with a sigma of 2, decoded by DARK."""
         return HeatmapCodec(input_size=self.config.input_size, heatmap_size=self.config.heatmap_size)
 
     def predict(self, tokens: Float[Tensor, "B K W"]) -> Prediction:
-        """What is read off the keypoint tokens (those of all stages side by side)."""
+        """The prediction from the keypoint tokens (those of all stages concatenated)."""
         return Heatmaps(self.head(tokens).unflatten(-1, self.config.heatmap_size))
 
     def init_weights(self) -> None:
-        """Draw fresh weights."""
+        """Initialise the weights."""
         nn.init.trunc_normal_(self.keypoint_tokens, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -198,9 +196,9 @@ class TokenPose(PoseModel):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def embed(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B T D"]:
-        """Keypoint tokens, then visual tokens row by row, the latter with their position.
+        """Keypoint tokens, then visual tokens row by row, the latter with their position embedding.
 
-        A patch's vector runs over its rows, its columns, and fastest over the channels.
+        A patch is flattened over rows, columns, then channels (fastest).
         """
         (rows, columns), (ph, pw) = self.config.grid_size, self.config.patch_size
         channels = features.shape[1]
@@ -214,15 +212,15 @@ class TokenPose(PoseModel):
     ) -> tuple[Prediction, Float[Tensor, "B left D"], Int[Tensor, "B M"] | None]:
         """One pass through all layers.
 
-        The position is added again before every layer but the first (of each stage).
+        The position embedding is added again before every layer but the first (of each stage).
 
         Args:
-            tokens: of all keypoints and patches.
-            record: gets the tokens after each layer, of all patches.
-            index: which cycle it is, counted from 0.
+            tokens: tokens of all keypoints and patches.
+            record: filled with the tokens after each layer, of all patches.
+            index: index of the cycle, from 0.
 
         Returns:
-            What is read off the keypoint tokens, the tokens that are left, and `PoseOutput.keep_indices`.
+            The prediction from the keypoint tokens, the remaining tokens, and `PoseOutput.keep_indices`.
         """
         keypoints, group = len(self.skeleton), self.config.depth // self.config.stages
         read = []
@@ -237,11 +235,11 @@ class TokenPose(PoseModel):
         return self.predict(read[0] if len(read) == 1 else torch.cat(read, dim=-1)), tokens, None
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"]) -> PoseOutput:
-        """The first cycle alone."""
+        """Only the first cycle."""
         return self.output(*self.cycle(self.embed(features)), features)
 
     def forward_train(self, images: Float[Tensor, "B 3 H W"]) -> PoseOutput:
-        """All cycles: the tokens that leave one enter the next (SDPose §3.1)."""
+        """All cycles: the output tokens of one are the input of the next (SDPose §3.1)."""
         features = self.forward_features(images)
         tokens = self.embed(features)
         outputs = []
@@ -254,13 +252,13 @@ class TokenPose(PoseModel):
         return replace(outputs[0], cycles=tuple(outputs))
 
     def as_maps(self, tokens: Float[Tensor, "B T D"]) -> Float[Tensor, "B D rows columns"]:
-        """The visual tokens in their places."""
+        """The visual tokens as a feature map."""
         return tokens[:, len(self.skeleton) :].transpose(1, 2).unflatten(-1, self.config.grid_size)
 
     def output(
         self, prediction: Prediction, tokens: Float[Tensor, "B left D"], kept: Tensor | None, features: Tensor
     ) -> PoseOutput:
-        """Name the parts of one cycle's result; `kept` is `PoseOutput.keep_indices`."""
+        """The `PoseOutput` of one cycle; `kept` is `PoseOutput.keep_indices`."""
         keypoints = len(self.skeleton)
         return PoseOutput(prediction, tokens[:, :keypoints], tokens[:, keypoints:], features, kept)
 
@@ -279,8 +277,9 @@ def tokenpose_t() -> TokenPoseConfig:
 def tokenpose_s_v1() -> TokenPoseConfig:
     """TokenPose-S-V1: a stem and 12 layers over 256 patches. 72.5 AP; 69.5 as SDPose re-trained it.
 
-    As in TokenPose's code, attention is scaled by the whole width; SDPose's by `attention_scale="head_dim"`. With trained
-    weights the two are one net: the ratio of the scales goes into the queries (`weights.from_official` does that).
+    As in TokenPose's code, attention is scaled by the whole width; SDPose's by `attention_scale="head_dim"`. With
+    trained weights the two are equivalent: the ratio of the scales is folded into the queries (by
+        `weights.from_official`).
     """
     return TokenPoseConfig(attention_scale="embed_dim")
 

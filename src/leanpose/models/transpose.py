@@ -1,8 +1,9 @@
-"""TransPose: a transformer over all places of a feature map, then heatmaps (Yang et al., ICCV 2021, arXiv 2012.14214).
+"""TransPose: a transformer over all positions of a feature map, then heatmaps (Yang et al., ICCV 2021, arXiv
+2012.14214).
 
-Image → the first stages of a ResNet (stride 8) or an HRNet (stride 4) → every place is a token of an encoder → its
-tokens, back in their places, become heatmaps. What a keypoint is found by can be read off the attention of the place where
-it is found: its dependency area (§3.4).
+Image → the first stages of a ResNet (stride 8) or an HRNet (stride 4) → every position is a token of an encoder → its
+tokens, as a feature map, become heatmaps. The attention of a keypoint's predicted position shows the image area that it
+depends on: its dependency area (§3.4).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class TransPoseConfig:
 
     input_size: tuple[int, int] = (256, 192)  # of the image, in pixels
     backbone: str = "resnet50"
-    """The first two stages of a ResNet, the first three of an HRNet, or of another backbone its features at stride 8."""
+    """The first two stages of a ResNet, the first three of an HRNet, or the features at stride 8 of another
+    backbone."""
     embed_dim: PositiveInt = 256
     depth: PositiveInt = 4
     num_heads: PositiveInt = 8
@@ -42,10 +44,10 @@ class TransPoseConfig:
     def __post_init__(self) -> None:
         require(
             issubclass(backbone_class(self.backbone), (HRNet, PyramidBackbone)),
-            f"TransPose reads features at stride 8, or of an hrnet, and the backbone '{self.backbone}' has none",
+            f"TransPose needs features at stride 8, or an hrnet, and the backbone '{self.backbone}' has none",
         )
         require_divisible(self, "embed_dim", "num_heads")
-        require(self.embed_dim % 4 == 0, f"embed_dim={self.embed_dim} is not a multiple of 4, as its embedding needs")
+        require(self.embed_dim % 4 == 0, f"embed_dim={self.embed_dim} must be a multiple of 4, for its sine embedding")
 
 
 class ResNetS(Backbone):
@@ -75,7 +77,7 @@ def _features(name: str) -> Backbone:
 
 
 class EncoderLayer(nn.Module):
-    """DETR's encoder layer: post-norm, with the position added to queries and keys. Parameters bear DETR's names."""
+    """DETR's encoder layer: post-norm, with the position added to queries and keys. Parameter names follow DETR."""
 
     def __init__(self, config: TransPoseConfig) -> None:
         super().__init__()
@@ -101,8 +103,8 @@ class EncoderLayer(nn.Module):
 class TransPose(PoseModel):
     """TransPose.
 
-    Fresh weights: matrices of the transformer by Xavier's uniform rule, convolutions of the head normal with sigma
-    0.001; the backbone's are timm's, and the paper starts it from ImageNet (`pretrained="backbone"`).
+    Initialisation: matrices of the transformer Xavier-uniform, convolutions of the head normal with sigma 0.001; the
+    backbone as in timm. The paper starts it from ImageNet (`pretrained="backbone"`).
     """
 
     config: TransPoseConfig
@@ -116,7 +118,7 @@ class TransPose(PoseModel):
         rows, columns = (side // self.backbone.stride for side in c.input_size)
         self.grid_size = (rows, columns)
         self.reduce = nn.Conv2d(self.backbone.channels, c.embed_dim, 1, bias=False)
-        # Fixed, but a parameter, as in the paper's code: the published numbers of parameters count it.
+        # Fixed, but a parameter, as in the paper's code: the published parameter counts include it.
         self.position = nn.Parameter(sine_position(rows, columns, c.embed_dim)[:, None], requires_grad=False)
         self.layers = nn.ModuleList(EncoderLayer(c) for _ in range(c.depth))
         self.deconvolutions = deconv_layers(c.embed_dim, (c.embed_dim,) if self.backbone.stride == 8 else ())
@@ -132,7 +134,7 @@ class TransPose(PoseModel):
         """The prediction from the backbone's features.
 
         Args:
-            record: gets the attention of each layer, (B, N, N): the mean of its heads, each row of which sums to 1.
+            record: filled with the attention of each layer, (B, N, N): the mean over its heads; rows sum to 1.
         """
         x = self.reduce(features).flatten(2).transpose(1, 2)
         for layer in self.layers:
@@ -143,7 +145,8 @@ class TransPose(PoseModel):
     def dependency_areas(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[PoseOutput, Float[Tensor, "B layers K rows columns"]]:
-        """What each keypoint is found by: the attention of the place where it is found, in each layer (§3.4, fig. 1 and 5).
+        """The dependency area of each keypoint: the attention of its predicted position, in each layer (§3.4, fig. 1
+        and 5).
 
         Raises:
             LeanposeError: the images are not of this model's size.

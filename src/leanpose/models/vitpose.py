@@ -1,4 +1,5 @@
-"""ViTPose: a plain vision transformer with a classic or a simple decoder (Xu et al., NeurIPS 2022, arXiv 2204.12484)."""
+"""ViTPose: a plain vision transformer with a classic or a simple decoder (Xu et al., NeurIPS 2022, arXiv
+2204.12484)."""
 
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ class ViTPoseConfig:
     embed_dim: PositiveInt = 384
     depth: PositiveInt = 12
     num_heads: PositiveInt = 12
-    drop_path: Rate = 0.1  # how often the last layer is left out while training
+    drop_path: Rate = 0.1  # stochastic depth rate of the last layer
     decoder: Literal["classic", "simple"] = "classic"
-    """`classic`: two transposed convolutions; `simple`: ReLU, enlarged four times, one convolution. (The paper enlarges
-    first; the order here is that of the toolbox's code.)"""
+    """`classic`: two transposed convolutions; `simple`: ReLU, 4× upsampling, one convolution. (The paper upsamples
+    first; the order here is that of mmpose's code.)"""
 
     def __post_init__(self) -> None:
         require_divisible(self, "embed_dim", "num_heads")
@@ -42,9 +43,9 @@ class ViTPoseConfig:
 
 
 class ViT(Backbone):
-    """Patches of 16×16 pixels through transformer layers, back in their places: features at stride 16.
+    """Patches of 16×16 pixels through transformer layers, as a feature map: features at stride 16.
 
-    The image is padded by two pixels, as ViTPose does it, and there is no class token.
+    The image is padded by two pixels, as in ViTPose, and there is no class token.
     """
 
     stride = 16
@@ -81,8 +82,8 @@ VITPOSE_NAMES: OfficialNames = [
 class ViTPose(PoseModel):
     """ViTPose.
 
-    Fresh weights: of the decoder normal with sigma 0.001; the transformer's are timm's. The paper starts it from a masked
-    autoencoder's, whose licence forbids commercial use: they are not downloaded here.
+    Initialisation: the decoder normal with sigma 0.001; the transformer as in timm. The paper starts it from a masked
+    autoencoder, whose licence forbids commercial use: its weights are not downloaded here.
     """
 
     config: ViTPoseConfig

@@ -36,7 +36,7 @@ LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13), (1, 0), (0, 14),
     (14, 16), (0, 15), (15, 17),
 )  # fmt: skip
-"""Of `OPENPOSE_18`, in the annotators' order."""
+"""Limbs of `OPENPOSE_18`, in the annotators' order."""
 LIMB_BRIGHTNESS = 0.6
 LIMB_HALF_WIDTH = JOINT_RADIUS = 4  # pixels
 HAND_POINTS = 21  # the wrist, then thumb, index, middle, ring and little finger, four points each
@@ -49,7 +49,7 @@ HAND_JOINT: Colour = (0, 0, 255)
 FACE_DOT: Colour = (255, 255, 255)
 FACE_RADIUS = 3
 ENDINGS = {"openpose": "_openpose.png", "comfyui": "_comfyui.png"}
-"""Of the names of conditioning images; the JSON beside them has the same names."""
+"""Suffixes of conditioning images; the JSON files next to them have the same names."""
 MAX_SIDE = 65_535  # pixels: a thin strip, scaled to a ControlNet resolution, would fill the memory
 MAX_COORDINATE = 2**20  # pixels: points further away are pulled in, since OpenCV's coordinates are 32-bit integers
 
@@ -151,14 +151,14 @@ def paint_openpose(
     resolution: int | None = None,
     comfyui: bool = False,
 ) -> None:
-    """Write the conditioning image of an image's poses, and beside it these as JSON.
+    """Write the conditioning image of an image's poses, and next to it these as JSON.
 
     Args:
         poses, pixels: of the image.
         target: of the conditioning image.
         keypoint_threshold: keypoints below this score are left out.
         resolution: of the shorter side of the canvas (`controlnet_size`); None: the image's own size.
-        comfyui: write `POSE_KEYPOINT`, a list of one frame, in place of OpenPose's JSON.
+        comfyui: write `POSE_KEYPOINT`, a list of one frame, instead of OpenPose's JSON.
 
     Raises:
         UndrawableError: with this resolution the conditioning image is too long.
@@ -198,7 +198,7 @@ def controlnet_size(image_size: tuple[int, int], resolution: int = 512) -> tuple
     """
     _check_size(image_size)
     if resolution < 64:
-        raise LeanposeError(f"A resolution of {resolution} is too small; the sides are multiples of 64.")
+        raise LeanposeError(f"A resolution of {resolution} is too small; sides are multiples of 64.")
     height, width = (round(side * (resolution / min(image_size)) / 64) * 64 for side in image_size)
     return height, width
 

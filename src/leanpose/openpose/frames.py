@@ -1,4 +1,5 @@
-"""A video's people for ControlNet: its frames as conditioning images, and OpenPose's JSON, a file a frame, or ComfyUI's, a list.
+"""A video's people for ControlNet: its frames as conditioning images, and OpenPose's JSON, a file per frame, or
+ComfyUI's, a list.
 
 OpenPose's files have the names that its own `--write_json` gives them: `NAME_000000000000_keypoints.json`, from 0 on.
 """
@@ -23,7 +24,7 @@ from leanpose.locks import lock_file
 from leanpose.openpose.drawing import MAX_SIDE, conditioning_image, controlnet_size
 
 FOLDER_ENDING = "_openpose"
-"""Of the folder's name, behind that of the video."""
+"""Suffix of the folder's name, after the video's name."""
 _FILE_ENDING = "_keypoints.json"
 COMFYUI_ENDING = "_comfyui.json"
 
@@ -60,8 +61,8 @@ class FrameWriter(ABC):
         canvas = size if self.resolution is None else controlnet_size(size, self.resolution)
         if max(canvas) > max(MAX_SIDE, *size):
             raise LeanposeError(
-                f"With a shorter side of {self.resolution} the frames of {self.name} are {max(canvas)} pixels long; choose a "
-                "lower --resolution."
+                f"With a shorter side of {self.resolution} the frames of {self.name} are {max(canvas)} pixels long; "
+                "choose a lower --resolution."
             )
         return canvas
 
@@ -87,7 +88,7 @@ class FrameWriter(ABC):
 
 
 class OpenPoseWriter(FrameWriter):
-    """OpenPose's JSON, a file a frame.
+    """OpenPose's JSON, a file per frame.
 
     Args:
         folder: that is there, for the files.
@@ -135,8 +136,8 @@ class ComfyUIWriter(FrameWriter):
 def open_openpose(
     video: Path, *, resolution: int | None = None, keypoint_threshold: float = 0.3
 ) -> Iterator[OpenPoseWriter]:
-    """A writer whose files appear all at once at the end, in a folder beside a video's copy; after an error what was there
-    before is still there.
+    """A writer whose files appear all at once at the end, in a folder next to a video's copy; after an error what was
+    there before is still there.
 
     Args:
         video: the copy; the folder has its name with `FOLDER_ENDING`.
@@ -148,7 +149,7 @@ def open_openpose(
     folder = frames_folder(video)
     if folder.exists() and not (folder.is_dir() and all(path.name.endswith(_FILE_ENDING) for path in folder.iterdir())):
         raise LeanposeError(
-            f"{folder} is there already and holds other files than OpenPose's JSON; choose another --out."
+            f"{folder} already exists and contains other files than OpenPose's JSON; choose another --out."
         )
     with lock_file(folder), staging_folder(folder) as staging:
         (staging / "frames").mkdir()
@@ -162,7 +163,8 @@ def open_openpose(
 def open_comfyui(
     video: Path, *, resolution: int | None = None, keypoint_threshold: float = 0.3
 ) -> Iterator[ComfyUIWriter]:
-    """A writer whose file appears at the end, beside a video's copy; after an error what was there before is still there.
+    """A writer whose file appears at the end, next to a video's copy; after an error what was there before is still
+    there.
 
     Args:
         video: the copy; the file has its name with `COMFYUI_ENDING`.

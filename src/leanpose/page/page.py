@@ -52,7 +52,7 @@ class PageReport:
 
     @property
     def bytes(self) -> int:
-        """Of all files together."""
+        """Size of all files together."""
         return sum(self.sizes.values())
 
 

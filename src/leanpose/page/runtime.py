@@ -16,7 +16,7 @@ from leanpose.files import any_damage, atomic_write, cache_folder, describe_read
 
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
 INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-"""Of the package's archive, as npm's lock files state it."""
+"""Integrity hash of the package's archive, as in npm's lock files."""
 
 NPM_SECONDS = 600  # for 33 MB
 MAX_ARCHIVE_BYTES = 100_000_000  # bytes
@@ -58,7 +58,7 @@ SHA256 = {
     "ort-wasm-simd-threaded.asyncify.mjs": "3d1c85995364bb643302fc6fd877a0c3ba5ae72401815e0f24828a53d9191e28",
     "ort-wasm-simd-threaded.asyncify.wasm": "39f9f0894d478800487ed9f7dbe92618498db320cf55c8e3d89adff8dce658da",
 }
-"""Of the files that are used."""
+"""Hashes of the files that are used."""
 
 
 def runtime_files(source: Path | None = None) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ def runtime_files(source: Path | None = None) -> dict[str, bytes]:
         try:
             return _from_folder(cache)
         except LeanposeError:
-            pass  # damaged or incomplete: fetched again
+            pass  # corrupt or incomplete: fetched again
     files = _fetched()
     for name, content in files.items():
         with atomic_write(cache / name) as temporary:

@@ -1,6 +1,7 @@
 """Label the faces, hands and feet of a whole COCO person-keypoint set.
 
-What was found is appended to a file beside the result, image by image, so that a run that was stopped goes on where it was.
+What was found is appended to a file next to the result, image by image, so that a run that was stopped resumes where it
+was.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _FORM = 5  # of the lines of an unfinished run
 
 @dataclass(frozen=True)
 class LabelledPerson:
-    """A person whose parts were looked for.
+    """A person whose parts were predicted.
 
     Attributes:
         record: of the annotation file.
@@ -105,7 +106,7 @@ class BodyDataset:
         if file.skeleton.keypoints != COCO17.keypoints:
             raise LeanposeError(
                 f"{annotations} labels the {len(file.skeleton)} keypoints of '{file.skeleton.name}'; faces, hands and "
-                f"feet are looked for beside the 17 of COCO, in COCO's order."
+                f"feet can only be added to COCO's 17 keypoints, in COCO's order."
             )
         return BodyDataset(content, file, ImageFolder(images, annotations.stem))
 
@@ -154,7 +155,7 @@ class ResumeFile:
         settings: a file that was begun with others is refused.
 
     Attributes:
-        done: what the file holds: image id → position → parts. A line that was cut off is dropped.
+        done: what the file holds: image id → position → parts. A line that was truncated is dropped.
 
     Raises:
         LeanposeError: the file cannot be written, or was begun with other settings.
@@ -167,10 +168,10 @@ class ResumeFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             data = path.read_bytes() if path.exists() else b""
-            whole = data[: data.rfind(b"\n") + 1]  # without a line that was cut off
+            whole = data[: data.rfind(b"\n") + 1]  # without a line that was truncated
             first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
             if first != self._header:
-                raise LeanposeError(f"{path} was begun with other files or settings; delete it to begin anew.")
+                raise LeanposeError(f"{path} was started with other files or settings; delete it to start again.")
             for line in lines:
                 mark, _, text = line.partition(" ")
                 if mark != checksum(text.encode()):
@@ -182,7 +183,7 @@ class ResumeFile:
         except OSError as error:
             raise describe_os_error(path, error) from error
         except ValueError as error:
-            raise LeanposeError(f"{path} is damaged; delete it to begin anew.") from error
+            raise LeanposeError(f"{path} is corrupt; delete it to start again.") from error
 
     def append(self, image_id: int, people: dict[int, dict[str, Part]]) -> None:
         """Enter an image's people."""
@@ -208,7 +209,7 @@ def find_parts(
     resume: ResumeFile | None = None,
     progress: Progress | None = None,
 ) -> PseudoLabels:
-    """Look for the parts of everybody in a set, image by image.
+    """Predict the parts of all people in a set, image by image.
 
     Args:
         resume: what an earlier run has done, and where this one writes.
@@ -257,8 +258,8 @@ def label_wholebody(
 ) -> PseudoLabels:
     """Write a COCO-WholeBody file: a set's body labels as they are, with what was found of faces, hands and feet.
 
-    Every record with keypoints gets `foot_kpts`, `face_kpts`, `lefthand_kpts`, `righthand_kpts`, their `…_valid` and, but
-    for feet, `…_box`. What was not found is not valid and has the flag 0. Parts that the file labels itself stay.
+    Every record with keypoints gets `foot_kpts`, `face_kpts`, `lefthand_kpts`, `righthand_kpts`, their `…_valid` and,
+    but for feet, `…_box`. What was not found is not valid and has the flag 0. Parts that the file labels itself stay.
 
     Args:
         annotations, images: see `BodyDataset.open`.
@@ -269,8 +270,8 @@ def label_wholebody(
         progress: is told how many of how many images are done.
 
     Raises:
-        LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with other
-            files or settings, or another process is at it.
+        LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with
+            other files or settings, or another process is at it.
     """
     if out.resolve() == annotations.resolve():
         raise LeanposeError(f"The labels would replace {annotations}, which they are made from; name another file.")

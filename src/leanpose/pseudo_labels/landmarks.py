@@ -1,8 +1,9 @@
-"""Google's MediaPipe landmark models (Apache-2.0) as ONNX files: where in an image they look, and what they find there.
+"""Google's MediaPipe landmark models (Apache-2.0) as ONNX files: their crops and their outputs.
 
-They are the face mesh of 468 points (Kartynnik et al., 2019), the hand of 21 (Zhang et al., 2020), BlazePose's body of 33 and a
-few auxiliary points (Bazarevsky et al., 2020). They look at squares, rotated with the part of the person; the rules for these and
-their figures are those with which the models were tried out on labelled faces, hands and feet: see `docs/pseudo-labels.md`.
+They are the face mesh of 468 points (Kartynnik et al., 2019), the hand of 21 (Zhang et al., 2020), BlazePose's body of
+33 and a few auxiliary points (Bazarevsky et al., 2020). They look at squares, rotated with the part of the person; the
+rules for these and their figures are those with which the models were tried out on labelled faces, hands and feet: see
+    `docs/pseudo-labels.md`.
 """
 
 from __future__ import annotations
@@ -98,7 +99,8 @@ class ModelFile:
 
 TABLES = yaml.safe_load(Path(__file__).with_name("landmarks.yaml").read_text(encoding="utf-8"))
 FILES = {part: ModelFile(**values) for part, values in TABLES["files"].items()}
-"""By what they find: a face's mesh, a hand (left or right alike), BlazePose's 33 points of a body and 6 of its own use."""
+"""By what they find: a face's mesh, a hand (left or right alike), BlazePose's 33 points of a body and 6 of its own
+use."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +165,11 @@ class OnnxLandmarkModels:
 def _open(path: Path, file: ModelFile) -> InferenceSession:
     try:
         session = open_session(path, cuda=False)
-    except Exception as error:  # onnxruntime has an exception class for each kind of damage, none of them public
-        raise LeanposeError(f"{path} is no ONNX model that onnxruntime can open; is the file whole?") from error
+    except Exception as error:  # onnxruntime has an exception class for each kind of corruption, none of them public
+        raise LeanposeError(f"{path} is not an ONNX model that onnxruntime can open; is the file complete?") from error
     inputs = [list(entry.shape[1:]) for entry in session.get_inputs()]
     outputs = {output.name: output.shape[-1] for output in session.get_outputs()}
     points, score = file.outputs
     if inputs != [[file.size] * 2 + [3]] or score not in outputs or outputs.get(points) != file.values * file.points:
-        raise LeanposeError(f"{path} is another model than its name says: its inputs or outputs do not fit.")
+        raise LeanposeError(f"{path} is not the model of its name: its inputs or outputs do not match.")
     return session

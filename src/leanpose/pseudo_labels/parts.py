@@ -43,8 +43,8 @@ class AcceptanceThresholds:
     """What a part must pass to become a label.
 
     Attributes:
-        face_size, hand_size: about the least longer side in pixels, from the body labels (`face_size` and `hand_size` in
-            `leanpose.pseudo_labels.parts`).
+        face_size, hand_size: about the least longer side in pixels, from the body labels (`face_size` and `hand_size`
+            in `leanpose.pseudo_labels.parts`).
         person_size: the least longer side of a person's box in pixels, for feet.
         score: the least score that the models give, 0 … 1.
         face_error: the greatest mean distance of nose and eyes from the labelled ones, over the face's longer side.
@@ -74,8 +74,8 @@ class Part:
 
     Attributes:
         verdict: `accepted`, or the threshold that it did not pass.
-        points: (K, 3) x, y in image pixels and 1, or three zeros for a point outside the image; no rows unless accepted.
-            A face has 68, a hand 21; a foot has 2: toe, heel.
+        points: (K, 3) x, y in image pixels and 1, or three zeros for a point outside the image; no rows unless
+            accepted. A face has 68, a hand 21; a foot has 2: toe, heel.
         size: in pixels, what the thresholds of size compare; NaN where the body points for it are not labelled.
         error: disagreement with the body labels; NaN where it was not measured.
     """
@@ -144,7 +144,8 @@ def face_box(nose: Point, left_eye: Point, right_eye: Point) -> RotatedBox:
 
 
 def hand_size(forearm: float, shoulders: float) -> float:
-    """About how long a hand is, in pixels; the width of the shoulders (0: unknown) helps where the forearm points at us."""
+    """About how long a hand is, in pixels; the width of the shoulders (0: unknown) helps where the forearm points at
+    us."""
     return 0.75 * max(forearm, 0.6 * shoulders)
 
 
@@ -244,7 +245,8 @@ class _Person:
         ]
 
     def foot(self, side: int, leg: Float[np.ndarray, "2 2"], bodies: list[np.ndarray], size: float) -> Part:
-        """Toe and heel of the found body that agrees best with this leg (knee, ankle), moved with the ankle to its label."""
+        """Toe and heel of the found body that agrees best with this leg (knee, ankle), moved with the ankle to its
+        label."""
         if not bodies:
             return _refused("not found", size)
         errors = [np.linalg.norm(body[[KNEES[side], ANKLES[side]]] - leg, axis=1).mean() / size for body in bodies]

@@ -1,4 +1,4 @@
-"""How many parts were accepted, how well they agree with labels, and a contact sheet to look at."""
+"""Number of accepted parts, their agreement with labels, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SizeBand:
 
     @property
     def tried(self) -> int:
-        """How many were looked for."""
+        """Number of parts tried."""
         return sum(self.verdicts.values())
 
 
@@ -118,7 +118,7 @@ def known_errors(people: Sequence[LabelledPerson]) -> list[KnownError]:
 
 
 def _longer_side(box: Any, points: Float[np.ndarray, "K 3"]) -> float:
-    """Of a part's box; of the extent of its labelled points where the file has no such box."""
+    """Size of a part's box, or of the extent of its labelled points if the file has no box."""
     with suppress(LeanposeError):
         if (side := max(parse_box(box, "")[2:])) > 0:
             return side
@@ -144,7 +144,7 @@ def draw_contact_sheet(
         if len({number for number, _ in tiles}) == count:
             break
     if not tiles:
-        raise LeanposeError("There is nothing to show: no face, hand or foot was found.")
+        raise LeanposeError("There is nothing to show: no face, hand or foot was detected.")
     captions = [f"person {number}" if view == "person" else view.replace("_", " ") for number, view in tiles]
     return contact_sheet([*tiles.values()], _COLUMNS, captions, cell=(_CELL, _CELL))
 

@@ -1,4 +1,4 @@
-"""Who calibrates a quantized file and who it is measured on: never the same people, nor people of the same image."""
+"""Who calibrates a quantized file and who it is evaluated on: never the same people, nor people of the same image."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def choose_people(
     seed: int,
     root: Path | str = ".",
 ) -> tuple[list[PoseAnnotation], PoseDataset]:
-    """The people to calibrate on, drawn by the seed, and the set to measure on.
+    """The people to calibrate on, drawn by the seed, and the set to evaluate on.
 
     Args:
         spec: of the model.
-        source: the set to measure on.
-        calibration: another set for calibration; what it has of the first one's images is left out. None: people of some
-            images of the first set, at most a third of it, which are not measured then.
+        source: the set to evaluate on.
+        calibration: another set for calibration; what it has of the first one's images is left out. None: people of
+            some images of the first set, at most a third of it, which are not measured then.
         count: how many people calibrate, at most.
         seed: the same, the same people.
         root: where relative paths start.
@@ -48,8 +48,8 @@ def choose_people(
     free = [person for person in others.people if _file_of(person.image) not in measured]
     if not free:
         raise LeanposeError(
-            f"All images of {others.name} are among those to measure on; calibrate on other people, or leave the "
-            "calibration's set out, so that a part of the images is set apart."
+            f"All images of {others.name} are among those to evaluate on; calibrate on other people, or give no "
+            "calibration set, so that a part of the images is held out."
         )
     return [free[i] for i in sorted(rng.permutation(len(free))[:count].tolist())], people
 
@@ -68,8 +68,8 @@ def _some_images(people: PoseDataset, count: int, rng: np.random.Generator) -> l
             chosen += here
     if not chosen:
         raise LeanposeError(
-            f"The data set {people.name} has {len(people.people)} people in {len(images)} images, too few to set some apart "
-            "for calibration; give another set for it."
+            f"The data set {people.name} has {len(people.people)} people in {len(images)} images, too few to hold out "
+            "some for calibration; give --calibration-annotations."
         )
     return chosen
 

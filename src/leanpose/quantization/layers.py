@@ -1,8 +1,8 @@
 """Which layers of an exported network can be computed in int8.
 
-A *layer* is a convolution or a matrix product with weights of its own. Its *followers* are what convolutional networks put
-between layers: activations, sums, joins and maxima that see nothing but convolutions. All else stays in float: norms,
-softmax, the products of attention, and what surrounds the network: normalization and decoding.
+A *layer* is a convolution or a matrix product with weights of its own. Its *followers* are what convolutional networks
+put between layers: activations, sums, joins and maxima that see nothing but convolutions. All else stays in float:
+norms, softmax, the products of attention, and what surrounds the network: normalization and decoding.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ FOLLOWERS = ("Add", "Concat", "HardSigmoid", "MaxPool", "Mul", "Relu", "Sigmoid"
 
 
 def module_of(layer: str) -> str:
-    """The name in torch of the module that became a layer, such as `layers.0.mlp.0` of `model.layers.0.mlp.0/MatMul`."""
+    """The name in torch of the module that became a layer, such as `layers.0.mlp.0` of
+    `model.layers.0.mlp.0/MatMul`."""
     return layer.split("/")[0].removeprefix(f"{NETWORK}.")
 
 
@@ -35,7 +36,8 @@ def find_layers(model: ModelProto, kinds: Collection[str] = LAYERS) -> list[str]
 
 
 def find_followers(model: ModelProto, layers: Collection[str]) -> list[str]:
-    """The names of the nodes whose inputs are the convolutions among `layers` (by name), their followers, and constants."""
+    """The names of the nodes whose inputs are the convolutions among `layers` (by name), their followers, and
+    constants."""
     constants = {tensor.name for tensor in model.graph.initializer}
     values: set[str] = set()  # what the layers and their followers give
     followers = []

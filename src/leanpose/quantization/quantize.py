@@ -44,7 +44,7 @@ class QuantizationReport:
     """What was written and measured.
 
     Attributes:
-        path: the file; OpenVINO's weights lie beside it, with the ending `.bin`.
+        path: the file; OpenVINO's weights lie next to it, with the ending `.bin`.
         card: what the file says of itself.
         bytes, float_bytes: of all files together, quantized and in float.
         ap, float_ap: OKS AP in points, of both files in the same backend on the same people.
@@ -87,15 +87,15 @@ def quantize_model(
 ) -> QuantizationReport:
     """Write a model as a file that computes in int8, and measure AP before and after.
 
-    The model is exported in float, and checked as `export_model` checks. Then all its convolutions and matrix products with
-    weights are quantized; norms, softmax, products of attention, normalization and decoding stay in float. If AP on
-    the measured people falls by more than `max_ap_drop`, each layer is quantized alone, and those that change the outputs most
-    stay in float: as few as bring the loss within the bound.
+    The model is exported in float, and checked as `export_model` checks. Then all its convolutions and matrix products
+    with weights are quantized; norms, softmax, products of attention, normalization and decoding stay in float. If AP
+    on the measured people falls by more than `max_ap_drop`, each layer is quantized alone, and those that change the
+    outputs most stay in float: as few as bring the loss within the bound.
 
     Args:
         model: a released name, a weights file or a model.
         path: where to write: `.onnx`, or `.xml` for the scheme nncf.
-        source: the set to measure on.
+        source: the set to evaluate on.
         scheme: `dynamic` or `static` (onnxruntime), or `nncf` (OpenVINO).
         calibration: where other people come from, who say how large values become and which layers break; their labels
             are not used. None: some images of `source`, which are not measured then.
@@ -108,8 +108,8 @@ def quantize_model(
         advance: told what is under way.
 
     Raises:
-        LeanposeError: an argument does not fit, a package is missing, a set cannot be read, the model cannot be exported or
-            is too bad to lose AP, or the quantized file loses more than `max_ap_drop`.
+        LeanposeError: an argument does not fit, a package is missing, a set cannot be read, the model cannot be
+            exported or is too bad to lose AP, or the quantized file loses more than `max_ap_drop`.
     """
     path = Path(path)
     if scheme not in SCHEMES:
@@ -118,14 +118,14 @@ def quantize_model(
     if path.suffix != chosen_scheme.suffix:
         raise LeanposeError(f"Cannot export to {path}: with the scheme {scheme} it must end in {chosen_scheme.suffix}.")
     if not 0 <= max_ap_drop <= 100:
-        raise LeanposeError(f"The allowed loss is in AP points, 0 to 100, not {max_ap_drop:g}.")
+        raise LeanposeError(f"max_ap_drop must be 0 to 100 AP points, not {max_ap_drop:g}.")
     if (max_float_layers or 0) < 0 or calibration_people < 1:
-        raise LeanposeError("Numbers of layers are 0 or more, and one person at least is needed for calibration.")
+        raise LeanposeError("max_float_layers must be at least 0, and calibration_people at least 1.")
     flips = not include_decoding if flip_test is None else flip_test
     if flips and include_decoding:
         raise LeanposeError(NO_PREDICTION)
     if READERS[source.format].metric == "mpii":
-        raise LeanposeError("A quantized file is judged by its AP, and MPII has none; give a set in COCO's format.")
+        raise LeanposeError("A quantized file is evaluated by AP, and MPII has none; give a data set in COCO's format.")
     chosen_scheme.require()
     spec = ModelSpec.of(model if isinstance(model, PoseModel) else load_model(model))
     advance("reading people")
@@ -161,18 +161,18 @@ def quantize_model(
             hint = "; the scheme static quantizes convolutions too" if scheme == "dynamic" else ""
             raise LeanposeError(f"'{spec.name}' has no layer that the scheme {scheme} quantizes{hint}.")
         plain, float_bytes = open_file(quantizer.float_path), _size(quantizer.float_path)
-        advance("measuring in float")
+        advance("evaluating in float")
         float_ap = evaluate_ap(plain)
         if float_ap <= max_ap_drop:
             raise LeanposeError(
-                f"{path} is not written, since '{spec.name}' reaches {float_ap:.1f} AP on {people.name} in float: "
-                "with so little to lose nothing can be said of the quantized file; give trained weights or another set."
+                f"{path} is not written: '{spec.name}' has only {float_ap:.1f} AP on {people.name} in float, too low "
+                "to judge the quantized model; use trained weights or another set."
             )
         ranked: list[Sensitivity] = []
         tried: dict[int, float] = {}
 
         def loss(number: int) -> float:
-            """What is lost with so many of the worst layers in float."""
+            """The AP drop with this many of the most sensitive layers in float."""
             if number not in tried:
                 advance(f"measuring with {number} of {len(layers)} layers in float")
                 file = _attempt(folder, number, quantizer)
@@ -189,8 +189,8 @@ def quantize_model(
         if count is None:
             best = max(tried, key=lambda number: tried[number])
             raise LeanposeError(
-                f"{path} is not written, since the quantized file loses {loss(best):.2f} AP ({float_ap:.2f} in float, "
-                f"{tried[best]:.2f} with {best} of {len(layers)} layers left in float), and allowed are {max_ap_drop:g}."
+                f"{path} is not written: the quantized model loses {loss(best):.2f} AP ({float_ap:.2f} in float, "
+                f"{tried[best]:.2f} with {best} of {len(layers)} layers kept in float); the maximum is {max_ap_drop:g}."
             )
         in_float = tuple(ranked[:count])
         tool = chosen_scheme.packages[-1]
@@ -226,12 +226,12 @@ def _attempt(folder: Path, number: int, quantizer: Quantizer) -> Path:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, with OpenVINO's weights beside it."""
+    """Bytes of a file, with OpenVINO's weights next to it."""
     return sum(file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.exists())
 
 
 def _check_file(backend: ExportedBackend, plain: ExportedBackend, card: ExportCard, crops: Crops) -> None:
-    """See that a quantized file has its card, and runs in batches of any size.
+    """Check that a quantized file has its card, and runs in batches of any size.
 
     Raises:
         LeanposeError: it does not, or the card is lost.

@@ -56,7 +56,7 @@ class Quantizer(ABC):
 
     @classmethod
     def require(cls) -> None:
-        """See that the packages are there, before the work.
+        """Check that the packages are there, before the work.
 
         Raises:
             LeanposeError: one is missing.
@@ -116,9 +116,9 @@ class DynamicQuantizer(Quantizer):
 class StaticQuantizer(Quantizer):
     """onnxruntime's static scheme: pairs of QuantizeLinear and DequantizeLinear, weights with a step for each channel.
 
-    The range of a value is the mean, over the calibration's people, of its least and greatest: rare peaks are cut off, which
-    costs less than the coarser steps that they would ask for. What a matrix product gives stays in float, since a norm or a
-    sum with the values before follows.
+    The range of a value is the mean, over the calibration's people, of its least and greatest: rare peaks are clipped,
+    which costs less than the coarser steps that they would ask for. What a matrix product gives stays in float, since a
+    norm or a sum with the values before follows.
     """
 
     kinds = ("Conv", "MatMul", "Gemm")
@@ -182,7 +182,8 @@ class NncfQuantizer(Quantizer):
 
     def __init__(self, source: Path, inputs: Sequence[np.ndarray], card: ExportCard) -> None:
         super().__init__(source, inputs, card)
-        # Reading alone leaves biases to be computed from shapes; NNCF would take them for values between layers and round them.
+        # Reading alone leaves biases to be computed from shapes; NNCF would take them for values between layers and
+        # round them.
         self.converted = import_openvino().convert_model(source)
         self.converted.set_rt_info(card.to_json(), [KEY])
         nodes, outputs = self.model.graph.node, {value.name for value in self.model.graph.output}

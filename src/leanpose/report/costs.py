@@ -1,4 +1,4 @@
-"""What models cost on this machine: parameters, multiply-accumulates, file size, and milliseconds in each backend."""
+"""Costs of models on this machine: parameters, multiply-accumulates, file size, and milliseconds in each backend."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from leanpose.skeleton import Skeleton, get_skeleton
 from leanpose.weights import load_model
 
 TIME_BUDGET = 3.0
-"""Of timing, for all backends of a model together."""
+"""Seconds of timing, for all backends of a model together."""
 
 HOW_TIMED = (
-    "Milliseconds: one crop, with decoding, on one thread of this machine's processor in single precision; the median of at "
-    "least 3 passes (as many as fit into {seconds:g} seconds), by the time that the processor computes."
+    "Milliseconds: one crop, with decoding, on one thread of this machine's processor in single precision; the median "
+    "of at least 3 passes (as many as fit into {seconds:g} seconds), by the time that the processor computes."
 )
 
 
@@ -35,7 +35,7 @@ class ModelCost:
 
     Attributes:
         model: what it is called in the library, or the file.
-        parameters, macs: with the products of attention; None where nobody can count them.
+        parameters, macs: including attention; None if they cannot be counted.
         bytes: of the file.
         milliseconds: by the name of the backend; see `HOW_TIMED`.
         reasons: why something is missing, by what it is.
@@ -50,7 +50,7 @@ class ModelCost:
 
 
 def cost_of(file: Path, *, time_budget: float = TIME_BUDGET, skeleton: str | None = None) -> ModelCost:
-    """Count, weigh and time the model of a file, of leanpose or exported.
+    """Count and time the model of a file, of leanpose or exported.
 
     Args:
         time_budget: seconds for the timing; opening and exporting come on top.

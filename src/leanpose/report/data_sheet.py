@@ -1,4 +1,4 @@
-"""The data sheet: how many people and labels there are in each set of a recipe, and what may be done with them."""
+"""The data sheet: people and labels in each set of a recipe, and their licences."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class DataSheet:
 
     Attributes:
         name: of the set.
-        use: what it serves for.
-        people, images: how many.
-        labels: how many labels there are of each keypoint.
-        terms: the licences that the file states.
+        use: its use.
+        people, images: number of people and images.
+        labels: number of labels of each keypoint.
+        terms: the licences stated in the file.
     """
 
     name: str
@@ -44,7 +44,7 @@ def data_sheet(recipe: Recipe, source: DatasetConfig, use: str, *, training: boo
     """Count one of a recipe's sets.
 
     Args:
-        training: as it is read to train on, or else to measure on.
+        training: whether it is read for training or for evaluation.
     """
     skeleton = skeleton_of(recipe.model, recipe.skeleton)
     found = read_people(source, skeleton, recipe.data.root, training=training)
@@ -91,7 +91,7 @@ def data_tables(sheets: Sequence[DataSheet]) -> list[ReportTable]:
 
 
 def terms_table(cards: Mapping[str, Mapping[str, Any]]) -> ReportTable:
-    """What the cards of models say of the data that they were trained on, and of their licence."""
+    """Training data and licences from the cards of models."""
     rows = []
     for name, card in cards.items():
         data = card.get("training_data") or []

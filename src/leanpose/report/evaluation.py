@@ -1,4 +1,5 @@
-"""What models reach on labelled people, with intervals of a bootstrap over images: the same draws for all of them."""
+"""Evaluation of models on labelled people, with bootstrap intervals over images, with the same samples for all
+models."""
 
 from __future__ import annotations
 
@@ -30,18 +31,18 @@ from leanpose.skeleton import Skeleton
 DRAWS = 200  # of the bootstrap
 PCK_THRESHOLD = 0.2  # of the torso
 TORSO = {"left_shoulder", "right_shoulder", "left_hip", "right_hip"}
-ELSEWHERE = -1e6  # pixels: where a keypoint is put that a model does not look for
+ELSEWHERE = -1e6  # pixels: position of keypoints that a model does not predict
 
 
 class BootstrappedMetric(NamedTuple):
-    """A figure in per cent, and what it is on as many images drawn with replacement."""
+    """A metric in per cent, and its values on bootstrap samples of the images."""
 
     value: float
     draws: Float[np.ndarray, " draws"]
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Where 95 % of the draws lie."""
+        """The 95 % interval of the samples."""
         return interval(self.draws)
 
     def __str__(self) -> str:
@@ -50,14 +51,15 @@ class BootstrappedMetric(NamedTuple):
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model's poses in the labelled boxes of people, and how good they are.
+    """A model's poses in ground-truth boxes, and their evaluation.
 
     Attributes:
         name: of the model, as it is reported.
-        poses: in the keypoints that are measured, one for each person.
+        poses: in the evaluated keypoints, one for each person.
         ap: OKS AP.
-        pck: PCK at 0.2 of the torso; None where nobody has a labelled torso.
-        scores: of the labelled keypoints that the model looks for, against hits (OKS 0.5); None where there are none.
+        pck: PCK at 0.2 of the torso; None if no person has a labelled torso.
+        scores: scores of the labelled keypoints that the model predicts, against hits (OKS 0.5); None if there are
+            none.
     """
 
     name: str
@@ -76,11 +78,11 @@ class ModelComparison(NamedTuple):
     """Models on the same people.
 
     Attributes:
-        models: what was measured, by name.
+        models: the evaluated models, by name.
         people: those whose images can be read, in the order of the poses.
-        skeleton: the keypoints that are measured.
+        skeleton: the evaluated keypoints.
         broken: images that cannot be read, with the reason; their people count as missed by all models.
-        absent: by the name of a model the keypoints that it does not look for, which count as missed.
+        absent: by model name, the keypoints that it does not predict, which count as missed.
     """
 
     models: dict[str, EvaluatedModel]
@@ -98,15 +100,15 @@ def evaluate_models(
     seed: int = 0,
     advance: Callable[[int], None] = lambda _: None,
 ) -> ModelComparison:
-    """Each model in the labelled boxes, without flip test.
+    """Evaluate each model in ground-truth boxes, without flip test.
 
     Args:
-        skeleton: the keypoints to measure: those of `people`.
+        skeleton: the keypoints to evaluate: those of `people`.
         seed: of the bootstrap.
         advance: called with the number of people done, after each batch.
 
     Raises:
-        LeanposeError: no image can be read, or there is nothing to measure against.
+        LeanposeError: no image can be read, or there is nothing to evaluate against.
     """
     poses: dict[str, PosePredictions] = {}
     absent: dict[str, tuple[str, ...]] = {}
@@ -120,7 +122,7 @@ def evaluate_models(
         poses[name] = _without(found.with_keypoints(indices), missing)
     readable = replace(people, people=[person for person in people.people if str(person.image) not in broken])
     if not readable.people:
-        raise LeanposeError(f"There is nobody to measure on in {people.name}.")
+        raise LeanposeError(f"There are no people to evaluate on in {people.name}.")
     draws = 100 * bootstrap_ap([*poses.values()], people, skeleton, draws=DRAWS, seed=seed)
     measured = {}
     for (name, found), row in zip(poses.items(), draws, strict=True):
@@ -139,7 +141,7 @@ def evaluate_models(
 
 
 def _without(poses: PosePredictions, missing: Bool[np.ndarray, " K"]) -> PosePredictions:
-    """The poses with keypoints that nobody looked for far away, with a score of 0."""
+    """The poses with unpredicted keypoints placed far away, with a score of 0."""
     keypoints = np.where(missing[:, None], ELSEWHERE, poses.keypoints)
     return replace(poses, keypoints=keypoints, keypoint_scores=np.where(missing, 0.0, poses.keypoint_scores))
 
@@ -176,6 +178,6 @@ def torso_pck(
 
 
 def keypoint_hits(measured: EvaluatedModel, people: PoseDataset, skeleton: Skeleton) -> Float[np.ndarray, "N K"]:
-    """1 where a labelled keypoint lies within OKS 0.5 of its label, 0 where not, NaN where there is no label."""
+    """1 if the OKS of a labelled keypoint is at least 0.5, 0 if not, NaN without a label."""
     similarity = label_similarity(measured.poses, people.people, skeleton)
     return np.where(np.isnan(similarity), np.nan, similarity >= RIGHT_OKS)

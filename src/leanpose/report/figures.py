@@ -1,4 +1,4 @@
-"""Drawings of what was measured: accuracy against cost, and how far scores can be believed."""
+"""Plots: accuracy against cost, and reliability diagrams of scores."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def draw_pareto(points: Sequence[ParetoPoint], costs: Sequence[str], accuracy: s
 
 
 def draw_reliability(scores: Mapping[str, LabelledScores]) -> Drawing:
-    """For each model the share of keypoints that are right, in bins of their score."""
+    """For each model the fraction of correct keypoints, in bins of their score."""
     from matplotlib.figure import Figure as Drawing
 
     figure = Drawing(figsize=(max(3.4 * len(scores), 5), 3.7), layout="constrained")

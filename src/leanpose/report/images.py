@@ -1,4 +1,4 @@
-"""People of a data set as contact sheets: their labels, and beside them what models find."""
+"""People of a data set as contact sheets: their labels, and next to them the models' predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""One self-contained HTML page: sentences, tables, drawings and images, then the runs with their curves and exact settings."""
+"""One self-contained HTML page: sentences, tables, drawings and images, then the runs with their curves and exact
+settings."""
 
 from __future__ import annotations
 
@@ -39,14 +40,14 @@ LONG = 40  # characters of a cell that is text
 
 
 class ReportImage(NamedTuple):
-    """An RGB image with the sentence below it."""
+    """An RGB image with its caption."""
 
     image: UInt8[np.ndarray, "H W 3"]
     caption: str
 
 
 class ReportDrawing(NamedTuple):
-    """A figure of matplotlib, shown as SVG, with the sentence below it."""
+    """A matplotlib figure, shown as SVG, with its caption."""
 
     figure: Figure
     caption: str = ""
@@ -59,7 +60,7 @@ def escape(text: str) -> str:
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A part of the page: what stands below a heading, in its order; plain texts are paragraphs."""
+    """A section of the page: a heading and its parts, in order; plain texts are paragraphs."""
 
     title: str
     parts: Sequence[ReportTable | ReportDrawing | ReportImage | str]
@@ -67,15 +68,15 @@ class ReportSection:
 
 @dataclass(frozen=True)
 class Report:
-    """What a page shows, in its order.
+    """The content of a page, in order.
 
     Attributes:
         title: of the page.
-        summary: sentences at the top: what was done and what came out.
+        summary: sentences at the top: the experiment and its results.
         runs: rows of a table, lines of the curves.
         sections: before the runs.
         notes: sentences at the end.
-        verdict: the one sentence that stands out, the same whether something was won or not.
+        verdict: the highlighted sentence, whether there is a gain or not.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What finished runs find on their own `data.val`: accuracy with intervals, some people, and the worst of all."""
+"""Predictions of finished runs on their `data.val`: accuracy with intervals, random people, and the worst."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ SIDE_BY_SIDE = 3  # runs in an image
 def prediction_sections(
     runs: Mapping[Path, RunRecord], advance: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[list[ReportSection], list[str]]:
-    """Measure the best weights of each run (the last where no best ones were kept).
+    """Evaluate the best weights of each run (the last if there are no best ones).
 
-    Runs on the same people stand in one table, with the same draws of the bootstrap, and side by side in the images.
+    Runs on the same people are in one table, with the same bootstrap samples, and side by side in the images.
 
     Args:
         runs: by their folders.
@@ -65,10 +65,10 @@ def prediction_sections(
 
 
 def _what_to_measure(folder: Path, run: RunRecord) -> tuple[str, PoseDataset, Path | str]:
-    """What runs on the same people have in common, the people, and the weights.
+    """A key of the data set, the people, and the weights.
 
     Raises:
-        LeanposeError: there is nothing to measure, or it is not there.
+        LeanposeError: there is nothing to evaluate, or it is missing.
     """
     if model_entry(run.settings["model"]).task != "pose":
         raise LeanposeError("it is a classifier.")
@@ -77,7 +77,7 @@ def _what_to_measure(folder: Path, run: RunRecord) -> tuple[str, PoseDataset, Pa
     if people is None:
         raise LeanposeError("its recipe has no data.val.")
     if recipe.validation.metric == "mpii":
-        raise LeanposeError("it is judged by PCKh; leanpose eval measures it on MPII.")
+        raise LeanposeError("its metric is PCKh; evaluate it on MPII with leanpose eval.")
     assert recipe.data.val is not None
     return f"{recipe.data.root} {recipe.skeleton} {recipe.data.val!r}", people, weights_of(str(folder))
 
@@ -88,17 +88,17 @@ def _section(found: ModelComparison, files: list[str]) -> ReportSection:
     rows = [_row(one) for one in models]
     heads = ["run", "AP", "95 %", "PCK@0.2", "95 %", "calibration error"]
     parts: list[Any] = [
-        f"{count} people of {found.people.name} in their labelled boxes, without flip test, by {', '.join(files)}. Intervals: a "
-        "bootstrap over images, with the same draws for all runs. The best weights were chosen on these people.",
+        f"{count} people of {found.people.name} in ground-truth boxes, without flip test, by {', '.join(files)}. "
+        "Intervals: a bootstrap over images, with the same samples for all runs. The best weights were selected on these people.",
         ReportTable("", heads, rows),
     ]
     if found.broken:
         parts.append(f"{len(found.broken)} images cannot be read: {next(iter(found.broken.values()))}")
     scores = {one.name: one.scores for one in shown if one.scores is not None}
     if scores:
-        parts.append(ReportDrawing(draw_reliability(scores), "Keypoints that are right, by their score."))
+        parts.append(ReportDrawing(draw_reliability(scores), "Correct keypoints by score."))
     chosen = np.sort(np.random.default_rng(0).permutation(count)[:SHOWN])
-    parts.append(side_by_side(chosen, shown, found, "People drawn at random; beside each name the OKS of the pose."))
+    parts.append(side_by_side(chosen, shown, found, "Random people; next to each name the OKS of the pose."))
     oks = np.stack([person_oks(one, found) for one in shown]).mean(axis=0)
     worst = [row for row in np.argsort(oks) if not np.isnan(oks[row])][:SHOWN]
     if worst:

@@ -1,4 +1,4 @@
-"""What the folders of runs tell: settings, losses and validations, as tables and curves."""
+"""The content of run folders: settings, losses and validations, as tables and curves."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = ("AP", "AP .5", "AP .75", "AR", "PCKh@0.5", "PCKh@0.1", "top-1", "top-5")
-"""The figures that the table has columns for, where any run measured them."""
+"""The metrics that have columns in the table, if any run has them."""
 
 FEW = 20  # points of a curve
 
 LOGGED = ("step", "epoch", "lr", "seconds")
-"""The columns of `train.csv` that are no losses."""
+"""The columns of `train.csv` that are not losses."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A finished (or stopped) run, as its folder tells it.
+    """A finished (or stopped) run, read from its folder.
 
     Attributes:
-        name: what the report calls it.
-        settings: the recipe that it was run by.
+        name: its name in the report.
+        settings: its recipe.
         losses: rows of `train.csv`, numbers by column.
         validations: rows of `val.csv`.
     """
@@ -57,12 +57,12 @@ class RunRecord:
 
     @property
     def best(self) -> dict[str, float]:
-        """The validation with the highest AP, or whatever this run is judged by."""
+        """The validation with the highest AP, or other primary metric."""
         return max(self.validations, key=lambda row: row[self.figure], default={})
 
     @property
     def figure(self) -> str:
-        """The name of what this run is judged by."""
+        """The name of this run's primary metric."""
         return primary_metric(self.last) if self.last else "AP"
 
     @property
@@ -89,10 +89,10 @@ class _Settings(BaseModel):
 
 
 def read_run(folder: Path, name: str | None = None) -> RunRecord:
-    """What a run's folder tells; the stages of a run of several follow one another.
+    """Read a run's folder; the stages of a run with several are concatenated.
 
     Raises:
-        LeanposeError: there is no run in it, or a file of it is damaged.
+        LeanposeError: there is no run in it, or a file of it is corrupt.
     """
     path = recipe_file(folder)
     settings = load_yaml(path, "recipe")
@@ -119,12 +119,12 @@ def _read_rows(path: Path, step: float, epoch: float, seconds: float) -> list[di
             if missing := [column for column in before if column not in row]:
                 raise LeanposeError(f"The log {path} has no column '{missing[0]}'.")
             if path.stem == "val" and not PRIMARY_METRICS.keys() & row.keys():
-                raise LeanposeError(f"The log {path} has none of the figures {', '.join(PRIMARY_METRICS)}.")
+                raise LeanposeError(f"The log {path} has none of the metrics {', '.join(PRIMARY_METRICS)}.")
     return numbers
 
 
 def run_table(runs: Sequence[RunRecord]) -> ReportTable:
-    """The figures after the last epoch, beside the cost, which must be equal for a comparison to mean anything."""
+    """The metrics after the last epoch, and the cost, which must be equal for a meaningful comparison."""
     metrics = [name for name in SHOWN if any(name in run.last for run in runs)]
     heads = ["run", "model", "params M", "GMACs", "epochs", "training min", *metrics, f"best {_figures(runs)}"]
     rows = []

@@ -49,7 +49,8 @@ class PoseOptions(Section):
             skeleton: the model's.
 
         Raises:
-            RequestError: a name or a value is unknown, with the nearest valid one; or the format cannot hold the skeleton.
+            RequestError: a name or a value is unknown, with the nearest valid one; or the format cannot hold the
+                skeleton.
         """
         values = dict(query)
         if len(values) < len(query):
@@ -143,7 +144,8 @@ def written(poses: PoseResult, image: SentImage, options: PoseOptions) -> Any:
 
 
 def supervision_arguments(poses: PoseResult) -> Mapping[str, Any]:
-    """The arguments of `supervision.KeyPoints` as lists, with every bit of the numbers; supervision itself is not needed."""
+    """The arguments of `supervision.KeyPoints` as lists, with every bit of the numbers; supervision itself is not
+    needed."""
     return {
         "xy": poses.keypoints.astype(np.float32).tolist(),
         "class_id": [0] * len(poses),

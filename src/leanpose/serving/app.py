@@ -26,7 +26,7 @@ from leanpose.version import __version__
 
 
 class PoseServer:
-    """One model behind HTTP. Use it in a `with`, in which `app` answers; entering it looks at a first image.
+    """One model behind HTTP. Use it in a `with`, in which `app` answers; entering it processes a first image.
 
     Args:
         estimator: finds the poses. Its person threshold becomes that of requests which have none.
@@ -53,7 +53,8 @@ class PoseServer:
         self._queue.__exit__()
 
     def _build(self) -> FastAPI:
-        # FastAPI's own pages load scripts from another host. Slashes are not corrected, since that would repeat a client's Host.
+        # FastAPI's own pages load scripts from another host. Slashes are not corrected, since that would repeat a
+        # client's Host.
         app = FastAPI(
             title="leanpose", version=__version__, description=openapi.DESCRIPTION, docs_url=None, redoc_url=None,
             redirect_slashes=False,
@@ -95,7 +96,8 @@ class PoseServer:
     async def poses(self, request: Request) -> Response:
         """Find the people in images and their keypoints.
 
-        Either all images are answered or none: the first one that cannot be read is named, and nothing is dropped silently.
+        Either all images are answered or none: the first one that cannot be read is named, and nothing is dropped
+            silently.
         """
         options = PoseOptions.parse(request.query_params.multi_items(), self._estimator.skeleton)
         async with self._bodies.read(request) as body:

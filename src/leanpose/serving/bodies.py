@@ -26,7 +26,7 @@ FIELD = "images"
 MAX_NAME_LENGTH = 255  # characters
 MAX_BRACKETS = 2_000_000  # of a JSON text: an empty list takes 3 bytes there and 64 in memory
 CHUNK = 1 << 18  # bytes that are parsed before other requests have their turn
-MAX_FIELDS = 8  # that are no files; all of them are refused, by their names
+MAX_FIELDS = 8  # that are not files; all of them are refused, by their names
 IMAGE_KEYS = ("name", "base64")
 EXAMPLE = '{"images": [{"name": "photo.jpg", "base64": "/9j/4AAQ…"}]}'
 
@@ -48,7 +48,8 @@ class Bodies:
         """The body of a request; its memory counts until the end of the `with`.
 
         Raises:
-            RequestError: it is too large, too slow, cut off or compressed, or those of all requests are too large together.
+            RequestError: it is too large, too slow, truncated or compressed, or those of all requests are too large
+                together.
         """
         settings, held, parts = self._settings, 0, []
         too_large = RequestError(
@@ -78,7 +79,7 @@ class Bodies:
                 sentence = f"The body has not come within {settings.body_seconds:g} s."
                 raise RequestError(408, sentence, {"Connection": "close"}) from error
             except ClientDisconnect as error:
-                raise RequestError(400, "The body is cut off.") from error
+                raise RequestError(400, "The body is truncated.") from error
             yield b"".join(parts)
         finally:
             self._held -= held
@@ -87,7 +88,7 @@ class Bodies:
         """The images in a body.
 
         Raises:
-            RequestError: it is of no known type, damaged, or holds no images or too many.
+            RequestError: it is of no known type, corrupt, or holds no images or too many.
         """
         kind = parse_options_header(request.headers.get("content-type", ""))[0].decode("latin-1")
         if kind == "multipart/form-data":
@@ -118,9 +119,9 @@ class Bodies:
                     raise ValueError(f"more than {MAX_BRACKETS} lists and objects")
                 return await asyncio.to_thread(json.loads, body, parse_constant=_refuse_constant)
             except RecursionError as error:
-                raise RequestError(400, "The body is no JSON that is read here: it is nested too deeply.") from error
-            except ValueError as error:  # also text that is no Unicode, and numbers of thousands of digits
-                raise RequestError(400, f"The body is no JSON that is read here: {str(error)[:200]}.") from error
+                raise RequestError(400, "The body is not valid JSON: it is nested too deeply.") from error
+            except ValueError as error:  # also text that is not Unicode, and numbers of thousands of digits
+                raise RequestError(400, f"The body is not valid JSON: {str(error)[:200]}.") from error
 
     def _limit(self, count: int) -> None:
         if count > self._settings.max_images:
@@ -138,16 +139,16 @@ class Bodies:
             form = await parser.parse()
         except MultiPartException as error:
             raise RequestError(400, f"The multipart body is not read: {error.message}") from error
-        except Exception as error:  # the parser raises almost anything on damaged headers
-            raise RequestError(400, "The multipart body is damaged.") from error
+        except Exception as error:  # the parser raises almost anything on corrupt headers
+            raise RequestError(400, "The multipart body is corrupt.") from error
         if not parser.ended:
-            raise RequestError(400, "The multipart body is cut off: its last boundary is missing.")
+            raise RequestError(400, "The multipart body is truncated: its last boundary is missing.")
         images = []
         for field, value in form.multi_items():
             if field != FIELD:
                 raise RequestError(422, f"Unknown field '{field[:100]}'; {did_you_mean(field[:100], [FIELD])}")
             if not isinstance(value, UploadFile):
-                raise RequestError(422, f"A field '{FIELD}' holds text in place of a file.")
+                raise RequestError(422, f"A field '{FIELD}' holds text instead of a file.")
             images.append(SentImage(len(images), value.filename or None, await value.read()))
         return images
 
@@ -164,7 +165,7 @@ class Bodies:
         if isinstance(item, str):
             item = {"base64": item}
         if not isinstance(item, Mapping) or not isinstance(item.get("base64"), str):
-            raise RequestError(422, f"Image {index} is no text in base64 and no object with a text 'base64'.")
+            raise RequestError(422, f"Image {index} is neither base64 text nor an object with a text 'base64'.")
         for key in item:
             if key not in IMAGE_KEYS:
                 raise RequestError(
@@ -172,7 +173,7 @@ class Bodies:
                 )
         name = item.get("name")
         if name is not None and not isinstance(name, str):
-            raise RequestError(422, f"The name of image {index} is no text.")
+            raise RequestError(422, f"The name of image {index} is not text.")
         try:
             return SentImage(index, name, base64.b64decode(item["base64"], validate=True))
         except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
@@ -195,4 +196,4 @@ async def _chunks(body: bytes) -> AsyncGenerator[bytes, None]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number of JSON")

@@ -47,7 +47,7 @@ class Gate:
     Args:
         app: what is behind.
         metrics: told of each answer.
-        api_key: that clients must give; None lets everybody in.
+        api_key: key that clients must send; None: no authentication.
         state: of the server; once it drains, requests are refused.
     """
 

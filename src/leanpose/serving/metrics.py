@@ -29,9 +29,9 @@ class ServeMetrics:
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self._batches = Histogram("leanpose_batch_images", "Images in a batch.", buckets=SIZES, registry=registry)
-        self._images = Counter("leanpose_images", "Images looked at.", registry=registry)
+        self._images = Counter("leanpose_images", "Processed images.", registry=registry)
         self._people = Counter("leanpose_people", "People in answers.", registry=registry)
-        Gauge("leanpose_queue_images", "Images that wait.", registry=registry).set_function(queue_length)
+        Gauge("leanpose_queue_images", "Queued images.", registry=registry).set_function(queue_length)
 
     def request_done(self, endpoint: str, status: int, seconds: float) -> None:
         """Count an answer.

@@ -16,7 +16,7 @@ DESCRIPTION = (
 _ERROR: dict[str, Any] = {
     "type": "object",
     "properties": {"error": {"type": "string"}},
-    "example": {"error": "The image 1 ('b.jpg') is cut off: its last part is missing."},
+    "example": {"error": "The image 1 ('b.jpg') is truncated: its last part is missing."},
 }
 _STATUSES = {
     "400": "The body is malformed.",

@@ -1,4 +1,5 @@
-"""The Open Inference Protocol, version 2 (KServe, NVIDIA Triton, Seldon): crops in, keypoints and scores out, as JSON tensors.
+"""The Open Inference Protocol, version 2 (KServe, NVIDIA Triton, Seldon): crops in, keypoints and scores out, as JSON
+tensors.
 
 Clients of the protocol detect and crop people themselves; `POST /v1/poses` does both for them.
 """
@@ -49,8 +50,8 @@ def model_metadata(name: str, spec: ModelSpec, platform: str) -> dict[str, Any]:
 def read_crops(content: Any, spec: ModelSpec, max_crops: int) -> UInt8[np.ndarray, "B H W 3"]:
     """The crops of an inference request.
 
-    `UINT8` is RGB from 0 to 255. `FP32` is RGB from 0 to 1, rounded to 256 steps, as the estimator takes images in floating
-    point.
+    `UINT8` is RGB from 0 to 255. `FP32` is RGB from 0 to 1, rounded to 256 steps, as the estimator takes images in
+    floating point.
 
     Args:
         content: of the body.
@@ -103,7 +104,7 @@ def _pixels(values: Shaped[np.ndarray, "B H W 3"], kind: str) -> UInt8[np.ndarra
     low, high = float(values.min()), float(values.max())
     if kind == "UINT8":
         if values.dtype.kind == "f" or low < 0 or high > 255:
-            raise RequestError(422, f"Data of UINT8 are whole numbers from 0 to 255, not from {low:g} to {high:g}.")
+            raise RequestError(422, f"Data of UINT8 are integers from 0 to 255, not from {low:g} to {high:g}.")
         return values.astype(np.uint8)
     if not (low >= -FLOAT_TOLERANCE and high <= 1 + FLOAT_TOLERANCE):
         raise RequestError(422, f"Data of FP32 lie between 0 and 1, not between {low:g} and {high:g}.")
@@ -137,7 +138,7 @@ def inference_answer(
     Args:
         name: of the model.
         content: of the request.
-        keypoints: (x, y) in pixels of the crop, pixel centres at whole numbers.
+        keypoints: (x, y) in pixels of the crop, pixel centres at integer coordinates.
         scores: 0..1.
     """
     arrays = {"keypoints": keypoints, "scores": scores}

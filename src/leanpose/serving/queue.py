@@ -1,8 +1,9 @@
-"""The one queue of a server: images of all requests, and the threads that look at them.
+"""The queue of a server: images of all requests, and the threads that process them.
 
 Each image goes through the estimator by itself, or with `batch_size` above 1 together with others that wait. The first
-gives the numbers of the estimator to the bit; in shared passes they differ by rounding, since onnxruntime adds up in another
-order for another number of crops (measured: scores by up to 1.2e-7, keypoints of TokenPose by up to 1.6e-5 pixels).
+gives the numbers of the estimator to the bit; in shared passes they differ by rounding, since onnxruntime adds up in
+another order for another number of crops (measured: scores by up to 1.2e-7, keypoints of TokenPose by up to 1.6e-5
+pixels).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _Read = tuple["ImageJob", Pixels, list[str]]
 
 @dataclass(eq=False)
 class ImageJob:
-    """An image to look at; `answer` gets what the client is told about it."""
+    """A queued image; `answer` gets the response for it."""
 
     image: SentImage
     options: PoseOptions

@@ -26,7 +26,8 @@ KEEP_ALIVE_SECONDS = 10
 
 
 class LimitedProtocol(H11Protocol):
-    """uvicorn's, with what a server that strangers reach needs: headers and answers that move on, and errors in one form."""
+    """uvicorn's, with what a server that strangers reach needs: headers and answers that move on, and errors in one
+    form."""
 
     max_connections: int
     _waiting: asyncio.TimerHandle | None = None
@@ -65,9 +66,9 @@ class LimitedProtocol(H11Protocol):
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, or has headers without end."""
+        """Answer what is not valid HTTP, or has headers without end."""
         del msg
-        self._refuse(400, f"The request is no HTTP, or its headers are longer than {HEADER_BYTES} bytes.")
+        self._refuse(400, f"The request is not valid HTTP, or its headers are longer than {HEADER_BYTES} bytes.")
 
     def _refuse(self, status: int, sentence: str) -> None:
         body = json.dumps({"error": sentence}).encode()
@@ -153,18 +154,18 @@ def serve(
         estimator: finds the poses.
         settings: the limits.
         listener: where requests come in; it is closed at the end.
-        ready: called when the model has looked at a first image.
+        ready: called when the model has processed a first image.
 
     Raises:
-        LeanposeError: requests were cut off at the end, since they took longer than they were given.
+        LeanposeError: requests were aborted at the end, since they took longer than they were given.
     """
     for name in ("uvicorn.error", "python_multipart"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # one line for every damaged request would fill a disk
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # one line for every corrupt request would fill a disk
     with server_of(estimator, settings) as server:
         running = DrainingServer(uvicorn_config(server, settings), server)
         ready()
         running.run(sockets=[listener])
     if running.unfinished:
         raise LeanposeError(
-            f"{running.unfinished} requests were cut off, since they were not done within {settings.drain_seconds:g} s."
+            f"{running.unfinished} requests were aborted, since they were not done within {settings.drain_seconds:g} s."
         )

@@ -28,7 +28,7 @@ class ServeSettings:
         batch_size: images that share passes of the network.
         batch_wait_seconds: that a batch which is not full waits for further images.
         max_connections: open at a time.
-        api_key: that clients must give; None lets everybody in.
+        api_key: key that clients must send; None: no authentication.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ServeSettings:
 
     @property
     def max_held_bytes(self) -> int:
-        """Of the bodies of all requests under way."""
+        """Maximum total size of the bodies of all pending requests."""
         return 8 * self.max_body_bytes
 
 

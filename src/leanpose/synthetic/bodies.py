@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 
 def _read_yaml(name: str) -> dict[str, Any]:
-    """A table beside this file."""
+    """A table next to this file."""
     return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
@@ -150,7 +150,8 @@ _ANGLES = {name: i for i, name in enumerate([*DOF, "yaw", "left_lifted", "right_
 
 
 def _euler_angles() -> list[tuple[str, np.ndarray]]:
-    """For each joint its axes of rotation, and the shares (axes, angles) of all `_ANGLES` in the Euler angles about them."""
+    """For each joint its axes of rotation, and the shares (axes, angles) of all `_ANGLES` in the Euler angles about
+    them."""
     result = []
     for joint in JOINTS:
         side, _, name = joint.rpartition("_")
@@ -167,7 +168,8 @@ _EULER = _euler_angles()
 
 
 def pose_bodies(bodies: Bodies, angles: Float[np.ndarray, "P A"], yaw: Float[np.ndarray, " P"]) -> PosedSkeletons:
-    """Forward kinematics: `angles` in degrees, `yaw` (degrees about the vertical; 0 faces +z). The pelvis is at the origin."""
+    """Forward kinematics: `angles` in degrees, `yaw` (degrees about the vertical; 0 faces +z). The pelvis is at the
+    origin."""
     raised = angles[:, [DOF["left_arm_raise"], DOF["right_arm_raise"]]]
     lifted = 0.18 * np.maximum(raised - 30, 0)  # the shoulder blade follows a raised arm
     angles = np.column_stack([angles, yaw, lifted])

@@ -31,7 +31,7 @@ from leanpose.synthetic.scene import render_scene, resolve_skeleton
 
 _JPEG_QUALITY = 92
 CHECKSUMS = "checksums.json"
-"""Of the other two files; where it is there, they are checked before they are used."""
+"""Checksums of the other two files; if it exists, they are checked before use."""
 
 _RENDERER = 3  # counted up with each change of the images; names the folder that they are kept in
 
@@ -72,7 +72,8 @@ def write_synthetic(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticFiles:
-    """Render `count` scenes into `folder`: `images.tar`, `annotations.json` in COCO's format (or COCO-WholeBody's), `checksums.json`.
+    """Render `count` scenes into `folder`: `images.tar`, `annotations.json` in COCO's format (or COCO-WholeBody's),
+    `checksums.json`.
 
     The files are the same, byte for byte, for the same arguments and any number of workers.
 
@@ -89,7 +90,7 @@ def write_synthetic(
         LeanposeError: an argument makes no sense, a file cannot be written, or another process writes there.
     """
     if count < 1:
-        raise LeanposeError(f"A data set of {count} images cannot be drawn; ask for at least one.")
+        raise LeanposeError(f"The number of images must be at least 1, not {count}.")
     skeleton = resolve_skeleton(skeleton)
     files = SyntheticFiles(Path(folder) / "images.tar", Path(folder) / "annotations.json", count, 0)
     render = partial(_render_jpeg, seed=seed, size=size, people=people, skeleton=skeleton)
@@ -125,7 +126,8 @@ def write_synthetic(
 
 
 def read_synthetic(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a data set of format `synthetic`; its images are drawn once, into its folder or one named after its settings.
+    """Read a data set of format `synthetic`; its images are drawn once, into its folder or one named after its
+    settings.
 
     Raises:
         LeanposeError: its folder holds images drawn with other settings.
@@ -155,7 +157,9 @@ def _check_files(folder: Path) -> None:
     marks = load_json(path, "file of checksums") if path.exists() else {}
     for name in ("images.tar", "annotations.json"):
         if path.exists() and (not isinstance(marks, dict) or marks.get(name) != file_checksum(folder / name)):
-            raise LeanposeError(f"{folder / name} is damaged or was changed; delete {folder} to draw the images anew.")
+            raise LeanposeError(
+                f"{folder / name} is corrupt or was changed; delete {folder} to render the images again."
+            )
 
 
 def _check_settings(annotations: Path, config: DatasetConfig) -> None:

@@ -1,4 +1,5 @@
-"""Heads: the 68 face points and what is painted on a face. Lengths here are shares of the head's height (chin to crown).
+"""Heads: the 68 face points and what is painted on a face. Lengths here are shares of the head's height (chin to
+crown).
 
 A head's axes start between the ears; the face looks along z, the person's right is at negative x.
 """

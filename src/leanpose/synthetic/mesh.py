@@ -72,7 +72,8 @@ def build_surfaces(
     """The dressed surfaces of P posed people.
 
     Returns:
-        World positions of the vertices in metres; the material of each quadrilateral of `QUADS`, `NOTHING` where it is not there.
+        World positions of the vertices in metres; the material of each quadrilateral of `QUADS`, `NOTHING` where it is
+        not there.
     """
     height, head, count = bodies.height[:, None], bodies.head[:, None], len(bodies.height)
     ends = np.array([[0, -1, 0], [0, 0, 1], [0, 1, 0]]) * np.stack([height, height, head], axis=1)

@@ -137,7 +137,8 @@ def _face_polygons(people: People, camera: Camera, light: Light) -> Polygons:
     return Polygons(camera.project(points), middle - nearer, shade, rgb, person, material)
 
 
-# Segments of the fingers as pairs of hand points, and their radii as shares of the person's height, thumb to little finger.
+# Segments of the fingers as pairs of hand points, and their radii as shares of the person's height, thumb to little
+# finger.
 _SEGMENTS = np.array([(1 + 4 * f + k, 2 + 4 * f + k) for f in range(5) for k in range(3)])
 _SEGMENT_RADIUS = np.repeat([0.0066, 0.0056, 0.0056, 0.0054, 0.0048], 3) * np.tile([1.08, 1.0, 0.86], 5)
 

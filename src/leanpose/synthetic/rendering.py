@@ -55,7 +55,8 @@ class Camera:
 
 
 def look_at(target: np.ndarray, distance: float, elevation: float, roll: float) -> Camera:
-    """A camera that looks at `target` from `distance` metres, `elevation` and `roll` in degrees, from the side of +z."""
+    """A camera that looks at `target` from `distance` metres, `elevation` and `roll` in degrees, from the side of
+    +z."""
     e, r = np.radians(elevation), np.radians(roll)
     forward = np.array([0.0, -np.sin(e), -np.cos(e)])
     right = np.array([1.0, 0.0, 0.0])
@@ -72,7 +73,8 @@ def draw_camera(
     size: tuple[int, int],
     framing: Framing,
 ) -> Camera:
-    """Choose a view and frame the first person (`person`: mostly whole, else cut at the knees, hips or chest) or everybody."""
+    """Choose a view and frame the first person (`person`: mostly whole, else cut at the knees, hips or chest) or
+    everybody."""
     whole = np.array([size[1], size[0]])
     u, z = rng.random(7), rng.normal(size=2)
     target = joints[0, 1] if framing == "person" else joints[:, 1].mean(axis=0)

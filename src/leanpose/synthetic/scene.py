@@ -110,7 +110,7 @@ def render_scene(
         size: height and width of the image in pixels.
         people: least and greatest number of people.
         skeleton: which keypoints to give, by name.
-        framing: "person" fills the image with the first person, as a crop for training does; "group" shows everybody.
+        framing: "person" fills the image with the first person, as a crop for training does; "group" shows all people.
             By default upright images are of a person and others of a group.
 
     Raises:

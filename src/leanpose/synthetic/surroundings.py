@@ -1,4 +1,5 @@
-"""What surrounds people: a background of ground, things and noise, what hides them, and what a camera does to an image."""
+"""What surrounds people: a background of ground, things and noise, what hides them, and what a camera does to an
+image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batches of an epoch on the training device, from any step on."""
+"""The batches of an epoch on the training device, from any step."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from leanpose.training.resume import ResumableBatchSampler
 
 WAIT = "wait for data"
 Phase = Literal["wait for data", "copy to the device", "augmentation", "forward", "backward", "optimizer"]
-"""What a step's time is spent on."""
+"""The phases of a training step."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
 Clock = Callable[[Phase], AbstractContextManager[None]]
-"""Times what is done inside."""
+"""Times its block."""
 
 
 def untimed(_phase: Phase) -> AbstractContextManager[None]:
-    """The clock that measures nothing."""
+    """A clock that does nothing."""
     return nullcontext()
 
 
@@ -41,7 +41,7 @@ def epoch_batches(
     """The parts of one epoch's batches for this process, on its device.
 
     Args:
-        start: optimiser steps of the epoch that are done already.
+        start: optimiser steps of the epoch already done.
     """
     batches = ResumableBatchSampler(
         count=len(dataset),
@@ -67,7 +67,7 @@ def epoch_batches(
 
 
 def on_device(batches: Iterable[Batch], device: torch.device, clock: Clock = untimed) -> Iterator[Batch]:
-    """Batches on a device, ready for the task. To a GPU the next one is copied in a stream beside the computation."""
+    """Batches on a device, ready for the task. The next one is copied to a GPU in a separate stream."""
     source = iter(batches)
 
     def following() -> Batch | None:

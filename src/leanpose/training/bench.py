@@ -1,4 +1,4 @@
-"""Where a training step's time goes, how long a recipe takes, and what this machine's arithmetic would allow."""
+"""Profile of a training step, the duration of a recipe, and the upper bound by this machine's arithmetic."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from leanpose.training.loop import Trainer
 from leanpose.training.recipe import Recipe
 
 WARMUP = 3
-"""Steps that are not timed, in which memory is taken and kernels are chosen; twenty where something is compiled."""
+"""Warm-up steps, which are not timed; twenty if something is compiled."""
 MATRIX = {"cpu": 1024, "cuda": 8192}
-"""Side of the square matrices that the rate of arithmetic is measured with."""
+"""Side of the square matrices used to benchmark arithmetic."""
 COPIED = {"cpu": 1 << 26, "cuda": 1 << 30}
-"""Bytes that are copied to measure the memory's rate."""
+"""Bytes copied to benchmark memory bandwidth."""
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What the steps of a training took.
+    """Timing of training steps.
 
     Attributes:
-        device: in words.
-        batch_size, steps: people in a step, and steps that were timed.
-        seconds: a step, whole.
-        phases: seconds a step by what was done; on a GPU the copies and the augmentation of the next batch run beside the rest.
-        busy: share of the time in which the device computes: on a CPU all but the waiting for data.
-        flops: floating-point operations a person, forward and backward, teacher included where it runs in torch.
-        matrix_rate: operations a second in a large matrix product, in the recipe's precision.
-        bandwidth: bytes a second that copying memory reads and writes.
-        hours: for all epochs of the recipe at this rate, without validation.
+        device: description of the device.
+        batch_size, steps: people per step, and number of timed steps.
+        seconds: seconds per step.
+        phases: seconds per step by phase; on a GPU the copies and the augmentation of the next batch run in parallel.
+        busy: fraction of the time in which the device computes: on a CPU everything except waiting for data.
+        flops: floating-point operations per person, forward and backward, including the teacher if it runs in torch.
+        matrix_rate: operations per second in a large matrix product, in the recipe's precision.
+        bandwidth: bytes per second read and written by copying memory.
+        hours: hours for all epochs of the recipe at this rate, without validation.
     """
 
     device: str
@@ -57,20 +57,20 @@ class StepTimes:
 
     @property
     def people_per_second(self) -> float:
-        """Crops that are trained on in a second."""
+        """Crops trained on per second."""
         return self.batch_size / self.seconds
 
     @property
     def limit(self) -> float:
-        """Crops a second if the device did nothing but its arithmetic at the rate of large matrix products."""
+        """Upper bound in crops per second: only the arithmetic, at the rate of large matrix products."""
         return self.matrix_rate / self.flops
 
 
 class StepClock:
-    """Adds up what the phases of steps take.
+    """Accumulates the time of the phases.
 
     Args:
-        device: a GPU's phases are timed by events in its own stream, so that nothing waits for them before `read`.
+        device: on a GPU, phases are timed by events in its stream, without synchronisation before `read`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -80,7 +80,7 @@ class StepClock:
 
     @contextmanager
     def __call__(self, phase: Phase) -> Iterator[None]:
-        """Time what is done inside."""
+        """Time the block."""
         if self._device.type == "cuda" and phase != WAIT:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
@@ -93,7 +93,7 @@ class StepClock:
             self._seconds[phase] += time.perf_counter() - began
 
     def read(self) -> dict[Phase, float]:
-        """Seconds by phase since the last reading; to be called when the device has nothing left to do."""
+        """Seconds by phase since the last call; to be called when the device is idle."""
         for phase, begin, end in self._events:
             self._seconds[phase] += begin.elapsed_time(end) / 1000
         seconds: dict[Phase, float] = {phase: self._seconds[phase] for phase in PHASES if phase in self._seconds}
@@ -103,13 +103,13 @@ class StepClock:
 
 
 def bench_training(recipe: Recipe, *, steps: int = 20, device: str = "auto") -> StepTimes:
-    """Take some steps of a recipe, on its own data, and time them. Nothing is kept, and nothing is measured on `data.val`.
+    """Run some steps of a recipe, on its own data, and time them. Nothing is saved, and there is no validation.
 
     Args:
-        steps: that are timed, after a few that are not.
+        steps: number of timed steps, after a few warm-up steps.
 
     Raises:
-        LeanposeError: something in the recipe does not fit.
+        LeanposeError: something in the recipe is not valid.
     """
     data = recipe.data.model_copy(update={"val": None})
     recipe = recipe.model_copy(update={"data": data})
@@ -143,11 +143,11 @@ def bench_training(recipe: Recipe, *, steps: int = 20, device: str = "auto") -> 
 
 
 def _nothing(_sentence: str) -> None:
-    """The account of the data is for those who train on them."""
+    """The data summary is not printed here."""
 
 
 def _endless(trainer: Trainer) -> Iterator[Batch]:
-    """The parts of one epoch after another."""
+    """The micro-batches of one epoch after another."""
     epoch = 0
     while True:
         trainer.dataset.set_epoch(epoch)
@@ -163,7 +163,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _busy_share(trainer: Trainer, parts: Iterator[Batch], steps: int = 5) -> float:
-    """The share of the time in which a GPU runs kernels, by torch's profiler."""
+    """The fraction of the time in which a GPU runs kernels, by torch's profiler."""
     from torch.profiler import ProfilerActivity, profile
 
     _wait_for(trainer.fabric.device)
@@ -173,7 +173,7 @@ def _busy_share(trainer: Trainer, parts: Iterator[Batch], steps: int = 5) -> flo
             trainer.take_step(parts)
         _wait_for(trainer.fabric.device)
         passed = time.perf_counter() - began
-    # Kernels of different streams overlap; what counts is when any of them runs.
+    # Kernels of different streams overlap; the union of their intervals counts.
     spans = sorted(
         (e.time_range.start, e.time_range.end) for e in profiler.events() or [] if e.device_type.name == "CUDA"
     )
@@ -185,7 +185,7 @@ def _busy_share(trainer: Trainer, parts: Iterator[Batch], steps: int = 5) -> flo
 
 
 def _best_seconds(run: Callable[[], object], device: torch.device, repeats: int = 7) -> float:
-    """The shortest time of some runs; other work on the machine makes it longer, nothing makes it shorter."""
+    """The shortest time of several runs, which other processes disturb least."""
     times = []
     for _ in range(repeats):
         _wait_for(device)
@@ -197,7 +197,7 @@ def _best_seconds(run: Callable[[], object], device: torch.device, repeats: int 
 
 
 def matrix_rate(device: torch.device, precision: Literal["fp32", "bf16"]) -> float:
-    """Floating-point operations a second in a product of large square matrices: the best of some runs."""
+    """Floating-point operations per second in a product of large square matrices: the best of several runs."""
     side = MATRIX[device.type]
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
@@ -205,7 +205,7 @@ def matrix_rate(device: torch.device, precision: Literal["fp32", "bf16"]) -> flo
 
 
 def memory_bandwidth(device: torch.device) -> float:
-    """Bytes a second that are read and written when a large tensor is copied: the best of some runs."""
+    """Bytes per second read and written when copying a large tensor: the best of several runs."""
     source = torch.zeros(COPIED[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * len(source) / _best_seconds(lambda: target.copy_(source), device)

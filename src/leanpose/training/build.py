@@ -1,4 +1,5 @@
-"""From a recipe to one run: builds what the recipe names, and refuses what does not fit, before the first batch."""
+"""From a recipe to one run: builds everything that the recipe names, and rejects what is incompatible, before the first
+batch."""
 
 from __future__ import annotations
 
@@ -48,10 +49,10 @@ from leanpose.weights.storage import load_network
 
 
 def build_model(recipe: Recipe) -> PoseModel:
-    """The recipe's model with its codec, made from the recipe's seed or loaded from `init_from`.
+    """The recipe's model with its codec, initialised with the recipe's seed or loaded from `init_from`.
 
     Raises:
-        LeanposeError: the model or an option is unknown, `init_from` holds another model, or the backbone has no published
+        LeanposeError: the model or an option is unknown, `init_from` is another model, or the backbone has no published
             weights or they cannot be downloaded.
     """
     torch.manual_seed(recipe.seed)
@@ -67,10 +68,9 @@ def build_model(recipe: Recipe) -> PoseModel:
 
 
 def _init_calibration(init_from: str, model: PoseModel) -> ScoreCalibration | None:
-    """What the scores of the initial weights are calibrated by, where their model predicts as this model does and has all of its keypoints.
+    """The score calibration of the initial weights, if they have this model's codec and all of its keypoints.
 
-    Gentle training changes the scores by less than leaving out their calibration does: a person's score weighs keypoints by
-    theirs, and people are ranked by it.
+    Fine-tuning changes the scores less than dropping their calibration would, and people are ranked by them.
     """
     card = describe(weights_of(init_from))
     codec, names = build_codec(card["codec"]), Skeleton.from_dict(card["skeleton"]).keypoint_names
@@ -91,7 +91,7 @@ def _change_codec(model: PoseModel, section: CodecSection) -> Codec:
     calibration = section.calibration
     if calibration is not None and len(calibration.offsets) != len(model.skeleton):
         raise LeanposeError(
-            f"codec.calibration has {len(calibration.offsets)} offsets; '{model.name}' finds {len(model.skeleton)} keypoints."
+            f"codec.calibration has {len(calibration.offsets)} offsets; '{model.name}' predicts {len(model.skeleton)} keypoints."
         )
     for key in settings.keys() - {"calibration"}:
         if key not in known:
@@ -108,12 +108,12 @@ def _change_codec(model: PoseModel, section: CodecSection) -> Codec:
 
 
 def codec_settings(codec: Codec) -> dict[str, Any]:
-    """The settings of a codec that a recipe can change."""
+    """The codec settings that a recipe can override."""
     return {key: value for key, value in codec.to_dict().items() if key in CodecSection.model_fields}
 
 
 def load_init_weights(model: ImageModel, recipe: TrainingRecipe) -> None:
-    """Put the weights of `init_from` into a model, all of them or those that fit."""
+    """Load the weights of `init_from` into a model: all of them, or those that match."""
     assert recipe.init_from is not None
     file = weights_of(recipe.init_from)
     if recipe.strict:
@@ -126,15 +126,15 @@ def load_init_weights(model: ImageModel, recipe: TrainingRecipe) -> None:
         fitting |= _rows_of_common_keypoints(init_model, model)
     if not fitting.keys() & dict(model.named_parameters()).keys():
         raise LeanposeError(
-            f"Nothing in {recipe.init_from}, a '{init_model.name}', fits the recipe's '{recipe.model}'."
+            f"No tensor of {recipe.init_from}, a '{init_model.name}', matches the recipe's '{recipe.model}'."
         )
     model.load_state_dict(fitting, strict=False)
 
 
 def _rows_of_common_keypoints(init_model: PoseModel, model: PoseModel) -> dict[str, Tensor]:
-    """Of weights with rows for each keypoint, as an output layer has them: the initial model's rows where the names agree.
+    """Weights with rows per keypoint, such as an output layer: the initial model's rows for keypoints of the same name.
 
-    Where the model has several rows a keypoint for one of the initial model's (`head_upsample`), all of them begin as that one.
+    If the model has several rows per keypoint for one of the initial model's (`head_upsample`), all are copies of it.
     """
     fresh, found = model.state_dict(), {}
     init_names = init_model.skeleton.keypoint_names
@@ -147,7 +147,7 @@ def _rows_of_common_keypoints(init_model: PoseModel, model: PoseModel) -> dict[s
             divmod(len(value), len(init_names)),
             divmod(len(fresh[key]), len(model.skeleton)),
         )
-        several = max(rows, own) > 1 and not key.startswith("head.")  # a layer inside, whose width happens to fit
+        several = max(rows, own) > 1 and not key.startswith("head.")  # an inner layer whose width matches by chance
         if left or own_left or several or not rows or own % rows:
             continue
         taken = value.unflatten(0, (len(init_names), rows))[init_rows].repeat_interleave(own // rows, dim=1)
@@ -157,36 +157,36 @@ def _rows_of_common_keypoints(init_model: PoseModel, model: PoseModel) -> dict[s
 
 
 def read_training_sets(recipe: Recipe) -> list[PoseDataset]:
-    """The sets to train on, each with its people as often as it says.
+    """The training sets, each with its people repeated as configured.
 
     Raises:
-        LeanposeError: a set cannot be read, or there is nobody to train on.
+        LeanposeError: a set cannot be read, or there are no people to train on.
     """
     skeleton, root = skeleton_of(recipe.model, recipe.skeleton), recipe.data.root
     sets = [read_people(source, skeleton, root, training=True) for source in recipe.data.train]
     if not any(part.people for part in sets):
-        raise LeanposeError("The recipe's data.train holds nobody to train on.")
+        raise LeanposeError("data.train of the recipe has no usable people.")
     return sets
 
 
 def join_sets(sets: Sequence[PoseDataset]) -> PoseDataset:
-    """The people of several sets, one set behind the other."""
+    """The people of several sets, concatenated."""
     people = [person for part in sets for person in part.people]
     accounts = tuple(account for part in sets for account in part.accounts)
     return PoseDataset(" + ".join(part.name for part in sets), people, accounts=accounts)
 
 
 def read_training_people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset | None]:
-    """The people to train on (all sets together), and those to measure on.
+    """The training people (all sets together), and the validation people.
 
     Raises:
-        LeanposeError: a set cannot be read, or there is nobody to train on.
+        LeanposeError: a set cannot be read, or there are no people to train on.
     """
     return join_sets(read_training_sets(recipe)), read_validation_people(recipe)
 
 
 def read_validation_people(recipe: Recipe) -> PoseDataset | None:
-    """Those to measure on, where the recipe names any.
+    """The validation people, if the recipe names any.
 
     Raises:
         LeanposeError: the set cannot be read.
@@ -200,13 +200,13 @@ def read_validation_people(recipe: Recipe) -> PoseDataset | None:
         require_mpii(skeleton)
         if READERS[recipe.data.val.format].metric != "mpii":
             raise LeanposeError(
-                "validation.metric=mpii measures in head sizes, which a data.val of format mpii alone has."
+                "validation.metric=mpii needs a data.val of format mpii, since PCKh uses its head sizes."
             )
     return read_people(recipe.data.val, skeleton, recipe.data.root, training=False)
 
 
 def validate_model(recipe: Recipe, model: PoseModel, people: PoseDataset) -> dict[str, float]:
-    """The metrics of a model in eval mode, measured as a recipe says."""
+    """The metrics of a model in eval mode, evaluated as configured in a recipe."""
     how = recipe.validation.model_dump(exclude={"interval"})
     size = max(recipe.batch_size // recipe.grad_accum_steps, 32)
     num_workers, precision = recipe.data.num_workers, recipe.precision
@@ -214,10 +214,10 @@ def validate_model(recipe: Recipe, model: PoseModel, people: PoseDataset) -> dic
 
 
 def load_teacher(recipe: Recipe) -> Teacher | None:
-    """The recipe's teacher; None where its method needs none. Whether it fits the student, the method says.
+    """The recipe's teacher; None if its method needs none. The method checks whether it fits the student.
 
     Raises:
-        LeanposeError: it is missing or damaged.
+        LeanposeError: it is missing or corrupt.
     """
     section = recipe.distillation
     if not isinstance(section, TeacherSection):
@@ -228,8 +228,8 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
         model.skeleton.require_pairs("distillation.teacher_flip_test mirrors crops (false does not)")
     if isinstance(model, BackendModel):
         if section.compile_teacher:
-            raise LeanposeError(f"distillation.compile_teacher is for models in torch; {file} is run as it is.")
-        # All that the file's prediction depends on: its weights, and how it is read.
+            raise LeanposeError(f"distillation.compile_teacher is for models in torch; {file} is an exported model.")
+        # Everything that the file's prediction depends on: its weights, and how it is decoded.
         parts = [
             path for path in (Path(file).with_suffix(s) for s in (".onnx", ".xml", ".bin", ".yaml")) if path.is_file()
         ]
@@ -254,28 +254,28 @@ def load_teacher(recipe: Recipe) -> Teacher | None:
 
 
 def lock_run(folder: Path) -> AbstractContextManager[None]:
-    """Be the only run in a folder. Of the processes that torchrun started, the first, which alone writes, does it for all.
+    """Lock a folder for this run. Of torchrun's processes, the first, which alone writes, holds the lock for all.
 
     Raises:
-        LeanposeError: another run is going on there.
+        LeanposeError: another run is active there.
     """
     return lock_folder(folder) if writes_files() else nullcontext()
 
 
 def require_no_run(folder: Path) -> None:
-    """See that a new run would replace none, of one stage or of two.
+    """Check that a new run would not replace another, of one stage or of two.
 
     Raises:
-        LeanposeError: the folder holds one.
+        LeanposeError: the folder contains one.
     """
     if any(has_state(run) for run in (folder, folder / "stage1", folder / "stage2")):
         raise LeanposeError(
-            f"{folder} already holds a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
+            f"{folder} already contains a run; resume it with `leanpose train --resume {folder}`, or choose another --out."
         )
 
 
 def _require_pairs(recipe: Recipe, skeleton: Skeleton) -> None:
-    """See that whatever mirrors crops knows which keypoints change places.
+    """Check that the skeleton defines left/right pairs if crops are flipped.
 
     Raises:
         LeanposeError: it does not.
@@ -300,12 +300,12 @@ def train_one(
     """A run of one stage.
 
     Args:
-        folder: of this stage.
-        root_dir: of the whole run; the same where there is one stage.
-        say: gets the account of the data, a sentence at a time.
+        folder: folder of this stage.
+        root_dir: folder of the whole run; the same if there is one stage.
+        say: receives the data summary, one sentence at a time.
 
     Raises:
-        LeanposeError: something does not fit, or another run is going on in the folder.
+        LeanposeError: something is incompatible, or another run is active in the folder.
     """
     with lock_run(folder):
         return build_trainer(recipe, folder, root_dir, resume=resume, device=device, quiet=quiet, say=say).run()
@@ -333,9 +333,9 @@ def build_trainer(
     model = build_model(recipe.model_copy(update={"pretrained": None, "init_from": None}) if resume else recipe)
     codec, skeleton = CodecSection(**codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
     if model.codec.calibration is not None and recipe.init_from is not None and not resume:
-        say(f"Scores keep the calibration of {recipe.init_from}; leanpose calibrate fits it to the trained model.")
+        say(f"Scores keep the calibration of {recipe.init_from}; run leanpose calibrate again after training.")
     if recipe.loss == "codec" and "rle_sigma" in model.provides and not resume:
-        say(f"loss=codec does not train the deviations by which '{model.name}' scores its keypoints; loss=rle does.")
+        say(f"loss=codec does not train the sigma that '{model.name}' uses as keypoint score; loss=rle does.")
     recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
     if any(source.empty_hidden_parts for source in recipe.data.train) and not isinstance(model.codec, HeatmapCodec):
         raise LeanposeError(
@@ -389,7 +389,7 @@ def build_trainer(
 
 
 def write_recipe(recipe: TrainingRecipe, folder: Path, fabric: Fabric, *, resume: bool) -> None:
-    """Begin a run's folder with the recipe as it is run."""
+    """Create a run's folder and write the resolved recipe."""
     if fabric.is_global_zero and not resume:
         with atomic_write(folder / "recipe.yaml") as path:
             path.write_text(recipe.to_yaml())
@@ -397,7 +397,7 @@ def write_recipe(recipe: TrainingRecipe, folder: Path, fabric: Fabric, *, resume
 
 
 def crop_plan(recipe: Recipe) -> CropPlan:
-    """What a pack for a recipe's training has to hold: crops as large as student and teacher can use.
+    """The crops that a pack for a recipe has to hold: as large as student and teacher can use.
 
     Raises:
         LeanposeError: the model is unknown, or the teacher is missing.
@@ -411,7 +411,7 @@ def crop_plan(recipe: Recipe) -> CropPlan:
 
 
 def mixture_of(recipe: Recipe, sets: Sequence[PoseDataset]) -> Mixture | None:
-    """How a recipe mixes its sets, where it says so."""
+    """The sampling weights of a recipe's sets, if configured."""
     weights = [source.weight for source in recipe.data.train]
     if not weights or None in weights:
         return None
@@ -425,7 +425,7 @@ def _decodes_on_device(
     """Whether the training device decodes the JPEGs of packs.
 
     Raises:
-        LeanposeError: the recipe says so, and it cannot.
+        LeanposeError: the recipe requires it, but the device cannot.
     """
     chosen = recipe.data.decode_on_device
     if chosen and not dataset.warp_on_device:
@@ -437,7 +437,7 @@ def _decodes_on_device(
     if reason is not None and chosen:
         raise LeanposeError(f"data.decode_on_device=true, but torchvision cannot decode JPEG on {device}: {reason}")
     if reason is not None:
-        say(f"JPEG crops are decoded by the loader processes, since torchvision cannot do it on {device}: {reason}")
+        say(f"JPEG crops are decoded by the DataLoader workers, since torchvision cannot do it on {device}: {reason}")
     return reason is None
 
 
@@ -446,23 +446,23 @@ def _say_nothing(_sentence: str) -> None:
 
 
 def _say_what_packs_lack(dataset: TopDownDataset, say: Callable[[str], None]) -> None:
-    """Say where packed crops show the training less than the images would."""
+    """Warn if packed crops cover or resolve less than training would use."""
     people, crops, size, padding = dataset.people, dataset.coarse_crops, dataset.input_size, dataset.padding
     if dataset.augmentation is not None:
         share = outside_share(people, crops, dataset.augmentation, dataset.skeleton, size, padding)
         if share > MAX_OUTSIDE:
             say(
-                f"Warning: {share:.1%} of the pixels of this recipe's views lie outside of the packed crops and are black; pack "
-                "with a larger --margin."
+                f"Warning: {share:.1%} of the pixels of this recipe's augmented crops are outside the packed crops and "
+                "black; pack with a larger --margin."
             )
     if coarser := coarser_share(people, crops, size, padding):
         say(
-            f"Warning: {coarser:.0%} of the packed crops are coarser than the crops of {size[0]}×{size[1]} to train on."
+            f"Warning: {coarser:.0%} of the packed crops have a lower resolution than the training crops of {size[0]}×{size[1]}."
         )
 
 
 def _augmentation(recipe: Recipe) -> tuple[Augmentation | None, tuple[int, Augmentation] | None]:
-    """How a recipe varies its crops, and from which epoch on otherwise."""
+    """A recipe's augmentation, and the epoch from which its second stage applies."""
     section = recipe.augmentation
     if not section.enabled:
         return None, None

@@ -1,4 +1,4 @@
-"""What a run measured, as CSV and for TensorBoard, and what a person sees while it goes on."""
+"""The logs of a run, as CSV and for TensorBoard, and its progress display."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, atomic_write, describe_os_error
 
 OF_SET = "labels/"
-"""Columns of `train.csv` that begin so are no terms of the loss, but the parts of the loss against the labels by data set."""
+"""Prefix of `train.csv` columns that hold the supervised loss per data set rather than a loss term."""
 
 
 class RunLog:
-    """Two tables of a run: `train.csv` (a row every few steps) and `val.csv` (a row a validation).
+    """Two tables of a run: `train.csv` (a row every few steps) and `val.csv` (a row per validation).
 
     Args:
         folder: the run's folder.
-        step: rows after this optimiser step are of work that a killed run lost; they are dropped.
+        step: rows after this optimiser step, lost by a killed run, are dropped.
         tensorboard: also write TensorBoard events.
     """
 
@@ -81,7 +81,7 @@ class RunLog:
 def _step_of(row: dict[str, Any]) -> float:
     try:
         return float(row["step"])
-    except ValueError:  # a damaged row is left out
+    except ValueError:  # a corrupt row is dropped
         return math.inf
 
 
@@ -92,20 +92,20 @@ def read_header(path: Path) -> list[str]:
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV table as strings by column; a last line that a killed run left unfinished is dropped.
+    """The rows of a CSV table as strings by column; an incomplete last line of a killed run is dropped.
 
     Raises:
-        LeanposeError: it is no table.
+        LeanposeError: it is not a table.
     """
     with any_damage("log", path), path.open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
     if rows and "step" not in rows[0]:
-        raise LeanposeError(f"The log {path} is damaged: it has no column 'step'.")
+        raise LeanposeError(f"The log {path} is corrupt: it has no column 'step'.")
     return rows
 
 
 class RunProgress:
-    """What a person sees of a run, while `bar` is entered. Outside a terminal it prints a plain line an epoch.
+    """Progress display of a run, while `bar` is entered. Outside a terminal it prints a plain line per epoch.
 
     Args:
         epochs, steps_per_epoch: the length of the run.
@@ -130,7 +130,7 @@ class RunProgress:
         self._loss = math.nan
 
     def advance(self, epoch: int, step: int, images: int, loss: float | None) -> None:
-        """Count one optimiser step, of which `step` are done now. The loss: None shows the one before."""
+        """Count one optimiser step; `step` are done now. A loss of None keeps the displayed one."""
         self._images += images
         self._steps += 1
         self._loss = self._loss if loss is None else loss

@@ -1,7 +1,7 @@
 """The training loop: one file that a debugger can step through, over Lightning Fabric.
 
-Everything random is a pure function of (seed, epoch, index) or (seed, step), and the saved state holds the rest. So a
-run that is killed and resumed takes exactly the steps of the run that was not.
+All randomness is a pure function of (seed, epoch, index) or (seed, step), and the saved state holds the rest, so a run
+that is killed and resumed takes exactly the same steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from leanpose.weights import save_model
 
 LOG = logging.getLogger(__name__)
 LOG_EVERY = 20
-"""Optimiser steps between two rows of the training log, and between two looks whether all is finite."""
+"""Optimiser steps between two rows of the training log, and between two checks for non-finite values."""
 
 
 @dataclass
 class RunState:
-    """Where a run is. Everything in it is saved, and nothing else decides what the next step does."""
+    """The state of a run. All of it is saved, and it fully determines the next step."""
 
     step: int = 0
     epoch: int = 0
@@ -60,7 +60,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a finished run has to say: its last metrics, its best, and what was skipped on the way."""
+    """Summary of a finished run: its last metrics, its best, and skipped images."""
 
     folder: Path
     metrics: dict[str, float]
@@ -69,18 +69,18 @@ class RunSummary:
     seconds: float
     broken: dict[str, str]
     stages: tuple[RunSummary, ...] = ()
-    """Of a run in several stages: each one's own."""
+    """For a run in several stages: the summary of each."""
 
 
 class _NonFiniteError(Exception):
-    """The weights have been changed by a loss or a gradient that is not finite."""
+    """The weights have been updated with a loss or a gradient that is not finite."""
 
 
 def finished_run(folder: Path, epochs: int) -> RunSummary | None:
-    """What the run in a folder has to say; None where it has not come to its end.
+    """The summary of the run in a folder; None if it is not finished.
 
     Raises:
-        LeanposeError: its state is damaged.
+        LeanposeError: its state is corrupt.
     """
     if not (folder / "last.safetensors").is_file():
         return None
@@ -96,25 +96,26 @@ def finished_run(folder: Path, epochs: int) -> RunSummary | None:
 
 @dataclass(frozen=True)
 class Validation:
-    """What a run is measured on, and how: the metrics by name of a model in eval mode."""
+    """The validation of a run: computes the metrics by name of a model in eval mode."""
 
     name: str
     evaluate: Callable[[Any], dict[str, float]]
 
 
 class Trainer:
-    """Trains a model by a recipe in a folder.
+    """Trains a model from a recipe in a folder.
 
     Args:
         recipe: the whole run.
-        folder: gets `recipe.yaml`, `state.pt`, `best.safetensors`, `last.safetensors`, `train.csv`, `val.csv`, `tensorboard/`.
-        task: the model, freshly made, and what it learns; `resume` overwrites its weights.
-        dataset: what it learns from.
+        folder: gets `recipe.yaml`, `state.pt`, `best.safetensors`, `last.safetensors`, `train.csv`, `val.csv`,
+            `tensorboard/`.
+        task: the model with its losses; `resume` overwrites its weights.
+        dataset: the training data.
         fabric: devices and precision.
-        validation: without it nothing is measured and only the last weights are saved.
-        resume: go on from the folder's saved state.
-        root_dir: what the user is told to resume; of a stage the folder of the whole run. None: `folder`.
-        quiet: no progress bar (a line an epoch instead).
+        validation: without it there is no validation and only the last weights are saved.
+        resume: resume from the folder's saved state.
+        root_dir: the folder named in messages on resuming; for a stage, that of the whole run. None: `folder`.
+        quiet: no progress bar (a line per epoch instead).
     """
 
     def __init__(
@@ -136,33 +137,31 @@ class Trainer:
         parts = fabric.world_size * recipe.grad_accum_steps
         if recipe.batch_size % parts or len(dataset) < parts:
             raise LeanposeError(
-                f"A batch_size of {recipe.batch_size} out of {len(dataset)} {dataset.unit} cannot be shared equally by "
-                f"{fabric.world_size} processes in {recipe.grad_accum_steps} parts each."
+                f"{fabric.world_size} processes times grad_accum_steps {recipe.grad_accum_steps} must divide "
+                f"batch_size {recipe.batch_size} and be at most the number of {dataset.unit} ({len(dataset)})."
             )
         self.steps_per_epoch = steps_per_epoch(len(dataset), recipe.batch_size)
         if task.teacher is not None:
             task.teacher.model.to(fabric.device)
         if fabric.device.type == "cuda":
-            task.to(memory_format=torch.channels_last)  # as the crops come; on CPUs oneDNN orders weights as it likes
+            task.to(memory_format=torch.channels_last)  # like the crops; on CPUs oneDNN chooses its own weight layout
         self.task, *self.optimizers = fabric.setup(
             cast(Task, torch.compile(task, dynamic=False)) if recipe.compile else task,
             *build_optimizers(recipe.optimizer, task),
         )
         self.ema = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
         if self.ema is not None:
-            self.ema.n_averaged = torch.zeros(
-                (), dtype=torch.int64
-            )  # it is asked each step, which shall not wait for a GPU
+            self.ema.n_averaged = torch.zeros((), dtype=torch.int64)  # needed each step, which must not wait for a GPU
         self.state = RunState()
         self.broken: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
         self._stop_signal, self._measuring = 0, False
-        self._losses: dict[str, Tensor] = {}  # their sums since the last row of the log, over so many steps
+        self._losses: dict[str, Tensor] = {}  # their sums since the last row of the log
         self._averaged_steps = 0
         self.clock: Clock = untimed
         self._finite = torch.ones((), dtype=torch.bool, device=fabric.device)  # all losses since `_remember`
         self._remembered: dict[str, Any] = {}
-        self._watchful = False  # whether each step's loss is looked at before the weights change
+        self._watchful = False  # whether each step's loss is checked before the weights change
         if resume:
             with any_damage("saved state of the run", folder):
                 self._restore(load_state(folder))
@@ -179,7 +178,7 @@ class Trainer:
             LeanposeError: a loss is not finite, or a file cannot be written.
         """
         with self._listen_for_signals(), self.progress.bar:
-            self._validate_if_due()  # a run killed between an epoch's end and its validation owes one
+            self._validate_if_due()  # if the run was killed between an epoch's end and its validation
             while self.state.epoch < self.recipe.schedule.epochs:
                 self._train_epoch()
                 self._save_state()
@@ -199,13 +198,13 @@ class Trainer:
                 self._take_steps()
                 self.state.epoch += 1
             except _NonFiniteError:
-                # The weights are spoiled since: take the same steps again, each looked at before it counts.
+                # The weights are invalid since then: repeat the same steps, checking each before its update.
                 self._restore(self._remembered)
                 self._watchful = True
         self._watchful = False
 
     def _take_steps(self) -> None:
-        """The steps that are left of an epoch.
+        """The remaining steps of an epoch.
 
         Raises:
             _NonFiniteError: a loss or its gradient was not finite in one of the steps since `_remember`.
@@ -222,7 +221,7 @@ class Trainer:
         for number in range(first + 1, self.steps_per_epoch + 1):
             total = self.take_step(parts)
             log_now = state.step % LOG_EVERY == 0
-            # On a GPU every look waits for it, so there are few; what is computed on the CPU is known already.
+            # On a GPU every check synchronises, so there are few; on a CPU the values are known already.
             look = log_now or number == self.steps_per_epoch or self.fabric.device.type == "cpu"
             self.progress.advance(state.epoch, state.step, recipe.batch_size, float(total) if look else None)
             if log_now or number == self.steps_per_epoch:
@@ -242,7 +241,8 @@ class Trainer:
                 last_save = time.monotonic()
 
     def take_step(self, parts: Iterator[Batch]) -> Tensor:
-        """One optimiser step over the next of an epoch's batches; its loss, on the device, for which nothing here waits."""
+        """One optimiser step over the next batch of an epoch; returns its loss, on the device, without
+        synchronisation."""
         began = time.monotonic()
         total = self._step([self._next_part(parts) for _ in range(self.recipe.grad_accum_steps)])
         self.state.step += 1
@@ -258,15 +258,15 @@ class Trainer:
             raise _NonFiniteError
 
     def _remember(self) -> None:
-        """Keep all that the next step depends on, to come back to; on the device, so that it does not wait."""
+        """Keep everything that the next step depends on, to return to it; on the device, without synchronisation."""
         self._remembered = deepcopy(self._run_state())
         self._finite.fill_(True)
 
     def _losses_of(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a part of a batch.
+        """The losses of a micro-batch.
 
         Raises:
-            LeanposeError: a norm over the batch has a single value to normalize.
+            LeanposeError: batch normalization gets a single value per channel.
         """
         try:
             return self.task(*batch.inputs)
@@ -277,24 +277,24 @@ class Trainer:
 
     def _too_few_values(self) -> LeanposeError:
         return LeanposeError(
-            f"At this crop size the network normalizes over one value per person, so it needs 2 or more in each batch of a step: "
-            f"raise batch_size ({self.recipe.batch_size}), take less grad_accum_steps ({self.recipe.grad_accum_steps}), more people "
-            f"({len(self.dataset)}) or a larger model_options.input_size."
+            f"Batch normalization gets only one value per channel: use a larger batch_size ({self.recipe.batch_size}), "
+            f"fewer grad_accum_steps ({self.recipe.grad_accum_steps}), more people ({len(self.dataset)}) or a larger "
+            f"model_options.input_size."
         )
 
     def _step(self, parts: list[Batch]) -> Tensor:
-        """One optimiser step over the parts of one batch; its loss."""
+        """One optimiser step over the micro-batches of one batch; returns its loss."""
         recipe, state = self.recipe, self.state
-        # Any random layer draws from the step's own seed, so there is no generator state to save.
+        # Random layers use the step's own seed, so there is no generator state to save.
         seed = hash((recipe.seed, state.step, self.fabric.global_rank)) % 2**63
-        # `torch.manual_seed` notes down a stack trace for each kind of device that is not in use, and keeps them all.
+        # `torch.manual_seed` records a stack trace for each unused kind of device, and keeps them all.
         on_cpu = self.fabric.device.type == "cpu"
         torch.default_generator.manual_seed(seed) if on_cpu else torch.manual_seed(seed)
         factor = learning_rate_factor(recipe.schedule, state.step, self.steps_per_epoch)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["base_lr"]
-        # The forward pass changes running statistics even where the step does not count.
+        # The forward pass changes running statistics even if the step is discarded.
         before = (
             ([buffer.clone() for buffer in self.unwrapped.buffers()], self._losses.copy()) if self._watchful else None
         )
@@ -335,15 +335,15 @@ class Trainer:
         return total
 
     def _refuse_non_finite(self, parts: list[Batch], total: float) -> None:
-        """Stop before the weights are spoiled: the state saved is the one before this step."""
+        """Stop before the weights become invalid: the saved state is the one before this step."""
         self._save_state()
         names = [self.dataset.describe(i) for batch in parts for i in batch.indices.tolist()]
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more (all in nan.txt)" if len(names) > 8 else "")
         with atomic_write(self.folder / "nan.txt") as path:
             path.write_text("\n".join(names) + "\n")
         raise LeanposeError(
-            f"The loss or its gradient is not finite at step {self.state.step} (loss {total}); the weights before that step are "
-            f"saved in {self.folder}. The batch held {shown}."
+            f"The loss or its gradient is not finite at step {self.state.step} (loss {total}); the weights before that "
+            f"step are saved in {self.folder}. The batch contained {shown}."
         )
 
     def _validate_if_due(self) -> None:
@@ -355,14 +355,14 @@ class Trainer:
             return
         if self.log is not None and not self.log.has("val", self.state.step):
             model = self._measured_model()
-            self.progress.say(f"epoch {epoch}: measuring on {self.validation.name}")
+            self.progress.say(f"epoch {epoch}: validating on {self.validation.name}")
             self.metrics = self._evaluate(self.validation, model)
             model.train()
             self.progress.say(f"epoch {epoch}: {headline(self.metrics)}")
             if (figure := self.metrics[primary_metric(self.metrics)]) > self.state.best:
                 self.state.best, self.state.best_epoch = figure, epoch
                 self._save_weights("best.safetensors")
-            # The row comes last: a run killed before it validates again, and has forgotten nothing.
+            # The row is written last: a run killed before that validates again.
             self._save_state()
             self.log.write("val", self.state.step, {"epoch": epoch, "seconds": self.state.seconds, **self.metrics})
         self.fabric.barrier()
@@ -370,7 +370,7 @@ class Trainer:
     def _evaluate(self, validation: Validation, model: ImageModel) -> dict[str, float]:
         """
         Raises:
-            StoppedError: a signal came; the state before is saved, and a run that goes on measures again.
+            StoppedError: a signal came; the state before is saved, and a resumed run validates again.
         """
         self._measuring = True
         try:
@@ -383,14 +383,14 @@ class Trainer:
             self._measuring = False
 
     def _stopped(self) -> StoppedError:
-        """Of all processes those say which signal it was that got one."""
+        """The processes that received a signal report it to all."""
         return StoppedError(
-            f"Stopped at step {self.state.step}; go on with: leanpose train --resume {self.root_dir}",
+            f"Stopped at step {self.state.step}; resume with: leanpose train --resume {self.root_dir}",
             self._stop_signal or signal.SIGTERM,
         )
 
     def _measured_model(self) -> ImageModel:
-        """The weights that are validated and shipped: the averaged ones where there are any."""
+        """The weights that are validated and saved: the averaged ones, if any."""
         if self.ema is None:
             return self.model.eval()
         averaged: ImageModel = self.ema.module  # pyright: ignore[reportAssignmentType]
@@ -410,7 +410,7 @@ class Trainer:
         save_state(self.folder, self._run_state())
 
     def _run_state(self) -> dict[str, Any]:
-        """Everything that decides what the next step does, and what the run has to say at its end."""
+        """Everything that determines the next step, and the summary of the run."""
         return {
             "run": vars(self.state).copy(),
             "recipe": self.recipe.to_yaml(),
@@ -431,12 +431,12 @@ class Trainer:
     def _restore(self, state: dict[str, Any]) -> None:
         if state.get("teacher") != self._teacher_identity:
             raise LeanposeError(
-                f"The run in {self.folder} was distilled from {state.get('teacher')}, but its recipe's teacher is {self._teacher_identity} now; "
-                "put the old weights back, or start a new run."
+                f"The run in {self.folder} was distilled from {state.get('teacher')}, but its recipe's teacher is now "
+                f"{self._teacher_identity}; restore the old weights, or start a new run."
             )
         changed = changed_settings(state["recipe"], self.recipe.to_yaml())
         if changed:
-            LOG.warning(f"The recipe in {self.folder} is another than when the run was stopped: {', '.join(changed)}.")
+            LOG.warning(f"The recipe in {self.folder} has changed since the run was stopped: {', '.join(changed)}.")
         self.state = RunState(**state["run"])
         self.unwrapped.load_state_dict(state["task"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -470,11 +470,11 @@ class Trainer:
                 raise
             self._require_finite()
             self._save_state()
-            if self._stop_signal:  # it went to that process too, before it was a group of its own
+            if self._stop_signal:  # that process also received it, before it had its own group
                 raise self._stopped() from error
             raise LeanposeError(
-                f"A loader process was killed (out of memory?) at step {self.state.step}; the state is saved, go on with: "
-                f"leanpose train --resume {self.root_dir}"
+                f"A DataLoader worker was killed (out of memory?) at step {self.state.step}; the state is saved, "
+                f"resume with: leanpose train --resume {self.root_dir}"
             ) from error
 
     @contextmanager
@@ -482,7 +482,7 @@ class Trainer:
         """Ctrl-C and SIGTERM finish the step and save, or end a validation; a second Ctrl-C stops at once."""
 
         def listen(number: int, _: Any) -> None:
-            self._stop_signal = number  # nothing is printed here: the signal may have come in the middle of a print
+            self._stop_signal = number  # nothing is printed here: the signal may have interrupted a print
             signal.signal(signal.SIGINT, signal.default_int_handler)
             if self._measuring:
                 raise KeyboardInterrupt

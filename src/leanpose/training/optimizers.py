@@ -1,4 +1,4 @@
-"""The optimisers that a recipe may name, and their learning rate as a pure function of the step."""
+"""The optimisers that a recipe can name, and their learning rate as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Named = tuple[str, nn.Parameter]
 
 
 def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimizer]:
-    """One optimiser, or for `muon` two: Muon (Jordan et al., 2024) for the weight matrices, Adam for all else.
+    """One optimiser, or two for `muon`: Muon (Jordan et al., 2024) for the weight matrices, Adam for everything else.
 
-    Each group of parameters keeps its full learning rate under `base_lr`; the schedule multiplies it. The first group is one
-    at the recipe's own rate, unless every parameter has a factor.
+    Each parameter group keeps its full learning rate under `base_lr`; the schedule multiplies it. The first group has
+    the recipe's own rate, unless every parameter has a factor.
 
     Args:
-        model: what learns. Where it has a part called `model` (the network, in a training), `lr_mult` names that part's
-            parameters as the network itself does, and those with a factor of 0 no longer ask for gradients.
+        model: the module to train. If it has a submodule `model` (the network, in training), `lr_mult` names that
+            submodule's parameters without this prefix, and those with a factor of 0 get `requires_grad=False`.
 
     Raises:
-        LeanposeError: Muon is wanted, but this PyTorch does not have it, or the network has no matrix for it; a key of
-            `lr_mult` fits no parameter; or nothing is left to learn.
+        LeanposeError: Muon is requested, but this PyTorch does not have it, or the network has no matrix for it; a key
+            of `lr_mult` matches no parameter; or there is nothing to train.
     """
     named = [(name.removeprefix("model."), p) for name, p in model.named_parameters()]
     _require_that_all_fit(section, [name for name, _ in named])
@@ -47,8 +47,8 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
         others = [(name, p) for name, p in learning if p.ndim != 2]
         if not matrices:
             raise LeanposeError(
-                "The optimiser muon is for matrices of weights, and of this network none is learnt, as where all layers are "
-                "convolutions; choose optimizer.name adam or adamw."
+                "optimizer.name muon needs 2-D weight matrices, and this network has no trainable ones, as when all "
+                "layers are convolutions; choose optimizer.name adam or adamw."
             )
         optimizers: list[Optimizer] = [
             torch.optim.Muon(
@@ -74,7 +74,7 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
 
 
 def _groups(section: OptimizerSection, parameters: Iterable[Named], lr: float, **settings: Any) -> list[dict[str, Any]]:
-    """A group for each factor of the learning rate; those at the full rate come first."""
+    """A group for each learning-rate factor; those at the full rate come first."""
     by_factor: dict[float, list[nn.Parameter]] = {}
     for name, parameter in parameters:
         by_factor.setdefault(_factor(section, name), []).append(parameter)
@@ -87,7 +87,7 @@ def _factor(section: OptimizerSection, name: str) -> float:
 
 
 def frozen_norms(model: nn.Module) -> list[nn.Module]:
-    """The batch normalizations whose scale and shift do not learn: their running statistics shall stay, too."""
+    """The batch normalizations with frozen scale and shift, whose running statistics are frozen too."""
     return [
         module
         for module in model.modules()
@@ -98,7 +98,7 @@ def frozen_norms(model: nn.Module) -> list[nn.Module]:
 
 
 def _never_decayed(model: nn.Module) -> set[nn.Parameter]:
-    """What parts of the network themselves say that weight decay shall not shrink, as timm's transformers do."""
+    """Parameters that modules exclude from weight decay (`no_weight_decay`), as timm's transformers do."""
     return {
         module.get_parameter(name)
         for module in model.modules()
@@ -108,7 +108,8 @@ def _never_decayed(model: nn.Module) -> set[nn.Parameter]:
 
 
 def _fits(name: str, key: str) -> bool:
-    """Whether a key of `lr_mult` means a parameter: it names a part that this is in, or is a pattern of its whole name."""
+    """Whether a key of `lr_mult` matches a parameter: it names a module that contains it, or is a pattern of its full
+    name."""
     return fnmatchcase(name, key) or fnmatchcase(name, f"{key}.*")
 
 
@@ -125,11 +126,11 @@ def _require_that_all_fit(section: OptimizerSection, names: list[str]) -> None:
 
 
 def learning_rate_factor(schedule: ScheduleSection, step: int, steps_per_epoch: int) -> float:
-    """What the learning rates are multiplied by at optimiser step `step` (0-based).
+    """The learning-rate factor at optimiser step `step` (0-based).
 
     Linear warm-up from `warmup_factor` over `warmup_steps`, times the schedule's own curve: `step` multiplies by
-    `gamma` at each milestone (in epochs), `cosine` goes from 1 to `min_lr_ratio` over all epochs, `flat_cosine` over those that
-    `flat_ratio` leaves.
+    `gamma` at each milestone (in epochs), `cosine` goes from 1 to `min_lr_ratio` over all epochs, `flat_cosine` over
+    those that `flat_ratio` leaves.
     """
     epoch = step / steps_per_epoch
     if schedule.name == "step":

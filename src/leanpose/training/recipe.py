@@ -1,7 +1,7 @@
 """The recipe: one flat YAML file that names a model, a codec, data, a distillation and a schedule.
 
-Every mistake in a recipe is found here, before the first image is read: an unknown key is answered with the nearest
-valid one, a wrong type with what was expected.
+All errors in a recipe are detected here, before the first image is read: for an unknown key the message names the
+nearest valid one, for a wrong type the expected one.
 """
 
 from __future__ import annotations
@@ -29,43 +29,43 @@ from leanpose.schema import MethodSection, Section, validate
 
 
 class LoaderSection(Section):
-    """How data are loaded, whatever they are."""
+    """Data loading, for all tasks."""
 
     root: Path = Path()
     """Folder that the paths of `train` and `val` are relative to."""
     num_workers: int = Field(default=2, ge=0, le=256)
-    """Loader processes; the result does not depend on their number."""
+    """DataLoader workers; the result does not depend on their number."""
 
 
 class DataSection(LoaderSection):
-    """Which people train the model, and which measure it."""
+    """The training and validation people."""
 
     train: list[DatasetConfig]
     val: DatasetConfig | None = None
     cache: Path | None = None
-    """Pack of the training people's crops; made there if missing (`leanpose data pack RECIPE` makes it beforehand). None decodes
-    the image for every crop."""
+    """Pack of the training people's crops; created if missing (or beforehand by `leanpose data pack RECIPE`). None
+    decodes the image for every crop."""
     warp_on_device: bool | None = None
-    """Cut and recolour the crops in batches on the training device, from the packed ones. None does so on a GPU."""
+    """Warp and augment the crops in batches on the training device, from packed ones. None: only on a GPU."""
     decode_on_device: bool | None = None
-    """Decode a pack's JPEGs there, too (by torchvision). None does so on a GPU that has a decoder of its own for it."""
+    """Also decode a pack's JPEGs there (by torchvision). None: only on a GPU with a hardware decoder."""
 
     @model_validator(mode="after")
     def _one_way_of_mixing(self) -> DataSection:
         weighted = [source for source in self.train if source.weight is not None]
         if weighted and len(weighted) < len(self.train):
-            raise ValueError("of the sets in data.train some have a `weight`; give one to all of them, or to none")
+            raise ValueError("data.train: give a `weight` to all sets, or to none")
         if any(source.repeat != 1 for source in weighted):
-            raise ValueError("a set in data.train has both a `weight` and `repeat`; `weight` says its share alone")
+            raise ValueError("data.train: a set has both `weight` and `repeat`; use only one of them")
         return self
 
     @model_validator(mode="after")
     def _packed_where_needed(self) -> DataSection:
         packed = self.cache is not None or any(source.format in ("auto", "pack") for source in self.train)
         if self.warp_on_device and not packed:
-            raise ValueError("warp_on_device cuts crops from packed ones; say in cache where these are")
+            raise ValueError("warp_on_device needs packed crops: set data.cache")
         if self.decode_on_device and self.warp_on_device is False:
-            raise ValueError("decode_on_device decodes what is cut on the device: it needs warp_on_device, too")
+            raise ValueError("decode_on_device needs warp_on_device")
         return self
 
 
@@ -74,7 +74,7 @@ class AugmentationSection(Augmentation):
 
     enabled: bool = True
     stage2_epochs: int = Field(default=0, ge=0)
-    """So many epochs at the end are drawn with the changes in `stage2`, RTMPose's second phase."""
+    """Number of last epochs with the changes in `stage2`, RTMPose's second stage."""
     stage2: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -84,8 +84,8 @@ class AugmentationSection(Augmentation):
             if key not in known:
                 raise ValueError(f"stage2 has the unknown key '{key}'; {did_you_mean(key, known)}")
         if self.stage2 and not self.stage2_epochs:
-            raise ValueError("stage2 says how the last epochs differ; say in stage2_epochs how many these are")
-        self.of_stage2()  # refuses values that do not fit
+            raise ValueError("augmentation.stage2 needs stage2_epochs")
+        self.of_stage2()  # rejects invalid values
         return self
 
     def of_stage2(self) -> Augmentation:
@@ -98,35 +98,36 @@ def _one_or_two_sizes(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
     try:
         return read(value)
     except ValidationError:
-        raise ValueError("it is a number above 0, or for SimCC two of them, along x and along y") from None
+        raise ValueError("it must be a number above 0, or for SimCC two of them, along x and along y") from None
 
 
 _Positive = Annotated[float, Field(gt=0)]
 
 
 class CalibrationSection(Section):
-    """What makes probabilities of scores (`leanpose calibrate` fits it): of `init_from`, unless the recipe says another."""
+    """Score calibration (fitted by `leanpose calibrate`); by default that of `init_from`."""
 
     slope: float = Field(gt=0)
     offsets: list[float]
-    """One for each keypoint."""
+    """One per keypoint."""
 
 
 class CodecSection(Section):
-    """How keypoints are drawn and read, where that shall differ from the model's own codec; sizes follow from the model."""
+    """Overrides of the model's codec; sizes follow from the model."""
 
     sigma: Annotated[_Positive | tuple[_Positive, _Positive] | None, WrapValidator(_one_or_two_sizes)] = None
-    """Of the Gaussians: in pixels of a heatmap, or in bins of SimCC, there also as one number along x and one along y."""
+    """Sigma of the Gaussians: in heatmap pixels, or in SimCC bins, for SimCC also as two numbers, along x and along
+    y."""
     encoding: Encoding | None = None
-    """Of heatmaps and coordinates (which know no `unbiased`); `udp` also changes how crops are cut."""
+    """Encoding of heatmaps and coordinates (which have no `unbiased`); `udp` also changes the crop convention."""
     decoding: Decoding | None = None
-    """`quarter` is for heatmaps alone."""
+    """Decoding; `quarter` is only for heatmaps."""
     padding: float | None = Field(default=None, ge=1, le=4)
-    """How much larger than the person's box a crop is: 1.25, unless the model says otherwise."""
+    """Size of the crop relative to the person's box; 1.25 unless the model sets another value."""
     blur_kernel_size: int | None = Field(default=None, ge=3, le=1023)
-    """Of heatmaps alone."""
+    """Blur kernel of DARK; only for heatmaps."""
     normalize: bool | None = None
-    """Of SimCC alone, as the next two."""
+    """Bins per pixel; only for SimCC, like the next two."""
     beta: float | None = Field(default=None, gt=0)
     label_softmax: bool | None = None
     calibration: CalibrationSection | None = None
@@ -134,20 +135,20 @@ class CodecSection(Section):
 
 class OptimizerSection(Section):
     name: Literal["adam", "adamw", "muon"] = "adam"
-    """`muon` trains the matrices by Muon and everything else by Adam; it needs fewer steps where steps are few."""
+    """`muon` trains the matrices with Muon and everything else with Adam; it converges faster in short training."""
     lr: float = Field(default=1e-3, gt=0)
-    """Of Adam."""
+    """Learning rate of Adam or AdamW."""
     muon_lr: float = Field(default=3e-3, gt=0)
-    """Of Muon, scaled so that its updates are as large as Adam's at the same rate."""
+    """Learning rate of Muon, scaled so that its updates are as large as Adam's at the same rate."""
     weight_decay: float = Field(default=0.0, ge=0)
     lr_mult: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Parts of the network whose learning rate is multiplied by this: names such as `backbone`, or patterns of whole parameter
-    names such as `*.sampling_offsets.*`. Of those that fit a parameter the first counts. 0 freezes the part, its norms too."""
+    """Learning-rate factors by module name, such as `backbone`, or by pattern of full parameter names, such as
+    `*.sampling_offsets.*`. The first match applies. 0 freezes the module, including its norms."""
     decay_norm_and_bias: bool = True
-    """Whether weight decay shrinks biases, norms and other single rows of numbers too, and a vision transformer's class token
-    and positions; RTMPose and DeiT spare them."""
+    """Whether weight decay also applies to biases, norms and other 1-D parameters, and to a ViT's class token and
+    position embeddings; RTMPose and DeiT exclude them."""
     grad_clip_norm: float | None = Field(default=None, gt=0)
-    """Largest norm of all gradients together; None does not clip."""
+    """Maximum global gradient norm; None does not clip."""
 
 
 class ScheduleSection(Section):
@@ -157,20 +158,20 @@ class ScheduleSection(Section):
     """Epochs after which `step` multiplies the learning rate by `gamma`."""
     gamma: float = Field(default=0.1, gt=0)
     min_lr_ratio: float = Field(default=0.0, ge=0, le=1)
-    """Where `cosine` and `flat_cosine` end, as a fraction of the learning rate."""
+    """Final learning rate of `cosine` and `flat_cosine`, as a fraction of the initial one."""
     flat_ratio: float = Field(default=0.5, ge=0, lt=1)
-    """The share of all epochs for which `flat_cosine` keeps the full learning rate; its cosine takes the rest."""
+    """Fraction of the epochs for which `flat_cosine` keeps the full learning rate; the rest is the cosine."""
     warmup_steps: int = Field(default=500, ge=0)
     warmup_factor: float = Field(default=0.001, ge=0, le=1)
 
 
 class IntervalSection(Section):
-    """When a run is measured, whatever it learns."""
+    """Validation settings for all tasks."""
 
     interval: int = Field(default=10, ge=1)
     """Epochs between two validations; the last epoch is always validated."""
     cycle: Cycle = "first"
-    """Which cycle's prediction is measured. `last` is for the undistilled networks of SDPose's Table 6."""
+    """The cycle whose prediction is evaluated. `last` is for the undistilled networks of SDPose's Table 6."""
 
 
 class ValidationSection(IntervalSection):
@@ -178,12 +179,12 @@ class ValidationSection(IntervalSection):
     scoring: Scoring = "bbox_keypoint"
     nms: Suppression | None = "oks"
     metric: Metric = "coco"
-    """`wholebody` also measures body, feet, face and hands apart; the best weights are those of the highest AP of all together.
-    `mpii` measures PCKh@0.5 on MPII in place of AP."""
+    """`wholebody` also evaluates body, feet, face and hands separately; the best weights are those with the highest AP
+    over all keypoints. `mpii` evaluates PCKh@0.5 on MPII instead of AP."""
 
 
 class CardSection(Section):
-    """What the saved weights say of themselves."""
+    """Metadata stored with the weights."""
 
     training_data: list[str] = Field(default_factory=list)
     licence: str = "unspecified"
@@ -191,7 +192,7 @@ class CardSection(Section):
 
 
 class TrainingRecipe(Section):
-    """What every training run says, whatever it learns: all that the loop reads."""
+    """Recipe keys of all tasks: everything that the training loop uses."""
 
     model: str
     """A name of `leanpose models`."""
@@ -200,33 +201,35 @@ class TrainingRecipe(Section):
     init_from: str | None = None
     """Weights to start from: a released name, a .safetensors file, or the folder of a run."""
     strict: bool = True
-    """Whether `init_from` must be the same model; otherwise what has the same name and shape is taken, and the rest starts fresh."""
+    """Whether `init_from` must be the same model; otherwise tensors of the same name and shape are loaded, and the rest
+    is randomly initialised."""
     data: LoaderSection
     distillation: SerializeAsAny[MethodSection] = Field(default_factory=MethodSection)
-    """What the student learns from beside the labels; `method` says which keys there are (`leanpose.losses`)."""
+    """The distillation method and its settings; `method` determines the keys (`leanpose.losses`)."""
     optimizer: OptimizerSection = Field(default_factory=OptimizerSection)
     schedule: ScheduleSection = Field(default_factory=ScheduleSection)
     validation: IntervalSection = Field(default_factory=IntervalSection)
     batch_size: int = Field(default=512, ge=1, le=1_000_000)
-    """Samples in one step of the optimiser, over all devices and accumulated parts together."""
+    """Samples per optimiser step, over all devices and micro-batches."""
     grad_accum_steps: int = Field(default=1, ge=1)
-    """Parts that a batch is computed in, one after the other."""
+    """Number of micro-batches per batch."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """`bf16` is mixed precision: the weights stay fp32."""
     compile: bool = False
-    """Through `torch.compile`, a minute at the start and again for each change of the network: for GPUs; CPUs gain nothing."""
+    """Use `torch.compile`: takes a minute at the start and after each change of the network; for GPUs, no gain on
+    CPUs."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay a step of an exponential moving average of the weights, which is then what is validated and saved."""
+    """Decay per step of an exponential moving average of the weights, which is then validated and saved."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     checkpoint_minutes: float = Field(default=5.0, ge=0)
-    """The training state is saved this often, and after each epoch."""
+    """Interval between saves of the training state, which is also saved after each epoch."""
     card: CardSection = Field(default_factory=CardSection)
 
     @model_validator(mode="after")
     def _equal_parts(self) -> TrainingRecipe:
         if self.batch_size % self.grad_accum_steps:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be accumulated in {self.grad_accum_steps} equal parts"
+                f"batch_size {self.batch_size} is not divisible by grad_accum_steps {self.grad_accum_steps}"
             )
         return self
 
@@ -236,53 +239,55 @@ class TrainingRecipe(Section):
 
 
 class Recipe(TrainingRecipe):
-    """One training run of a pose model, whole: the value that counts is the value you read."""
+    """One training run of a pose model, complete: no inheritance between files."""
 
     skeleton: str | None = None
-    """A name or a YAML file; None is the model's own, which is coco17 for all but the whole-body models."""
+    """A skeleton name or a YAML file; None is the model's own, which is coco17 for all but the whole-body models."""
     pretrained: str | None = None
-    """`backbone`: start the backbone from its published ImageNet weights (downloaded once); or a file of a backbone that
-    `leanpose convert` has made."""
+    """`backbone`: initialise the backbone from its published ImageNet weights (downloaded once); or a file written by
+    `leanpose convert --backbone`."""
     data: DataSection  # pyright: ignore[reportIncompatibleVariableOverride]
     augmentation: AugmentationSection = Field(default_factory=AugmentationSection)
     codec: CodecSection = Field(default_factory=CodecSection)
     loss: str = "codec"
-    """A key of `leanpose.losses.CRITERIA`: what compares with the labels: the codec's own loss, or for models that predict deviations the residual likelihood."""
+    """Supervised loss, a key of `leanpose.losses.CRITERIA`: the codec's own, or RLE for models that predict sigma."""
     auxiliary_heatmap_weight: float = Field(default=0.0, ge=0)
-    """Of heatmaps predicted from each layer's visual tokens, or from TFPose's encoder, while training; 0 has none, as in all papers
-    but TFPose's."""
+    """Weight of the auxiliary heatmap loss on each layer's visual tokens, or on TFPose's encoder; 0: none, as in all
+    papers but TFPose's."""
     validation: ValidationSection = Field(default_factory=ValidationSection)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @model_validator(mode="after")
     def _one_start(self) -> Recipe:
         if self.pretrained not in (None, "backbone") and not self.pretrained.endswith(".safetensors"):
-            raise ValueError(f"pretrained is `backbone` or a .safetensors file of a backbone, not '{self.pretrained}'")
+            raise ValueError(
+                f"pretrained must be `backbone` or a .safetensors file of a backbone, not '{self.pretrained}'"
+            )
         if self.pretrained and self.init_from:
-            raise ValueError("the weights of init_from would replace those of pretrained; set one of the two")
+            raise ValueError("init_from would replace the weights of pretrained; set only one of them")
         return self
 
 
 RecipeT = TypeVar("RecipeT", bound=TrainingRecipe)
 
 RENAMED_FILE = Path(__file__).with_name("renamed.yaml")
-"""What recipes of earlier versions called methods and keys."""
+"""Former names of methods and keys, for error messages."""
 
 
 def read_recipe(path: Path | str, overrides: list[str] | None = None) -> dict[str, Any]:
     """The values of a recipe file with `key=value` overrides (dotted keys, YAML values, numbers index lists).
 
-    A file may hold several rows of a table: `rows` names what each changes, and the override `row=NAME` chooses one. Another
-    `distillation.method=…` starts that section anew, whatever the file says in it; other overrides then add to it.
+    A file may hold several rows of a table: `rows` has the changes of each, and the override `row=NAME` chooses one.
+    Another `distillation.method=…` replaces that section of the file; other overrides then add to it.
 
     Raises:
-        LeanposeError: the file is missing or no YAML mapping, an override fits nothing, or no row is chosen.
+        LeanposeError: the file is missing or not a YAML mapping, an override matches no key, or no row is chosen.
     """
     with any_damage("recipe", path):
         values = load_yaml(Path(path), "recipe")
         rows, overrides = values.pop("rows", None), list(overrides or [])
         if rows is not None:
             if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
-                raise LeanposeError(f"The rows of {path} are no mapping of names to what each row changes.")
+                raise LeanposeError(f"The rows of {path} are not a mapping from names to the changes of each row.")
             chosen = row_of(overrides)
             if chosen not in rows:
                 hint = did_you_mean(chosen or "", map(str, rows))
@@ -298,7 +303,7 @@ def change_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
     """Put `key=value` overrides into a recipe's values; see `read_recipe`.
 
     Raises:
-        LeanposeError: an override fits nothing.
+        LeanposeError: an override matches no key.
     """
     # The method comes first: another one replaces the section, since it has other keys.
     for override in sorted(overrides, key=lambda text: not text.startswith("distillation.method=")):
@@ -307,18 +312,18 @@ def change_values(values: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def row_of(overrides: list[str] | None) -> str | None:
-    """The row of a file with several that the overrides choose by `row=NAME`."""
+    """The row chosen by the override `row=NAME`."""
     return next((override[4:] for override in overrides or [] if override.startswith("row=")), None)
 
 
 def recipes_folder() -> Path:
-    """Where the recipes that come with leanpose are: in the package, or beside `src` in a working copy."""
+    """The folder of the bundled recipes: in the package, or next to `src` in a working copy."""
     installed = Path(__file__).parents[1] / "recipes"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe file: a path, or one that comes with leanpose by its folder and name, such as `sdpose/s_v1_coco`.
+    """A recipe file: a path, or a bundled one by its folder and name, such as `sdpose/s_v1_coco`.
 
     Raises:
         LeanposeError: there is no such file.
@@ -381,7 +386,7 @@ def parse_recipe(values: dict[str, Any], origin: str = "recipe") -> Recipe:
     """Check the values of a pose model's recipe.
 
     Raises:
-        LeanposeError: the first thing that is wrong, with the nearest valid key where one is unknown.
+        LeanposeError: the first error, with the nearest valid key if one is unknown.
     """
     return check_recipe(Recipe, values, origin)
 
@@ -390,9 +395,9 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
     """Check the values of a recipe of this kind.
 
     Raises:
-        LeanposeError: the first thing that is wrong, with the nearest valid key where one is unknown.
+        LeanposeError: the first error, with the nearest valid key if one is unknown.
     """
-    from leanpose.losses import CRITERIA, METHODS  # loads torch, which a missing file or bad YAML need not wait for
+    from leanpose.losses import CRITERIA, METHODS  # loads torch, which a missing file or bad YAML should not wait for
 
     renamed = yaml.safe_load(RENAMED_FILE.read_text())
     section = values.get("distillation") or {}
@@ -413,22 +418,22 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
 
 
 def read_setting(text: str, example: str) -> tuple[str, Any]:
-    """The key of `key=value`, and its value, which is YAML.
+    """The key and the value, which is YAML, of `key=value`.
 
     Raises:
         LeanposeError: it is not of this form; the message shows the example.
     """
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise LeanposeError(f"'{text}' is no setting; write key=value, for example {example}.")
+        raise LeanposeError(f"'{text}' is not an override; write key=value, for example {example}.")
     try:
         return key, yaml.safe_load(value)
-    except Exception as error:  # values that look like numbers or dates raise whatever their converters do
+    except Exception as error:  # values that look like numbers or dates raise whatever their converters raise
         raise LeanposeError(f"The value of '{text}' is not valid YAML.") from error
 
 
 def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:
-    """Set a dotted key; `override` is how the user wrote it."""
+    """Set a dotted key; `override` is the user's text."""
     section = values.get("distillation")
     if key == "distillation.method" and isinstance(section, dict) and section.get("method", "none") != value:
         values["distillation"] = {}  # another method has other keys
@@ -444,11 +449,11 @@ def _set(values: dict[str, Any], key: str, value: Any, override: str) -> None:
 
 
 def _place(node: Any, part: str, override: str) -> tuple[Any, Any]:
-    """A mapping or a list, and the key or index in it that a part of a dotted key stands for."""
+    """A mapping or a list, and the key or index in it for a part of a dotted key."""
     if isinstance(node, dict):
         return node, part
     if not isinstance(node, list):
-        raise LeanposeError(f"'{override}': nothing can be set as '{part}' of a value.")
+        raise LeanposeError(f"'{override}': a value has no key '{part}'; its parent is not a section.")
     if not part.isdecimal() or int(part) >= len(node):
-        raise LeanposeError(f"'{override}': '{part}' is no index of a list of {len(node)}.")
+        raise LeanposeError(f"'{override}': '{part}' is not an index of a list of {len(node)}.")
     return node, int(part)

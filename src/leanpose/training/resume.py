@@ -1,4 +1,4 @@
-"""What lets a run go on exactly: the order of batches, a pure function of (seed, epoch), and one file with all other state."""
+"""Exact resuming: the order of batches, a pure function of (seed, epoch), and one file with all other state."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from leanpose.files import atomic_write
 
 STATE_FILE = "state.pt"
 PREVIOUS_FILE = "state-previous.pt"
-"""The state saved before that one, for when it is damaged."""
+"""The previous state, in case the latest is corrupt."""
 
 LOG = logging.getLogger(__name__)
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Replace the run's saved state: tensors, numbers, strings and containers of them only. The one before is kept too.
+    """Replace the run's saved state: tensors, numbers, strings and containers of them only. The previous one is kept
+    too.
 
     Raises:
-        LeanposeError: it cannot be written; the state saved before stays.
+        LeanposeError: it cannot be written; the previous state is kept.
     """
     buffer = io.BytesIO()  # torch's own file writer turns a full disk into a RuntimeError without the reason
     torch.save(state, buffer)
@@ -42,7 +43,7 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
     latest = folder / STATE_FILE
     with atomic_write(latest) as path:
         path.write_bytes(buffer.getbuffer())
-        with suppress(FileNotFoundError):  # of the first state
+        with suppress(FileNotFoundError):  # there is none yet
             os.replace(latest, folder / PREVIOUS_FILE)
 
 
@@ -52,12 +53,12 @@ def has_state(folder: Path) -> bool:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """The state that `save_state` wrote, or the one before where that is damaged, which is said.
+    """The state written by `save_state`, or the previous one, with a warning, if it is corrupt.
 
-    Nothing but tensors and plain values is ever unpickled.
+    Only tensors and plain values are unpickled.
 
     Raises:
-        LeanposeError: there is none, or both are damaged.
+        LeanposeError: there is none, or both are corrupt.
     """
     if not has_state(folder):
         raise LeanposeError(f"There is no run to resume in {folder} ({STATE_FILE} is missing).")
@@ -71,14 +72,14 @@ def load_state(folder: Path) -> dict[str, Any]:
             state = _load(previous)
         except LeanposeError:
             raise error from None
-        LOG.warning(f"{error} The run goes on from the state saved before it, of step {state['run']['step']}.")
+        LOG.warning(f"{error} The run resumes from the previous state, of step {state['run']['step']}.")
         return state
 
 
 def _load(path: Path) -> dict[str, Any]:
     """
     Raises:
-        LeanposeError: the file is missing or damaged.
+        LeanposeError: the file is missing or corrupt.
     """
     try:
         check_seal(path)
@@ -88,31 +89,32 @@ def _load(path: Path) -> dict[str, Any]:
         return state
     except LeanposeError:
         raise
-    except Exception as error:  # torch's reader calls functions with what a damaged state gives them
-        raise LeanposeError(f"The saved state {path} is damaged ({type(error).__name__}).") from error
+    except Exception as error:  # torch's reader can fail in any way on a corrupt state
+        raise LeanposeError(f"The saved state {path} is corrupt ({type(error).__name__}).") from error
 
 
 def steps_per_epoch(count: int, batch_size: int) -> int:
-    """Optimiser steps: a last batch that is not full is left out, unless it is the only one."""
+    """Optimiser steps: an incomplete last batch is dropped, unless it is the only one."""
     return max(count // batch_size, 1)
 
 
 @dataclass
 class ResumableBatchSampler(Sampler[list[int]]):
-    """The micro-batches of one epoch for one process, from a given step on.
+    """The micro-batches of one epoch for one process, from a given step.
 
-    Every process draws the same permutation and takes its own share of each batch, so the union of all processes'
-    batches does not depend on how many there are. A last batch that is not full is left out (unless it is the only
-    one), so that every step weighs every person alike.
+    Every process samples the same permutation and takes its own part of each batch, so the union of all processes'
+    batches does not depend on their number. An incomplete last batch is dropped (unless it is the only one), so that
+    every step weights every person equally.
 
     Args:
         count: people in the data set.
-        batch_size: people in one optimiser step, all processes and parts together.
-        parts: micro-batches a step is split into on each process.
-        seed, epoch: what the order depends on.
-        rank, world_size: this process, and how many there are.
-        start: optimiser steps of this epoch that are done already.
-        shards: that people are read from; those of a few are then drawn at a time (`leanpose.data.shards.spread_order`).
+        batch_size: people per optimiser step, over all processes and micro-batches.
+        parts: micro-batches per step on each process.
+        seed, epoch: determine the order.
+        rank, world_size: index of this process, and number of processes.
+        start: optimiser steps of this epoch already done.
+        shards: the shards that people are read from; then only those of a few are mixed at a time
+            (`leanpose.data.shards.spread_order`).
     """
 
     count: int

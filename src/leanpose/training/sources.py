@@ -1,4 +1,4 @@
-"""What a run's weights owe to others: the data and the terms of what they start from and of their teacher."""
+"""Provenance of a run's weights: training data and licences of their initial weights and of their teacher."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ UNSPECIFIED = "unspecified"
 
 
 def weights_of(name: str) -> Path | str:
-    """Which weights a recipe means: a released name or a file as it is, a run's folder by its best weights (or else its last).
+    """The weights that a recipe names: a released name or a file unchanged, for a run folder its best (or else last)
+    weights.
 
     Raises:
-        LeanposeError: the folder holds no weights.
+        LeanposeError: the folder contains no weights.
     """
     folder = Path(name)
     try:
@@ -33,17 +34,17 @@ def weights_of(name: str) -> Path | str:
     for file in ("best.safetensors", "last.safetensors"):
         if (folder / file).exists():
             return folder / file
-    raise LeanposeError(f"The folder {folder} holds no weights of a run (best.safetensors is missing).")
+    raise LeanposeError(f"The folder {folder} contains no weights of a run (best.safetensors is missing).")
 
 
 def card_with_sources(recipe: Recipe, sets: Sequence[str]) -> CardSection:
-    """A recipe's card with what the cards of its start, of its backbone and of its teacher say.
+    """A recipe's card, extended by the cards of its initial weights, its backbone and its teacher.
 
     Args:
-        sets: names of the data, where the recipe's card states none.
+        sets: names of the data sets, used if the recipe's card states none.
 
     Raises:
-        LeanposeError: one of these files is missing or damaged.
+        LeanposeError: one of these files is missing or corrupt.
     """
     data, licence = list(recipe.card.training_data or sets), recipe.card.licence
     for role, name, card in _sources(recipe):
@@ -55,11 +56,11 @@ def card_with_sources(recipe: Recipe, sets: Sequence[str]) -> CardSection:
 
 
 def teacher_card(file: Path, skeleton: str | None = None) -> Mapping[str, Any]:
-    """What a teacher's file says of its data and terms; nothing where it has no card.
+    """Training data and licence from a teacher's file; empty if it has no card.
 
     Args:
-        file: of the teacher.
-        skeleton: names the keypoints of an exported file that does not name them.
+        file: file of the teacher.
+        skeleton: skeleton of an exported file that does not name its keypoints.
     """
     if file.suffix not in FILE_SUFFIXES:
         return describe(file)
@@ -68,7 +69,7 @@ def teacher_card(file: Path, skeleton: str | None = None) -> Mapping[str, Any]:
 
 
 def _sources(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """What each source is to the run, its name, its card."""
+    """Role, name and card of each source."""
     if recipe.init_from is not None:
         yield "start", _short(recipe.init_from), describe(weights_of(recipe.init_from))
     if recipe.pretrained == "backbone":
@@ -82,5 +83,5 @@ def _sources(recipe: Recipe) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 
 def _short(name: str) -> str:
-    """What others can know a file by: its name without folders, or its whole address on the hub."""
+    """A file's public name: without folders, or its full address on the hub."""
     return name if is_hub_address(name) else Path(name).name

@@ -24,13 +24,13 @@ from leanpose.training.recipe import Recipe
 class Teacher:
     """The frozen teacher of a distillation, in eval mode and without gradients; it sees the student's crops.
 
-    It is no module, so that nobody finds its weights among the student's.
+    Not an `nn.Module`, so that its weights are not registered with the student.
 
     Args:
         model: taken over; its parameters are frozen.
-        identity: of the weights; a run that is resumed must find the same.
-        bf16: compute in bfloat16 where torch's autocast does.
-        compiled: through `torch.compile`; pays where it saves more than its minute at the start.
+        identity: identity of the weights, which must be the same when a run is resumed.
+        bf16: use bfloat16 autocast.
+        compiled: use `torch.compile`, which takes a minute at the start.
         flip_test: average its prediction with that for the mirrored crop.
     """
 
@@ -52,7 +52,7 @@ class Teacher:
         return self._pass(self._forward, images)
 
     def dry_run(self) -> PoseOutput:
-        """The output for one black crop, without compiling anything: shows which tensors there are."""
+        """The output for one black crop, without compiling, to check which tensors it has."""
         crop = torch.zeros(1, *self.model.input_size, 3, dtype=torch.uint8, device=self.model.device)
         return self._pass(self.model, crop)
 
@@ -67,17 +67,17 @@ class Teacher:
             return replace(output, prediction=self.model.codec.merge_flipped(output.prediction, mirrored, order))
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """The precision that teacher and student compute in."""
+        """The precision of teacher and student."""
         return torch.autocast(device.type, torch.bfloat16) if self.bf16 else nullcontext()
 
 
 class Task(nn.Module):
-    """What the loop trains: one `forward` from a batch's `inputs` to the weighted terms of its loss, by name.
+    """The module that the loop trains: one `forward` from a batch's `inputs` to the weighted loss terms, by name.
 
     Attributes:
-        model: what is saved and measured.
-        teacher: another model, frozen; None where there is none.
-        observed: what the last forward pass has measured beside the losses, by name, to be logged with them.
+        model: the model that is saved and evaluated.
+        teacher: another model, frozen; None if there is none.
+        observed: additional values of the last forward pass to log, by name.
     """
 
     model: ImageModel
@@ -93,16 +93,16 @@ class Task(nn.Module):
 
 
 class PoseTask(Task):
-    """Wraps a model for training, so that one `forward` is all that a distributed wrapper has to know.
+    """Wraps a model for training with a single `forward`, as distributed wrappers need.
 
-    Crops come in `crop_size`, which loses nothing for student or teacher; the other one sees them resized.
+    Crops have `crop_size`, large enough for student and teacher; they are resized for the other one.
 
     Args:
         model: the student; its own codec encodes the targets.
         distillation: the method.
-        auxiliary: auxiliary heatmaps, with parameters of their own that the model does not keep.
-        teacher: another model; frozen, it is no part of what is trained, saved or shared between processes.
-        sets: the names of the data sets, where batches say which one each person is of.
+        auxiliary: auxiliary heatmap loss, with parameters of its own that are not saved.
+        teacher: another model; frozen, and neither trained, saved nor synchronised between processes.
+        sets: names of the data sets, if batches hold the data set of each person.
     """
 
     model: PoseModel  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -155,8 +155,8 @@ class PoseTask(Task):
             heatmaps = target if same else self.auxiliary.codec.encode(keypoints, weights)
             if "auxiliary" in losses:  # of a method of one's own: one would replace the other
                 raise LeanposeError(
-                    f"The method '{self.distillation.section.method}' has a loss named 'auxiliary' already; "
-                    "call it otherwise, or train without auxiliary_heatmap_weight."
+                    f"The method '{self.distillation.section.method}' already has a loss named 'auxiliary'; "
+                    "rename it, or train without auxiliary_heatmap_weight."
                 )
             losses["auxiliary"] = self.auxiliary(student, heatmaps)
         if sets is not None:
@@ -171,7 +171,7 @@ class PoseTask(Task):
         weights: Float[Tensor, "B K"],
         sets: Int[Tensor, " B"],
     ) -> dict[str, Float[Tensor, ""]]:
-        """What each set's people add to the loss of the prediction against the labels, which is their sum."""
+        """The contribution of each set's people to the supervised loss, which is their sum."""
         parts = {}
         for number, name in enumerate(self.sets):
             target = self.model.codec.encode(keypoints, weights * (sets == number)[:, None])
@@ -180,10 +180,10 @@ class PoseTask(Task):
 
     @torch.no_grad()
     def dry_run(self) -> None:
-        """Compare the outputs of student and teacher for a black crop, so that what does not fit is found before the first batch.
+        """Compute the losses for a black crop, so that incompatibilities are detected before the first batch.
 
         Raises:
-            LeanposeError: the method misses something in one of them.
+            LeanposeError: an output that the method needs is missing.
         """
         assert self.teacher is not None
         model, keypoints, training = self.model, len(self.model.skeleton), self.model.training
@@ -198,10 +198,10 @@ class PoseTask(Task):
 
 
 def build_task(recipe: Recipe, model: PoseModel, teacher: Teacher | None = None, sets: Sequence[str] = ()) -> PoseTask:
-    """The student with the method that a recipe names; see `PoseTask`.
+    """The student with a recipe's method; see `PoseTask`.
 
     Raises:
-        LeanposeError: the student cannot be trained so, or not by this teacher.
+        LeanposeError: the student or the teacher is incompatible with the method.
     """
     auxiliary = (
         AuxiliaryHeatmapLoss(model, recipe.auxiliary_heatmap_weight) if recipe.auxiliary_heatmap_weight else None

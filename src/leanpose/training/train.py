@@ -1,4 +1,4 @@
-"""Training by a recipe: one run, or one after the other for each stage of its method (DWPose)."""
+"""Training from a recipe: one run, or one for each stage of its method (DWPose)."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def train(
     quiet: bool = False,
     say: Callable[[str], None] = print,
 ) -> RunSummary:
-    """Run a recipe in a folder, from the start or on from where it was stopped.
+    """Run a recipe in a folder, or resume it.
 
     Args:
         recipe: with `resume` it must be the recipe of the saved run.
-        folder: made if missing; a folder with another run in it is refused unless `resume`.
-        say: gets the account of the data, a sentence at a time.
+        folder: created if missing; a folder with another run is refused unless `resume`.
+        say: receives the data summary, one sentence at a time.
 
-    Raises:
-        LeanposeError: something does not fit; the sentence says what.
+        Raises:
+            LeanposeError: something is incompatible or missing.
     """
     if model_entry(recipe.model).task != "pose":
         raise LeanposeError(f"'{recipe.model}' is a classifier; leanpose.classification trains it.")
@@ -60,9 +60,9 @@ def _train_stages(
     quiet: bool,
     say: Callable[[str], None],
 ) -> RunSummary:
-    """A run for each stage, in `stage1`, `stage2` …; the weights beside them are the result.
+    """A run for each stage, in `stage1`, `stage2` …; the weights next to these folders are the result.
 
-    The last weights are those of the last stage, the best those of the stage that was measured better.
+    The last weights are those of the last stage, the best those of the better stage.
     """
     if not resume:
         require_no_run(folder)
@@ -72,11 +72,11 @@ def _train_stages(
     for number, stage in enumerate(stages, start=1):
         run, plan = folder / f"stage{number}", stage_recipe(recipe, stage)
         started = has_state(run)
-        if started:  # the run may have been moved, and the second stage's teacher with it
+        if started:  # the run, and with it the second stage's teacher, may have been moved
             plan = saved_recipe(run).model_copy(update={"distillation": plan.distillation})
-        done = finished_run(run, plan.schedule.epochs) if started else None  # needs no teacher and no data any more
+        done = finished_run(run, plan.schedule.epochs) if started else None  # needs no teacher and no data
         summaries.append(done or train_one(plan, run, folder, resume=started, device=device, quiet=quiet, say=say))
-        say = _nothing  # the other stages read the same
+        say = _nothing  # the other stages use the same data
     last = summaries[-1]
     best = max(reversed(summaries), key=lambda summary: summary.best)
     for name, source in (("best.safetensors", best), ("last.safetensors", last)):
@@ -95,14 +95,14 @@ def _train_stages(
 
 
 def _nothing(_: str) -> None:
-    """Said once already."""
+    """Already printed once."""
 
 
 def stage_recipe(recipe: Recipe, stage: Stage) -> Recipe:
     """The recipe of one stage.
 
-    The learning rate's milestones come as much earlier as the end does; with a new head nothing else that the recipe starts from
-    counts.
+    The learning-rate milestones are scaled with the number of epochs; with a new head, the recipe's own initial weights
+    are not used.
     """
     schedule = recipe.schedule
     epochs = stage.epochs or math.ceil(schedule.epochs / stage.epochs_divisor)
@@ -118,24 +118,24 @@ def stage_recipe(recipe: Recipe, stage: Stage) -> Recipe:
 def retrain_head_recipe(
     recipe: Recipe, model: PoseModel, weights: str, *, logit_weight: float = 1.0, epochs: int | None = None
 ) -> Recipe:
-    """A recipe turned into DWPose's stage 2 for a trained model, whatever the recipe itself trains.
+    """A recipe converted to DWPose's stage 2 for a trained model, whatever the recipe itself trains.
 
     Args:
-        recipe: says which data, optimiser and schedule.
-        model: the trained one.
-        weights: where its weights are.
-        epochs: a fifth of the recipe's where None.
+        recipe: provides data, optimiser and schedule.
+        model: the trained model.
+        weights: path of its weights.
+        epochs: None: a fifth of the recipe's.
 
-    Raises:
-        LeanposeError: the model finds other keypoints than the recipe's, or the loss would count for nothing.
+        Raises:
+            LeanposeError: the model's keypoints differ from the recipe's, or the loss weight is not above 0.
     """
     if not (logit_weight > 0 and math.isfinite(logit_weight)):
-        raise LeanposeError(f"The weight of the loss of a new head must be finite and above 0, not {logit_weight:g}.")
+        raise LeanposeError(f"logit_weight must be finite and above 0, not {logit_weight:g}.")
     skeleton = skeleton_of(recipe.model, recipe.skeleton)
     if skeleton.keypoints != model.skeleton.keypoints:
         raise LeanposeError(
-            f"{weights} finds the {len(model.skeleton)} keypoints of '{model.skeleton.name}', the recipe's data are read as the "
-            f"{len(skeleton)} of '{skeleton.name}': add skeleton={model.skeleton.name}."
+            f"{weights} predicts the {len(model.skeleton)} keypoints of '{model.skeleton.name}', the recipe's data are "
+            f"read as the {len(skeleton)} of '{skeleton.name}': add skeleton={model.skeleton.name}."
         )
     same_model = {
         "model": model.name,

@@ -32,7 +32,7 @@ def open_reader(source: str | Path | int) -> FrameReader:
 
 
 def require_source(source: str | Path | int) -> None:
-    """See that there is a video, or a camera, before long work begins.
+    """Check that there is a video, or a camera, before long work begins.
 
     Raises:
         VideoError: the camera is not there, or the video cannot be opened.
@@ -44,7 +44,7 @@ def require_source(source: str | Path | int) -> None:
 
 
 class AnimationReader(FrameReader):
-    """A moving image, opened like a video. The rate is that of the first frame; there are no damaged frames, since
+    """A moving image, opened like a video. The rate is that of the first frame; there are no corrupt frames, since
     nothing can be decoded behind one.
 
     Raises:
@@ -61,11 +61,11 @@ class AnimationReader(FrameReader):
             self.count = count_frames_of(self._file)
         except BrokenImageError as error:
             raise VideoError(str(error)) from error
-        except Exception as error:  # Pillow's format plugins raise almost anything on damaged data
-            raise VideoError(f"The moving image {path} cannot be opened: it is damaged or cut off.") from error
+        except Exception as error:  # Pillow's format plugins raise almost anything on corrupt data
+            raise VideoError(f"The moving image {path} cannot be opened: it is corrupt or truncated.") from error
         self._milliseconds = float(DEFAULT_MILLISECONDS)
         self._frames = self._decoded()
-        self._decode_first(f"Not one frame of {path} can be decoded; it is damaged or cut off.")
+        self._decode_first(f"Not one frame of {path} can be decoded; it is corrupt or truncated.")
         self.rate = 1000 / Fraction(max(1, round(self._milliseconds)))
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ def from_canvas(poses: PoseResult, size: Size, canvas: Size) -> PoseResult:
     if size == canvas:
         return poses
     fitted, corner = fit(size, canvas)
-    factor = fitted[::-1] / np.array(size[::-1])  # of (x, y); pixel centres are at whole numbers
+    factor = fitted[::-1] / np.array(size[::-1])  # of (x, y); pixel centres are at integer coordinates
     shift = corner[::-1] + 0.5 * factor - 0.5
 
     def turn(points: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:

@@ -1,7 +1,8 @@
 """Pose estimation over a video: decode, detect, pose, draw and encode at the same time.
 
 One thread decodes ahead. The calling thread runs the tracker, that is detector and pose model. A third one writes the
-lines of results, draws, and encodes. Few frames wait between them, so a long video takes no more memory than a short one.
+lines of results, draws, and encodes. Few frames wait between them, so a long video takes no more memory than a short
+one.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class VideoOutcome:
     """What came of a video; it grows while the video runs.
 
     Attributes:
-        frames: looked at.
+        frames: number of processed frames.
         expected: frames to come in all, as far as known.
         seconds: the time of the last frame in the video.
         people: found, in all frames together.
@@ -55,7 +56,7 @@ class VideoOutcome:
         elapsed: seconds that it took, from the opened files to the last frame's being written.
         model_seconds: of these, seconds in which the pose model computed.
         damaged: packets and frames that could not be decoded, or only in part.
-        dropped: frames of a camera that came faster than they could be looked at.
+        dropped: frames of a camera that came faster than they could be processed.
         cut_off: whether the file ended before the end that it names.
         stopped: whether the user stopped the run before its end.
         resized: frames of another size than the first.
@@ -79,7 +80,7 @@ class VideoOutcome:
 
     @property
     def speed(self) -> float:
-        """Frames looked at in a second."""
+        """Processed frames per second."""
         return self.frames / self.elapsed if self.elapsed else 0.0
 
     @property
@@ -102,8 +103,8 @@ def predict_video(
 ) -> VideoOutcome:
     """Find the poses in all frames of a video, and write them as they come.
 
-    Both files appear, whole, at the end. An interrupt (Ctrl-C) ends the run behind a frame: what has been found so far is
-    written, and the annotated copy ends there.
+    Both files appear, whole, at the end. An interrupt (Ctrl-C) ends the run behind a frame: what has been found so far
+    is written, and the annotated copy ends there.
 
     Args:
         tracker: finds people, their poses and their ids; in each frame, people below the `person_threshold` of its
@@ -111,7 +112,7 @@ def predict_video(
         source: a file (a moving image too), an address (`http://…`, `rtsp://…`), or the number of a camera.
         drawing: the annotated copy, an MP4 with the source's times and audio. Frames of another size than the first are
             shown whole, between black bars.
-        lines: JSON lines: first what the file is (`header`), then a line a frame (`frame_record`).
+        lines: JSON lines: first what the file is (`header`), then a line per frame (`frame_record`).
         duration: stop there; a camera runs until it is interrupted otherwise.
         audio: keep the audio.
         draw: the annotated image for a frame and its poses; `PoseResult.draw` by default.
@@ -120,8 +121,8 @@ def predict_video(
 
     Raises:
         VideoError: the source cannot be read.
-        LeanposeError: something cannot be written, another process writes there, or `duration` is no time. After either, the
-            files are as they were.
+        LeanposeError: something cannot be written, another process writes there, or `duration` is not a time. After
+            either, the files are as they were.
     """
     _require_time(duration)
     outcome = VideoOutcome()
@@ -228,11 +229,11 @@ def frame_record(index: int, seconds: float, poses: PoseResult) -> dict[str, Any
 
 def _require_time(duration: float | None) -> None:
     if duration is not None and not 0 <= duration < math.inf:
-        raise LeanposeError(f"A video is looked at for so many seconds, 0 or more, not {duration}.")
+        raise LeanposeError(f"duration must be a number of seconds, 0 or more, not {duration}.")
 
 
 def _expected(reader: FrameReader, duration: float | None) -> int | None:
-    """How many frames will be looked at, as far as that can be known."""
+    """The number of frames to process, as far as known."""
     if duration is None:
         return reader.count
     asked = math.ceil(duration * reader.rate)
@@ -240,17 +241,17 @@ def _expected(reader: FrameReader, duration: float | None) -> int | None:
 
 
 def clip_targets(clips: Sequence[Clip], folder: Path, *, drawn: bool = True) -> list[Path]:
-    """Where each video's annotated copy goes in `folder`, as an MP4; its lines go beside it with the ending `.jsonl`.
+    """Where each video's annotated copy goes in `folder`, as an MP4; its lines go next to it with the ending `.jsonl`.
 
     Args:
-        clips: what is looked at.
+        clips: the videos.
         folder: for the copies and the lines; folders below it are those of the videos' names.
         drawn: whether the copies are written, and not the lines alone.
 
     Raises:
         LeanposeError: a copy would replace one of the videos themselves.
     """
-    # What is no file may have a name with a dot that ends no suffix, such as a host's.
+    # What is not a file may have a name with a dot that ends no suffix, such as a host's.
     names = [
         Path(clip.name).with_suffix(".mp4")
         if isinstance(clip.source, Path) or Path(clip.name).suffix.lower() in VIDEO_SUFFIXES

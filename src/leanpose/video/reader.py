@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 Reader = TypeVar("Reader", bound="FrameReader")
-DEFAULT_RATE = Fraction(25)  # frames a second, where a file does not say
+DEFAULT_RATE = Fraction(25)  # frames per second, where a file does not say
 MAX_RATE = 1000  # what a container gives above it is the unit of its clock
-CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is cut off
+CUT_OFF_SECONDS = 1.0  # a file that ends so much before the end it names is truncated
 STREAM_TIMEOUT = 15.0  # seconds without an answer from a network
 CAMERA_PAUSE = 0.002  # seconds, before a camera that had no new image is asked again
 NO_VIDEO = ("tty", "gif", "apng")  # FFmpeg's names of formats that hold text, and of images that do not move here
@@ -72,7 +72,7 @@ class FrameReader:
         has_audio: whether the file may hold audio too.
         size: (height, width) of the first frame, upright.
         time_base: seconds in one tick.
-        rate: frames a second, on average, as far as known beforehand.
+        rate: frames per second, on average, as far as known beforehand.
         start: where the container's own clock stands at tick 0, in seconds.
         pixel_aspect: width of a pixel by its height.
         count: frames to come, as far as known beforehand.
@@ -93,7 +93,8 @@ class FrameReader:
     _frames: Iterator[Frame]
 
     def _decode_first(self, failure: str) -> None:
-        """Decode the first frame, which gives the size, and put it back; close the file and tell the failure otherwise."""
+        """Decode the first frame, which gives the size, and put it back; close the file and tell the failure
+        otherwise."""
         try:
             first = next(self._frames, None)
             if first is None:
@@ -155,8 +156,8 @@ class VideoReader(FrameReader):
             raise
         self._frames = self._upright_frames()
         self._decode_first(
-            f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is damaged, or cut off at "
-            "its start."
+            f"Not one frame of {self.name} ({self._stream.codec_context.name}) can be decoded; it is corrupt, or "
+            "truncated at its start."
         )
         if self._turned:
             self.pixel_aspect = 1 / self.pixel_aspect
@@ -279,7 +280,8 @@ def looks_like_video(path: Path) -> bool:
 def upright(pixels: UInt8[np.ndarray, "H W 3"], frame: VideoFrame) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
     """The image as the display matrix of its frame says it is to be held, and whether its sides were exchanged.
 
-    The matrix takes (x, y) to (ax + cy, bx + dy), y downwards; turns by a right angle and mirrors are what cameras write.
+    The matrix takes (x, y) to (ax + cy, bx + dy), y downwards; turns by a right angle and mirrors are what cameras
+    write.
     """
     side_data = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
@@ -308,7 +310,7 @@ def _open_file(path: Path) -> InputContainer:
     import av
 
     if not path.is_file():
-        raise VideoError(f"{path} is no file." if path.exists() else f"There is no video file {path}.")
+        raise VideoError(f"{path} is not a file." if path.exists() else f"There is no video file {path}.")
 
     try:
         if not path.stat().st_size:
@@ -329,15 +331,13 @@ def _open_file(path: Path) -> InputContainer:
     except OSError as error:
         raise VideoError(f"The video {path} cannot be read: {error.strerror or error}.") from error
     except av.FFmpegError as error:
-        raise VideoError(
-            f"The video {path} cannot be opened: it is damaged, cut off before its end, or no video at all."
-        ) from error
+        raise VideoError(f"The video {path} cannot be opened: it is corrupt, truncated, or not a video.") from error
 
 
 def _open_url(url: str) -> InputContainer:
     import av
 
-    # Over UDP, RTSP's default, frames arrive damaged where a packet is lost.
+    # Over UDP, RTSP's default, frames arrive corrupt where a packet is lost.
     options = {"rtsp_transport": "tcp"} if url.lower().startswith("rtsp") else {}
     try:
         return av.open(url, options=options, timeout=STREAM_TIMEOUT, metadata_errors="ignore")
@@ -368,7 +368,7 @@ def camera_address(number: int) -> tuple[str, str]:
 
 
 def require_camera(number: int) -> None:
-    """See that there is a camera; it is not opened, since some are busy for a while when they are closed.
+    """Check that there is a camera; it is not opened, since some are busy for a while when they are closed.
 
     Raises:
         VideoError: there is none.
@@ -414,7 +414,7 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
     stream = _moving_image(container)
     if stream is None:
         only = " only audio" if container.streams.audio else " no images"
-        raise VideoError(f"{name} is no video: it holds{only}.")
+        raise VideoError(f"{name} is not a video: it holds{only}.")
     if stream.codec_context is None:
-        raise VideoError(f"The video {name} is damaged, or the installed PyAV (FFmpeg) cannot decode it.")
+        raise VideoError(f"The video {name} is corrupt, or the installed PyAV (FFmpeg) cannot decode it.")
     return stream

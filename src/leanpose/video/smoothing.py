@@ -18,7 +18,7 @@ from leanpose.geometry import box_area
 from leanpose.inference.results import PoseResult
 
 Memory = tuple[Float[np.ndarray, "K 2"], Float[np.ndarray, "K 2"], Float[np.ndarray, " K"]]
-"""Of a person's points: where they were, their velocity in pixels a second, and when each was updated last."""
+"""State of a person's points: where they were, their velocity in pixels per second, and when each was updated last."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class OneEuro:
     """Settings of the One-Euro filter.
 
     Attributes:
-        min_cutoff: hertz; the cut-off of a point at rest. Lower means less jitter, and more lag at the start of a motion.
+        min_cutoff: hertz; the cut-off of a point at rest. Lower means less jitter, and more lag at the start of a
+            motion.
         beta: how many hertz the cut-off grows by for a speed of one person's size (the square root of the box's area)
             a second. Higher means less lag in motion.
         derivative_cutoff: hertz; the cut-off of the speed itself (the paper's dcutoff).
@@ -62,7 +63,7 @@ def smoothing_factor(
 class PoseSmoother:
     """Smooths the keypoints of tracked people, each point of each person by itself; call it frame by frame.
 
-    A person who is not in a frame is forgotten: whoever comes back starts afresh.
+    A person who is not in a frame is forgotten: if they come back, smoothing starts again.
 
     Args:
         settings: of the filter.

@@ -32,8 +32,8 @@ TimedImage = tuple[UInt8[np.ndarray, "H W 3"], float]
 
 @dataclass
 class _Frame:
-    """A frame that was read ahead, pasted into one of the first frame's size, with its own size and the detector's answer
-    where one was asked for."""
+    """A frame that was read ahead, pasted into one of the first frame's size, with its own size and the detector's
+    answer where one was asked for."""
 
     image: UInt8[np.ndarray, "H W 3"]
     seconds: float
@@ -46,7 +46,7 @@ class PoseTracker:
 
     Args:
         estimator: finds poses, and people with its detector.
-        detect_every: the detector looks at every n-th frame, and besides at frames without anybody to follow and at
+        detect_every: the detector runs on every N-th frame, and also on frames without people to follow and on
             those where a track is lost. With 1, poses come from the detections alone, and frames share batches.
         smooth: filter the keypoints over time: True for the usual One-Euro filter, or its settings.
         max_age: frames for which a lost person is remembered; who comes back within them keeps their id.
@@ -82,7 +82,7 @@ class PoseTracker:
         counts = {"detect_every": (detect_every, 1), "max_age": (max_age, 0), "in_flight": (in_flight, 1)}
         for name, (value, lowest) in counts.items():
             if not isinstance(value, int | np.integer) or value < lowest:
-                raise LeanposeError(f"{name} is a whole number of frames, {lowest} or more, not {value!r}.")
+                raise LeanposeError(f"{name} is a number of frames, {lowest} or more, not {value!r}.")
         shares = {"oks_threshold": oks_threshold, "lost_score": lost_score, "start_score": start_score}
         for name, value in shares.items():
             if not 0 <= value <= 1:
@@ -97,17 +97,18 @@ class PoseTracker:
         self.smooth = (OneEuro() if smooth else None) if isinstance(smooth, bool) else smooth
 
     def stream(self, frames: Iterable[TimedImage]) -> Generator[PoseResult, None, None]:
-        """The poses of each frame, with `track_ids`, in order; at most `in_flight` frames are held at a time, and the results do not
-        hold theirs.
+        """The poses of each frame, with `track_ids`, in order; at most `in_flight` frames are held at a time, and the
+        results do not hold theirs.
 
         Each call is a video of its own, with ids from 1 on. A time that does not grow counts as one usual step. Poses
-        are in the pixels of their own frame; one of another size than the first is looked at scaled to that, between bars.
+        are in the pixels of their own frame; one of another size than the first is looked at scaled to that, between
+        bars.
 
         Args:
             frames: RGB uint8 images with their times in seconds.
 
         Raises:
-            LeanposeError: a frame is no RGB image, or its time no finite number. An error of `frames` themselves
+            LeanposeError: a frame is not an RGB image, or its time no finite number. An error of `frames` themselves
                 comes after the poses of all frames before it.
         """
         table = self._table()
@@ -121,7 +122,7 @@ class PoseTracker:
                     yield replace(poses, image=None, image_size=frame.size)
 
     def _groups(self, frames: Iterable[TimedImage], pool: ThreadPoolExecutor) -> Generator[list[_Frame], None, None]:
-        """Frames that can be looked at together, read ahead so that the detector is done or busy with them."""
+        """Frames that can be processed together, read ahead so that the detector is done or busy with them."""
         source, index = _timed(frames), 0
         canvas: Size | None = None
         ahead: deque[_Frame] = deque()

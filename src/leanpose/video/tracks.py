@@ -1,4 +1,5 @@
-"""Data association from frame to frame: tracks of people, and poses matched to them by object keypoint similarity (OKS).
+"""Data association from frame to frame: tracks of people, and poses matched to them by object keypoint similarity
+(OKS).
 
 A track predicts where its person is now from the last pose and the speed; poses and tracks are paired so that the sum
 of their similarities is the largest (Hungarian method). Tracks that were just seen choose first, then the lost ones;
@@ -23,7 +24,7 @@ Ids = Int[np.ndarray, " P"]
 
 CERTAIN = 0.2  # keypoints below this score say nothing about where a person is, as in the papers' rescoring
 MARGIN = 0.1  # a person's box is wider than the keypoints, by about this share of its longer side
-SHRINK = 0.3  # of the way per frame: a leg that is unseen for a moment must not be cut off for good
+SHRINK = 0.3  # of the way per frame: a leg that is unseen for a moment must not be lost for good
 VELOCITY_WEIGHT = 0.5  # of the newest step in a track's velocity
 COVERED = 0.3  # IoU from which a detection and a track are taken for the same person
 SAME_BOX = 0.5  # IoU of a track's box and a pose's from which they are the same person, whatever the keypoints say
@@ -46,7 +47,7 @@ class Track:
         scores: theirs, 0 for those that cannot have been seen.
         box: xyxy around the person then, in pixels: where to look next, before the speed is added.
         box_score: of the last detection.
-        velocity: of the whole person, in pixels a second.
+        velocity: of the whole person, in pixels per second.
         seconds: the time of the last pose.
         missed: frames since then.
         unconfirmed: detections in a row that did not see the person.
@@ -189,7 +190,8 @@ class TrackTable:
         # Two frames with almost one time, as jittering clocks give them, would make a step look like a leap.
         newest = moved / max(seconds - track.seconds, self._usual_step / 2)
         track.velocity = VELOCITY_WEIGHT * newest + (1 - VELOCITY_WEIGHT) * track.velocity
-        # The jump back to a detection is not a velocity: without a bound, a model that is confident anywhere would oscillate.
+        # The jump back to a detection is not a velocity: without a bound, a model that is confident anywhere would
+        # oscillate.
         fastest = (box[2:] - box[:2]).max() * MAX_SPEED / self._usual_step
         track.velocity *= min(1.0, fastest / max(np.linalg.norm(track.velocity), 1e-9))
         track.box = box
@@ -225,8 +227,9 @@ class TrackTable:
         *,
         by_box: bool = False,
     ) -> None:
-        """Give the poses that are still without an id those of these tracks that are not among them, where they are alike, so that
-        the similarities sum up to the most. Boxes are compared since a poor pose may look quite different in the next frame."""
+        """Give the poses that are still without an id those of these tracks that are not among them, where they are
+        alike, so that the similarities sum up to the most. Boxes are compared since a poor pose may look quite
+        different in the next frame."""
         from scipy.optimize import linear_sum_assignment
 
         tracks, rows = [track for track in tracks if track.id not in set(ids.tolist())], np.flatnonzero(ids == 0)
@@ -280,8 +283,8 @@ def _not_cut_off(boxes: Float[np.ndarray, "... 4"], wider: Float[np.ndarray, "..
 
 
 def scores_in_sight(poses: PoseResult) -> Float[np.ndarray, "P K"]:
-    """The keypoints' scores, 0 for those far outside of the box that was looked at: on a map that is nearly flat, the decoders'
-    parabola may have its top anywhere, and a box around that would grow without end."""
+    """The keypoints' scores, 0 for those far outside the person box: on a map that is nearly flat, the
+    decoders' parabola may have its top anywhere, and a box around that would grow without end."""
     low, high = poses.boxes[:, None, :2].astype(np.float64), poses.boxes[:, None, 2:].astype(np.float64)
     reach = (high - low).max(axis=2, keepdims=True)
     inside = (poses.keypoints >= low - reach) & (poses.keypoints <= high + reach)

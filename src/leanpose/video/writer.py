@@ -1,4 +1,4 @@
-"""Videos written through PyAV (FFmpeg): frames at given times, and the audio of another file beside them."""
+"""Videos written through PyAV (FFmpeg): frames at given times, and the audio of another file next to them."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ class VideoWriter:
             self._audio_ahead = next(self._audio, None)
 
     def _copy_audio(self, address: str, start: Fraction) -> Iterator[float]:
-        """Copy the first audio of a file as it is, packet by packet: yields the time of the next one before it is written.
+        """Copy the first audio of a file as it is, packet by packet: yields the time of the next one before it is
+        written.
 
         Where there is audio that cannot be kept, this is told.
         """
@@ -153,7 +154,7 @@ class VideoWriter:
         while True:
             try:
                 packet = next(packets, None)
-            except av.FFmpegError:  # cut off here
+            except av.FFmpegError:  # truncated here
                 return
             if packet is None:
                 return
@@ -211,8 +212,8 @@ def _image_stream(container: OutputContainer, reader: FrameReader, size: Size) -
         )
     except ValueError as error:
         raise LeanposeError(
-            f"The installed PyAV has no encoder for video ({ENCODER}); install it from PyPI (pip install av), or leave out "
-            "the annotated copy (--no-draw)."
+            f"The installed PyAV has no encoder for video ({ENCODER}); install it from PyPI (pip install av), or leave "
+            "out the annotated copy (--no-draw)."
         ) from error
     stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
     context = stream.codec_context

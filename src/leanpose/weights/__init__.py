@@ -1,6 +1,6 @@
-"""Weights: self-describing files, the released ones, and the names in the papers' own code.
+"""Weights: files with metadata, the released ones, and conversion from the papers' own code.
 
-The names below are imported when they are first used: the list of released weights needs no torch.
+The names below are imported lazily: the list of released weights needs no torch.
 """
 # ruff: noqa: F401 (for type checkers)
 

@@ -1,7 +1,7 @@
 """Weights on the Hugging Face hub: `hf://USER/NAME`, or `hf://USER/NAME@REVISION`, as a file of the local cache.
 
-Of a repository `model.safetensors` is read and nothing else: no configuration, no code, no pickle. It is leanpose's own
-format, with a card and checksums; so whatever the hub, a mirror or the cache changes in it is noticed on loading.
+Only `model.safetensors` of a repository is read: no configuration, no code, no pickle. It is leanpose's own format,
+with a card and checksums, so any change by the hub, a mirror or the cache is detected on loading.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class HubAddress:
 
     @classmethod
     def parse(cls, text: str) -> HubAddress:
-        """The address that `USER/NAME`, `USER/NAME@REVISION`, or either with `hf://` before it, means.
+        """Parse `USER/NAME` or `USER/NAME@REVISION`, optionally with `hf://`.
 
         Raises:
             LeanposeError: the text is no such address.
         """
         found = _ADDRESS.fullmatch(_SCHEME.sub("", text, count=1) if is_hub_address(text) else text)
         if found is None:
-            raise LeanposeError(f"'{text}' is no address on the hub: hf://USER/NAME or hf://USER/NAME@REVISION.")
+            raise LeanposeError(f"'{text}' is not a hub address: hf://USER/NAME or hf://USER/NAME@REVISION.")
         return cls(found["repository"], found["revision"])
 
     def __str__(self) -> str:
@@ -50,17 +50,17 @@ class HubAddress:
 
 
 def is_hub_address(name: Path | str) -> bool:
-    """Whether this is meant to be an address on the hub: it begins with `hf://`."""
+    """Whether this is a hub address: it begins with `hf://`."""
     return _SCHEME.match(str(name)) is not None
 
 
 def download(address: HubAddress, *, token: str | bool | None = None, cache_dir: Path | str | None = None) -> Path:
-    """The file of a repository in the cache of huggingface_hub, fetched where it is not there or no longer the newest.
+    """The file of a repository in the cache of huggingface_hub, downloaded if missing or outdated.
 
     Args:
         address: of the repository.
         token: of the account to read with; None: the one that `hf auth login` has stored or `HF_TOKEN` holds.
-        cache_dir: in place of `HF_HUB_CACHE`.
+        cache_dir: instead of `HF_HUB_CACHE`.
 
     Raises:
         LeanposeError: the repository, its revision or the file is not there, may not be read, or cannot be reached.
@@ -84,8 +84,8 @@ def download(address: HubAddress, *, token: str | bool | None = None, cache_dir:
             more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
             holds = f"only {', '.join(names[:_MAX_NAMED])}{more}" if names else "nothing"
             raise LeanposeError(
-                f"{address} has no {FILE} but holds {holds}; leanpose opens nothing else there. Download a checkpoint and "
-                "make a model of it with `leanpose convert`."
+                f"{address} has no {FILE} (it contains {holds}); leanpose opens no other files. Download a checkpoint "
+                "and convert it with `leanpose convert`."
             ) from error
 
 
@@ -94,7 +94,7 @@ def one_sentence(address: HubAddress) -> Iterator[None]:
     """Whatever huggingface_hub raises about a repository as one sentence.
 
     Raises:
-        LeanposeError: in place of its errors and of those of the network.
+        LeanposeError: instead of its errors and of those of the network.
     """
     from huggingface_hub import constants, errors
 
@@ -106,7 +106,7 @@ def one_sentence(address: HubAddress) -> Iterator[None]:
         raise LeanposeError(f"'{address.repository}' cannot be a repository of the hub: {_in_a_line(error)}") from error
     except errors.GatedRepoError as error:
         raise LeanposeError(
-            f"{address} may be read by those alone who have accepted its terms: accept them on "
+            f"{address} is gated: accept its terms on "
             f"{constants.ENDPOINT}/{address.repository} and log in with `hf auth login`."
         ) from error
     except errors.RepositoryNotFoundError as error:
@@ -132,13 +132,15 @@ def _unreached(address: HubAddress, error: Exception) -> LeanposeError:
         where = f"{address} is not in the cache, and "
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
     if isinstance(error, errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
-        return LeanposeError(f"{where}HF_HUB_OFFLINE forbids to ask {constants.ENDPOINT} about {address.repository}.")
+        return LeanposeError(
+            f"{where}HF_HUB_OFFLINE forbids requests to {constants.ENDPOINT} about {address.repository}."
+        )
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         if status in (401, 403):
             return LeanposeError(
-                f"{where}{constants.ENDPOINT} gives this account no permission for {address.repository} (status {status}); "
-                "`hf auth login` stores a token that has it."
+                f"{where}{constants.ENDPOINT} gives this account no permission for {address.repository} (status "
+                f"{status}); `hf auth login` stores a token that has it."
             )
         return LeanposeError(f"{where}{constants.ENDPOINT} answers with status {status} about {address.repository}.")
     if isinstance(error, OSError) and error.errno is not None:  # of the disk; the client's errors have no number

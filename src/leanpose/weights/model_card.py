@@ -1,4 +1,4 @@
-"""The `README.md` beside published weights: the card of the file in words, with the hub's metadata on top."""
+"""The `README.md` of published weights: the card of the file as text, with the hub's metadata on top."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import yaml
 from leanpose.models.cost import model_cost
 from leanpose.skeleton import Skeleton
 
-# Names of licences that the hub knows (https://huggingface.co/docs/hub/repositories-licenses); any other terms are `other`.
+# Names of licences that the hub knows (https://huggingface.co/docs/hub/repositories-licenses); any other terms are
+# `other`.
 _LICENCES = (
     "apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
     "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "mpl-2.0", "lgpl-3.0", "gpl-3.0", "agpl-3.0", "unlicense",
 )  # fmt: skip
 _DATASET = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-"""What the hub takes for the name of a data set; it refuses a file whose metadata has any other text there."""
+"""The hub's pattern for data set names; it rejects files with other text there."""
 _MAX_KEYPOINTS = 30  # named one by one
 
 
@@ -49,7 +50,7 @@ def model_card(card: Mapping[str, Any], address: str | None = None) -> str:
         "## Use", "", "```python", "import leanpose", f"estimator = leanpose.PoseEstimator({address or 'model.safetensors'!r})",
         'poses = estimator("photo.jpg")', "```", "",
         "## Results", "", *_results(card["metrics"]), "",
-        "## Training data", "", *_listed(card["training_data"], "None: the weights are as they were born."), "",
+        "## Training data", "", *_listed(card["training_data"], "None: the weights are randomly initialised."), "",
         "## Terms", "", f"The weights: {_plain(card['licence'])}",
     ]  # fmt: skip
     if card.get("notes"):
@@ -58,7 +59,7 @@ def model_card(card: Mapping[str, Any], address: str | None = None) -> str:
 
 
 def _metadata(card: Mapping[str, Any], skeleton: Skeleton) -> dict[str, Any]:
-    """What the hub reads at the top of a model card."""
+    """The hub's metadata at the top of a model card."""
     licence = "-".join(card["licence"].lower().split())
     terms = {"license": licence} if licence in _LICENCES else {"license": "other", "license_name": "terms-in-this-card"}
     datasets = [name for name in card["training_data"] if _DATASET.fullmatch(name)]
@@ -72,7 +73,7 @@ def _metadata(card: Mapping[str, Any], skeleton: Skeleton) -> dict[str, Any]:
 
 
 def _keypoints(skeleton: Skeleton) -> str:
-    """What a model finds, in a line."""
+    """The keypoints of a model, in one line."""
     named = ", ".join(_plain(name) for name in skeleton.keypoints)
     if len(skeleton) > _MAX_KEYPOINTS:
         named = ", ".join(f"{_plain(part)} {len(points)}" for part, points in skeleton.parts.items())

@@ -19,15 +19,16 @@ _LOSS = re.compile(r"loss_module\.|kpt_loss\.")
 def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) -> dict[str, Tensor]:
     """Rename the weights of a paper's own code for `create_model(name, **overrides).load_state_dict(strict=True)`.
 
-    Knows the names in TokenPose's code and PPT's (`features.…`, or `pre_feature.…` and `transformer.…`), in SDPose's and
-    DistilPose's (`backbone.…` and `keypoint_head.tokenpose.…`), and in mmpose's, of SimpleBaseline, HRNet,
-    SimCC, RTMPose and ViTPose, and tells them apart by them; of DeiT timm's names. Where attention is scaled differently
-    there and in the model, the ratio goes into the query weights, so that the net stays the same.
+    Knows the names in TokenPose's code and PPT's (`features.…`, or `pre_feature.…` and `transformer.…`), in SDPose's
+    and DistilPose's (`backbone.…` and `keypoint_head.tokenpose.…`), and in mmpose's, of SimpleBaseline, HRNet,
+    SimCC, RTMPose and ViTPose, and tells them apart by them; of DeiT timm's names. Where attention is scaled
+    differently there and in the model, the ratio is folded into the query weights, so that the network stays
+    equivalent.
 
     Args:
         name: one of `leanpose.list_models()`.
         state_dict: the checkpoint's tensors (or arrays) by their official names.
-        overrides: what `create_model` gets beside the name, `skeleton` included.
+        overrides: further arguments of `create_model`, including `skeleton`.
 
     Raises:
         LeanposeError: the weights are of another model.
@@ -39,7 +40,7 @@ def from_official(name: str, state_dict: Mapping[str, Any], **overrides: Any) ->
 
 
 def _rename(model: ImageModel, official: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give every tensor its name here, and see that all are there and fit."""
+    """Rename every tensor, and check that all are present and have the right shape."""
     expected = model.state_dict()
     renamed: dict[str, Tensor] = {}
     for key, value in official.items():
@@ -48,10 +49,10 @@ def _rename(model: ImageModel, official: dict[str, Tensor]) -> dict[str, Tensor]
         if new is None or computed or _LOSS.search(key):
             continue
         if new not in expected:
-            raise LeanposeError(f"The official weights do not fit '{model.name}': it has no place for '{key}'.")
+            raise LeanposeError(f"The official weights do not match '{model.name}': unexpected '{key}'.")
         if value.shape != expected[new].shape:
             raise LeanposeError(
-                f"The official weights do not fit '{model.name}': '{key}' has shape {tuple(value.shape)} "
+                f"The official weights do not match '{model.name}': '{key}' has shape {tuple(value.shape)} "
                 f"where the model has {tuple(expected[new].shape)}{_hint(new, value)}."
             )
         renamed[new] = value
@@ -59,12 +60,12 @@ def _rename(model: ImageModel, official: dict[str, Tensor]) -> dict[str, Tensor]
         if key.endswith("num_batches_tracked"):
             renamed.setdefault(key, torch.tensor(0))
         elif key not in renamed:
-            raise LeanposeError(f"The official weights do not fit '{model.name}': they have nothing for '{key}'.")
+            raise LeanposeError(f"The official weights do not match '{model.name}': missing '{key}'.")
     return renamed
 
 
 def _hint(name: str, value: Tensor) -> str:
-    """What to override so that weights of this shape fit, where one setting decides it."""
+    """The override with which weights of this shape fit, if a single setting determines it."""
     if name == "backbone.layer1.0.conv1.weight":
         return f"; create the model with stage1_width={value.shape[0]}"
     if name == "keypoint_tokens":

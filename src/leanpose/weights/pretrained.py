@@ -1,6 +1,7 @@
-"""Folders and repositories of the Hugging Face hub with one model each: `model.safetensors`, and a `README.md` made of its card.
+"""Folders and repositories of the Hugging Face hub with one model each: `model.safetensors`, and a `README.md`
+generated from its card.
 
-`PoseModel.save_pretrained`, `push_to_hub` and `from_pretrained` come here.
+`PoseModel.save_pretrained`, `push_to_hub` and `from_pretrained` use it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from leanpose.weights.storage import describe, load_model, save_model, weights_d
 class _Upload(ModelHubMixin, library_name="leanpose", repo_url="https://github.com/leanpose/leanpose"):
     """What the mixin of huggingface_hub uploads: a new folder, which `write` fills.
 
-    The models themselves are no `ModelHubMixin`: it would write their configuration to a second file, `config.json`, and on
-    loading build what that file says. Here the configuration is in the card, under its checksum. The mixin stores what its
-    constructor is given unless JSON cannot hold it, as it cannot hold a function.
+    The models themselves are no `ModelHubMixin`: it would write their configuration to a second file, `config.json`,
+    and on loading build what that file says. Here the configuration is in the card, under its checksum. The mixin
+    stores what its constructor is given unless JSON cannot hold it, as it cannot hold a function.
     """
 
     def __init__(self, write: Callable[[Path], None]) -> None:
@@ -100,7 +101,7 @@ def load_pretrained(
     folder = Path(name_or_folder)
     if not is_hub_address(name_or_folder) and folder.is_dir():
         if not (folder / FILE).exists():
-            raise LeanposeError(f"The folder {folder} holds no {FILE}.")
+            raise LeanposeError(f"The folder {folder} contains no {FILE}.")
         return load_model(folder / FILE)
     address = HubAddress.parse(str(name_or_folder))
     if revision is not None:
@@ -118,29 +119,29 @@ def _provenance(
     metrics: Mapping[str, float] | None,
     notes: str | None,
 ) -> Provenance:
-    """What the card shall say: what is stated, and of weights that are still those of a file what that says.
+    """The provenance for the card: the given values, completed by those of the file if the weights are unchanged.
 
     Raises:
-        LeanposeError: something is stated nowhere, or nobody could load the model.
+        LeanposeError: a value is missing, or the model could not be loaded again.
     """
     if model.name not in list_models():
-        raise LeanposeError(f"'{model.name}' is no registered model, so nobody could build it again from a file.")
+        raise LeanposeError(f"'{model.name}' is not a registered model, so it could not be built from a file.")
     known, digest = model.provenance, weights_digest(model)
     stated = {"training_data": training_data, "licence": licence, "metrics": metrics}
     if missing := [f"{name}=" for name, value in stated.items() if value is None]:
         if known is None:
             raise LeanposeError(
-                f"No file says where the weights of this '{model.name}' come from; state {', '.join(missing)} (empty if none)."
+                f"The origin of the weights of this '{model.name}' is unknown; give {', '.join(missing)} (empty if none)."
             )
         if known.sha256 != digest:
             raise LeanposeError(
-                f"The weights of this '{model.name}' have changed since they were loaded, so the file's card holds no longer; "
-                f"state {', '.join(missing)} (empty if none)."
+                f"The weights of this '{model.name}' have changed since they were loaded, so the file's card no longer "
+                f"applies; give {', '.join(missing)} (empty if none)."
             )
     same = known if known is not None and known.sha256 == digest else Provenance((), "", {}, "", digest)
     licence = same.licence if licence is None else licence
     if not licence.strip():
-        raise LeanposeError("Weights for others need terms: licence= is empty.")
+        raise LeanposeError("Published weights need a licence: licence= is empty.")
     return Provenance(
         same.training_data if training_data is None else tuple(training_data),
         licence,

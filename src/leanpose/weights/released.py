@@ -1,4 +1,4 @@
-"""The weights that come with the library."""
+"""The bundled weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ FOLDER = Path(__file__).parent / "files"
 
 @dataclass(frozen=True)
 class Release:
-    """One file of released weights; its card (`leanpose.weights.describe`) says the rest.
+    """One file of released weights; its card (`leanpose.weights.describe`) has the details.
 
     Attributes:
-        name: by which `load_model` takes it, and its file in the package is called.
-        licence: of the weights.
+        name: its name for `load_model` and of its file in the package.
+        licence: licence of the weights.
         summary: one line for the list of models.
-        commercial: whether no training data is for research or non-commercial use alone, as far as is known.
+        commercial: whether no training data is known to be for research or non-commercial use only.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Release:
 
     @property
     def card(self) -> dict[str, Any]:
-        """What the file says of itself, read without torch."""
+        """The metadata of the file, read without torch."""
         with open_safetensors(self.path, "np") as file:
             return json.loads(checked_card(file.metadata(), "leanpose", self.path))
 
@@ -68,7 +68,7 @@ _RELEASES = (
     Release(
         "leanpose-body-tokenpose",
         "research use only (terms of LSP and LSP Extended); COCO annotations CC BY 4.0, COCO images under their Flickr licences",
-        "19 body points at 128x96, trained from nothing: attention to look at, a teacher to try (docs/results/body_movenet.md)",
+        "19 body points at 128x96, trained from scratch: for attention plots, and as a teacher (docs/results/body_movenet.md)",
     ),
     Release(
         "leanpose-wholebody-s",
@@ -81,7 +81,7 @@ RELEASED: dict[str, Release] = {release.name: release for release in _RELEASES}
 
 
 def released_path(path_or_name: Path | str) -> Path:
-    """The file that is meant by a released name, by a path or by an address on the hub, from which it is fetched.
+    """The file of a released name, a path or a hub address, from which it is downloaded.
 
     Raises:
         LeanposeError: it is none of these, does not look like a file of leanpose, or cannot be fetched.
@@ -93,17 +93,19 @@ def released_path(path_or_name: Path | str) -> Path:
     path = Path(path_or_name)
     if path.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl"):
         raise LeanposeError(
-            f"{path} may hold code and is not opened; `leanpose convert` makes a .safetensors file of it."
+            f"{path} may contain code and is not opened; convert it to .safetensors with `leanpose convert`."
         )
     if path.suffix in (".onnx", ".xml", ".tflite"):
         raise LeanposeError(
-            f"{path} is no file of weights: a .safetensors file is needed here. An .onnx or .xml file can predict, be measured "
-            "and teach as it is."
+            f"{path} is not a weight file: a .safetensors file is needed here. (.onnx and .xml files work for predict, "
+            "eval and as teachers.)"
         )
     if path.is_dir():
-        raise LeanposeError(f"{path} is a folder, not a file of weights.")
+        raise LeanposeError(f"{path} is a folder, not a weight file.")
     if path.exists() or path.suffix == ".safetensors" or len(path.parts) > 1:
         return path
     if str(path) in list_models():
-        raise LeanposeError(f"No weights are released for '{path}'; create_model('{path}') builds it with fresh ones.")
+        raise LeanposeError(
+            f"No weights are released for '{path}'; create_model('{path}') builds it randomly initialised."
+        )
     raise LeanposeError(f"There are no released weights '{path}'; {did_you_mean(str(path), RELEASED)}")

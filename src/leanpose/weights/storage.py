@@ -1,7 +1,7 @@
-"""Files of weights that describe themselves: safetensors with a card inside.
+"""Weight files with metadata: safetensors with a card inside.
 
-Nothing is ever unpickled. The card, JSON under the metadata key `leanpose`, holds all that is needed to build the model
-again and to judge it: `card_of` lists its fields.
+Nothing is unpickled. The card, JSON under the metadata key `leanpose`, holds everything needed to rebuild the model and
+to assess it: `card_of` lists its fields.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ KEY = "leanpose"
 
 
 class _Card(BaseModel):
-    """What `load_network` relies on in a card."""
+    """Required fields of a card for `load_network`."""
 
     version: str
     model: str
@@ -59,18 +59,18 @@ class _Card(BaseModel):
 
 
 _SCALE = ".int8_scale"
-"""Behind the name of a weight that is stored as int8: its scales."""
+"""Suffix of the scale tensor of an int8 weight."""
 _MIN_INT8 = 2000
-"""Weights of layers with less of them stay float16: the many small layers at the fine resolutions cost accuracy as int8 (0.4 AP
-of `leanpose-body-t`), and hardly any space as float16."""
+"""Smaller layers stay float16: the many small layers at fine resolutions lose accuracy as int8 (0.4 AP of
+`leanpose-body-t`), and take little space as float16."""
 
 
 def card_of(
     model: ImageModel, *, training_data: list[str], licence: str, metrics: dict[str, float], notes: str = ""
 ) -> dict[str, Any]:
-    """The card of a model: what it is, how to feed and read it, where it comes from and how good it is.
+    """The card of a model: architecture, preprocessing, decoding, provenance and results.
 
-    A pose model has the fields `skeleton` and `codec`, a classifier `classes` in their place.
+    A pose model has the fields `skeleton` and `codec`, a classifier `classes` instead.
     """
     return {
         "version": __version__,
@@ -98,18 +98,18 @@ def save_model(
     notes: str = "",
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a model's weights and its card. The file is written whole or not at all.
+    """Write a model's weights and its card, atomically.
 
     Args:
-        model: what to save; it stays as it is.
+        model: the model; it is not changed.
         path: ends in `.safetensors`.
-        training_data: the data sets that the weights have seen.
-        licence: the weights' licence, or the terms that the data put on them.
-        metrics: measured figures by name; the name says on which data.
-        notes: whatever else a user should know.
-        dtype: of the floating-point tensors in the file: `torch.float32`; `torch.float16` for half the size; or
+        training_data: the data sets used for training.
+        licence: licence of the weights, or the terms that follow from the data.
+        metrics: results by name; the name includes the data set.
+        notes: other information for users.
+        dtype: data type of floating-point tensors in the file: `torch.float32`; `torch.float16` for half the size; or
             `torch.int8` for a quarter: the weights of large convolutions and linear layers as integers with a scale per
-            output channel, the rest as float16. Whichever it is, they are loaded as float32.
+            output channel, the rest as float16. They are always loaded as float32.
 
     Raises:
         LeanposeError: the path has another ending or cannot be written, or a weight is not finite (in that `dtype`).
@@ -133,13 +133,13 @@ def save_model(
 def save_calibrated(
     path_or_name: Path | str, path: Path | str, calibration: ScoreCalibration, metrics: Mapping[str, float]
 ) -> None:
-    """Write a copy of a pose model's file whose scores are probabilities; weights and their precision stay as they are.
+    """Write a copy of a pose model's file with calibrated scores; weights and their precision are unchanged.
 
     Args:
         path_or_name: as for `load_model`.
-        path: of the copy, ending in `.safetensors`; it may be the same file.
-        calibration: for the codec in the card; one that is there is replaced.
-        metrics: more figures for the card.
+        path: path of the copy, ending in `.safetensors`; may be the same file.
+        calibration: calibration for the codec in the card; an existing one is replaced.
+        metrics: additional results for the card.
 
     Raises:
         LeanposeError: as `load_model`; the file is a classifier's, or the copy cannot be written.
@@ -147,14 +147,15 @@ def save_calibrated(
     path = _require_suffix(path)
     card, tensors = _read_stored(released_path(path_or_name))
     if "codec" not in card:
-        raise LeanposeError(f"{path_or_name} holds a classifier, which has no keypoint scores.")
+        raise LeanposeError(f"{path_or_name} contains a classifier, which has no keypoint scores.")
     card["codec"] = {**card["codec"], "calibration": calibration.to_dict()}
     card["metrics"] = {**card.get("metrics", {}), **metrics}
     _write(tensors, card, path)
 
 
 def _rounded_weights(model: ImageModel) -> dict[str, Tensor]:
-    """The weights of large convolutions and linear layers as int8, and beside each its scales: a value is integer times scale."""
+    """The weights of large convolutions and linear layers as int8, and beside each its scales: a value is integer times
+    scale."""
     rounded: dict[str, Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.numel() >= _MIN_INT8:
@@ -170,27 +171,27 @@ def load_model(path_or_name: Path | str) -> PoseModel:
     """Build the model that a file describes, or a released one by name, with its weights (in eval mode, float32).
 
     Args:
-        path_or_name: a `.safetensors` file of leanpose, a key of `leanpose.weights.RELEASED`, or `hf://USER/NAME`, a repository
-            of the Hugging Face hub, with `@REVISION` behind it where not the newest is meant.
+        path_or_name: a `.safetensors` file of leanpose, a key of `leanpose.weights.RELEASED`, or `hf://USER/NAME`, a
+            repository of the Hugging Face hub, with `@REVISION` behind it where not the newest is meant.
 
     Raises:
-        LeanposeError: there is no such file, or it is damaged, of another program, or of a model this version lacks.
+        LeanposeError: there is no such file, or it is corrupt, of another program, or of a model this version lacks.
     """
     model = load_network(path_or_name)
     if not isinstance(model, PoseModel):
-        raise LeanposeError(f"{path_or_name} holds '{model.name}', a classifier, which finds no poses.")
+        raise LeanposeError(f"{path_or_name} contains '{model.name}', a classifier, not a pose model.")
     return model
 
 
 def load_network(path_or_name: Path | str) -> ImageModel:
-    """Build whatever a file describes; see `load_model`."""
+    """Build the network that a file describes; see `load_model`."""
     path = released_path(path_or_name)
     with any_damage("file of weights", path):
         return _network(path)
 
 
 class NoInitWeights(TorchFunctionMode):
-    """Weights of networks built inside are NaN instead of random, which takes no time: for those that are all loaded."""
+    """Skip the initialisation of networks built inside (weights are NaN), for networks whose weights are all loaded."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
@@ -222,7 +223,7 @@ def _network(path: Path) -> ImageModel:
 
 
 def load_weights(model: ImageModel, path_or_name: Path | str) -> None:
-    """Put a file's weights into a model that exists.
+    """Load a file's weights into an existing model.
 
     Raises:
         LeanposeError: as `load_model`, or the file is of another model.
@@ -233,7 +234,7 @@ def load_weights(model: ImageModel, path_or_name: Path | str) -> None:
 
 
 def _fill(model: ImageModel, card: Mapping[str, Any], tensors: dict[str, Tensor], path: Path) -> None:
-    """Put a file's weights into a model, which keeps what the card says of them."""
+    """Load a file's weights into a model, which keeps the card's provenance."""
     load_strict(model, tensors, source=str(path), name=card["model"])
     model.provenance = Provenance(
         training_data=tuple(card.get("training_data", ())),
@@ -245,7 +246,7 @@ def _fill(model: ImageModel, card: Mapping[str, Any], tensors: dict[str, Tensor]
 
 
 def weights_digest(model: ImageModel) -> str:
-    """SHA-256 of a model's weights as they are now."""
+    """SHA-256 of a model's current weights."""
     return digest({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
 
 
@@ -253,7 +254,7 @@ def describe(path_or_name: Path | str) -> dict[str, Any]:
     """The card of a file or of a released model, without loading the weights (`card_of` lists its fields).
 
     Raises:
-        LeanposeError: there is no such file, or it is no file of leanpose.
+        LeanposeError: there is no such file, or it is not a file of leanpose.
     """
     path = released_path(path_or_name)
     with open_safetensors(path) as file:
@@ -261,7 +262,7 @@ def describe(path_or_name: Path | str) -> dict[str, Any]:
 
 
 def load_strict(model: ImageModel, tensors: dict[str, Tensor], *, source: str, name: str) -> None:
-    """Load `tensors` into a model, or say what does not fit.
+    """Load `tensors` into a model.
 
     Args:
         source: where they come from, and `name`, the model that they are of: for the message.
@@ -275,7 +276,7 @@ def load_strict(model: ImageModel, tensors: dict[str, Tensor], *, source: str, n
         if there != here:
             other = f"a '{name}' of other sizes" if name == model.name else f"a '{name}'"
             raise LeanposeError(
-                f"{source} holds {other}, not this '{model.name}': '{key}' is {there} there, {here} here."
+                f"{source} contains {other}, not this '{model.name}': '{key}' is {there} in the file, {here} in the model."
             )
     model.load_state_dict(tensors)
 
@@ -295,27 +296,27 @@ def _write(tensors: dict[str, Tensor], card: Mapping[str, Any], path: Path) -> N
 
 
 def _card(file: Any, path: Path) -> dict[str, Any]:
-    """The card of an open file, with all fields that are relied on."""
+    """The card of an open file, with all required fields."""
     metadata = file.metadata() or {}
     if BACKBONE_KEY in metadata:
-        raise LeanposeError(f"{path} holds a backbone alone, for `pretrained` of a recipe or of create_model.")
+        raise LeanposeError(f"{path} contains only a backbone, for `pretrained` of a recipe or of create_model.")
     if KEY not in metadata:
-        raise LeanposeError(f"{path} is a safetensors file of another program: it has no card of leanpose.")
+        raise LeanposeError(f"{path} is a safetensors file of another program: it has no leanpose card.")
     return parse_card(_Card, checked_card(metadata, KEY, path), path)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The card and the tensors of a file, which are those that were saved, int8 ones multiplied by their scales."""
+    """The card and the verified tensors of a file, with int8 ones dequantized."""
     card, tensors = _read_stored(path)
     scales = {key.removesuffix(_SCALE): tensors.pop(key) for key in list(tensors) if key.endswith(_SCALE)}
     return card, tensors | {key: tensors[key].float() * scale for key, scale in scales.items()}
 
 
 def _read_stored(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The card and the tensors of a file as they lie in it."""
+    """The card and the stored tensors of a file."""
     with open_safetensors(path) as file:
         card = _card(file, path)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
     if digest(tensors) != card["sha256"]:
-        raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
+        raise LeanposeError(f"{path} is corrupt: its weights do not match their checksum (SHA-256).")
     return card, tensors

@@ -12,6 +12,6 @@ FEATURE_LOSSES: dict[str, type[FeatureLoss]] = {
     "mgd": MaskedGenerativeLoss,
     "relation": RelationLoss,
 }
-"""Every one by the name that a recipe's `distillation.feature_loss` gives it."""
+"""The feature losses by their name in a recipe's `distillation.feature_loss`."""
 
 __all__ = ["FEATURE_LOSSES", "FeatureLoss", "feature_channels", "on_one_grid"]

@@ -1,4 +1,5 @@
-"""What the losses between a student's and a teacher's features share: channels aligned, one grid, a value that knows no scale."""
+"""Shared by the losses between a student's and a teacher's features: aligned channels, a common grid, scale-free
+values."""
 
 from __future__ import annotations
 
@@ -16,15 +17,15 @@ from leanpose.models.base import PoseModel
 class FeatureLoss(nn.Module, ABC):
     """Compares the features of any two backbones.
 
-    A loss is about 1 for a student that knows nothing, whatever the scale of both features, so that one weight fits all teachers
-    and students. Its parameters learn along with the student, and are thrown away after the training.
+    Losses are normalized to about 1 for a random student, so one weight works for all teachers and students. Their
+    parameters are trained with the student and discarded afterwards.
 
     Args:
         channels: of the student's and of the teacher's features.
     """
 
     title: ClassVar[str]
-    """How the loss compares, for reports."""
+    """Description of the loss, for reports."""
 
     def __init__(self, channels: tuple[int, int]) -> None:
         super().__init__()
@@ -36,7 +37,8 @@ class FeatureLoss(nn.Module, ABC):
 
 
 def standardized(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-    """Each channel with a mean of 0 and a deviation of 1 over people and places, as PKD has it (Cao et al., NeurIPS 2022, §3.3)."""
+    """Each channel with mean 0 and standard deviation 1 over people and positions, as in PKD (Cao et al., NeurIPS 2022,
+    §3.3)."""
     features = features.float()
     mean = features.mean(dim=(0, 2, 3), keepdim=True)
     deviation = features.std(dim=(0, 2, 3), keepdim=True, correction=0)
@@ -51,8 +53,8 @@ def feature_channels(model: PoseModel) -> int:
     """
     if "features" not in model.provides:
         raise LeanposeError(
-            f"'{model.name}' has no backbone whose features could be compared; choose a model that has one, or a method "
-            "without features (for auto: distillation.feature_loss=none, for dwpose: distillation.feature_weight=0)."
+            f"'{model.name}' exposes no backbone features; choose another model, or disable the feature loss "
+            "(auto: distillation.feature_loss=none, dwpose: distillation.feature_weight=0)."
         )
     backbone: Any = model.backbone
     return backbone.channels
@@ -61,7 +63,7 @@ def feature_channels(model: PoseModel) -> int:
 def on_one_grid(
     one: Float[Tensor, "B C1 h w"], other: Float[Tensor, "B C2 H W"]
 ) -> tuple[Float[Tensor, "B C1 hg wg"], Float[Tensor, "B C2 hg wg"]]:
-    """Two maps of features, the finer one averaged to the coarser one's grid."""
+    """Two feature maps, the finer one average-pooled to the coarser grid."""
     grid = min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3])
     one, other = (x if x.shape[2:] == grid else adaptive_avg_pool2d(x.float(), grid) for x in (one, other))
     return one, other

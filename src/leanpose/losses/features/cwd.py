@@ -1,7 +1,7 @@
 """CWD: channel-wise knowledge distillation of features (Shu et al., ICCV 2021, arXiv 2011.13256, eq. 2–4).
 
-Each channel of a feature map is a distribution over places, and the student's approaches the teacher's, so that what counts is
-where a channel fires and not how strongly.
+Each channel of a feature map is treated as a distribution over positions, and the student's is fitted to the teacher's,
+so that it matters where a channel is active, not how strongly.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ TEMPERATURE = 1.0
 
 
 class ChannelWiseLoss(FeatureLoss):
-    """`T² / C Σ_c KL(φ(teacher_c) ‖ φ(student_c))`, the mean over people; φ is the softmax over places.
+    """`T² / C Σ_c KL(φ(teacher_c) ‖ φ(student_c))`, the mean over people; φ is the softmax over positions.
 
-    Channels are standardized first, the student's aligned to them: the paper's temperature fits the features of its networks.
+    Channels are standardized first, the student's aligned to them: the paper's temperature fits the features of its
+    networks.
     """
 
-    title = "the divergence of where each channel fires"
+    title = "the KL divergence of each channel's spatial distribution"
 
     def forward(self, pred: Float[Tensor, "B C1 H W"], target: Float[Tensor, "B C2 H W"]) -> Float[Tensor, ""]:
         return channel_wise_kd_loss(self.align(standardized(pred)), standardized(target), TEMPERATURE)
@@ -32,7 +33,8 @@ class ChannelWiseLoss(FeatureLoss):
 def channel_wise_kd_loss(
     pred: Float[Tensor, "B C H W"], target: Float[Tensor, "B C H W"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Eq. 4: the divergence of each channel's softmax over places, times T², the mean over channels and people."""
+    """Eq. 4: the KL divergence of each channel's softmax over positions, times T², the mean over channels and
+    people."""
     log_pred, log_target = (
         (features.float().flatten(2) / temperature).log_softmax(dim=-1) for features in (pred, target)
     )

@@ -1,6 +1,6 @@
 """L2 distance of features (FitNets, Romero et al., ICLR 2015; DWPose's L_fea, Yang et al., ICCVW 2023, eq. 1).
 
-Between standardized channels, where the papers compare them as they are: their weights fit one teacher's scale.
+Between standardized channels; the papers use raw features, with weights tuned to one teacher's scale.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from leanpose.losses.features.base import FeatureLoss, standardized
 
 
 class L2Loss(FeatureLoss):
-    """`‖align(student) - teacher‖²`, the mean over channels and places; a 1×1 convolution aligns the student's."""
+    """`‖align(student) - teacher‖²`, the mean over channels and positions; a 1×1 convolution aligns the student's."""
 
     title = "the squared distance of the features"
 

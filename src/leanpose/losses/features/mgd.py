@@ -1,7 +1,7 @@
 """MGD: masked generative distillation (Yang et al., ECCV 2022, arXiv 2205.01529, eq. 2–4).
 
-Places of the student's features are masked at random, and two convolutions generate the teacher's whole features from the rest,
-so that each place must know of its neighbourhood what the teacher knows.
+Positions of the student's features are masked at random, and two convolutions generate the teacher's full features from
+the rest, so that each position must encode its neighbourhood as the teacher does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn.functional import mse_loss
 from leanpose.losses.features.base import FeatureLoss, standardized
 
 MASKED = 0.65
-"""λ of eq. 3: the share of places that are masked; the paper's for one-stage detectors."""
+"""λ of eq. 3: the fraction of masked positions; the paper's value for one-stage detectors."""
 
 
 class MaskedGenerativeLoss(FeatureLoss):

@@ -1,7 +1,7 @@
-"""Relations between places: how alike the features of each two places are (Liu et al., "Structured Knowledge Distillation",
-CVPR 2019, eq. 2 and 3; Tung and Mori, ICCV 2019).
+"""Relation distillation: pairwise similarities between spatial positions (Liu et al., "Structured Knowledge
+Distillation", CVPR 2019, eq. 2 and 3; Tung and Mori, ICCV 2019).
 
-Needs no alignment: two networks may say what they know in different channels, and agree on what belongs together.
+It needs no alignment of channels: two networks may encode the same similarities in different channels.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from torch.nn.functional import adaptive_avg_pool2d, mse_loss, normalize
 from leanpose.losses.features.base import FeatureLoss
 
 MAX_SIDE = 16
-"""Finer maps are averaged to so many rows and columns, since every two places are compared (the paper's node granularity)."""
+"""Finer maps are average-pooled to this many rows and columns, since all pairs of positions are compared (the paper's
+node granularity)."""
 
 
 class RelationLoss(FeatureLoss):
-    """`‖A_student - A_teacher‖² / ‖A_teacher‖²`, A holding the cosine of the features of each two places, less its mean."""
+    """`‖A_student - A_teacher‖² / ‖A_teacher‖²`, A being the cosine similarities of all pairs of positions, minus their
+    mean."""
 
-    title = "how alike the features of each two places are"
+    title = "the pairwise similarities of spatial positions"
 
     def __init__(self, channels: tuple[int, int]) -> None:
         super().__init__(channels)
@@ -31,7 +33,7 @@ class RelationLoss(FeatureLoss):
 
 
 def similarities(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N N"]:
-    """The cosines of the features of each two places (eq. 2), less their mean: features that all point alike say nothing."""
+    """The cosine similarities of all pairs of positions (eq. 2), minus their mean, which carries no information."""
     height, width = features.shape[2:]
     grid = (min(height, MAX_SIDE), min(width, MAX_SIDE))
     places = normalize(adaptive_avg_pool2d(features.float(), grid).flatten(2), dim=1)

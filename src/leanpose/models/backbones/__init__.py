@@ -1,4 +1,4 @@
-"""Feature extractors that several papers' models share: a new one is one file here, and one line in `BACKBONES`."""
+"""Backbones shared by the models of several papers: a new one is one file here, and one line in `BACKBONES`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def backbone_class(name: str) -> type[Backbone]:
 
 
 def backbone_settings(name: str) -> set[str]:
-    """The names of what may be set of a backbone beside its variant.
+    """The names of a backbone's settings, besides its variant.
 
     Raises:
         LeanposeError: there is no such backbone.
@@ -60,7 +60,7 @@ def backbone_settings(name: str) -> set[str]:
 
 
 def create_backbone(name: str, **settings: Any) -> Backbone:
-    """Build the backbone of that name with fresh weights.
+    """Build the backbone of that name, randomly initialised.
 
     Raises:
         LeanposeError: there is no such backbone.

@@ -1,4 +1,4 @@
-"""What all backbones have in common, and files of a backbone alone: safetensors by timm's names, with a small card."""
+"""The interface of all backbones, and backbone-only files: safetensors with timm's parameter names and a small card."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from leanpose.schema import parse_card
 from leanpose.version import __version__
 
 MEAN = (0.485, 0.456, 0.406)
-"""Of ImageNet's images: RGB on a 0..1 scale, as all the papers here have them."""
+"""Mean of ImageNet's images: RGB on a 0..1 scale, as in all the papers here."""
 
 STD = (0.229, 0.224, 0.225)
 """The standard deviation, on the same scale."""
 
 
 class Backbone(nn.Module, ABC):
-    """A feature extractor: images to one map of features.
+    """A feature extractor: images to one feature map.
 
     Attributes:
         variant: its name in `leanpose.models.backbones.BACKBONES`.
         stride: image pixels per feature.
-        size_divisor: height and width of the image must be multiples of it; 1 where any size will do.
-        channels: how many the features have.
+        size_divisor: height and width of the image must be multiples of it; 1 if any size is allowed.
+        channels: number of feature channels.
         in_timm: whether timm publishes ImageNet weights under the variant's name.
-        start_instead: what to do where it does not.
+        start_instead: what to do if it does not.
     """
 
     stride: int
@@ -49,7 +49,7 @@ class Backbone(nn.Module, ABC):
         self.variant = variant
 
     def load_imagenet(self) -> None:
-        """Take timm's ImageNet weights wherever name and shape agree; the rest stays as it is.
+        """Load timm's ImageNet weights wherever name and shape match; the rest stays unchanged.
 
         Raises:
             LeanposeError: there are none, or they cannot be downloaded.
@@ -65,7 +65,7 @@ class Backbone(nn.Module, ABC):
         self.load_matching(published)
 
     def load_matching(self, published: Mapping[str, Tensor]) -> None:
-        """Take weights wherever name and shape agree, and leave the rest as it is."""
+        """Load weights wherever name and shape match, and leave the rest unchanged."""
         own = self.state_dict()
         own.update({k: v for k, v in published.items() if k in own and v.shape == own[k].shape})
         self.load_state_dict(own)
@@ -76,7 +76,7 @@ class Backbone(nn.Module, ABC):
 
 
 def init_convolutions(network: nn.Module, std: float | None = None) -> None:
-    """Draw fresh convolutions: weights normal with this sigma, or He-normal where it is None; biases 0."""
+    """Initialise convolutions: weights normal with this sigma, or He-normal if None; biases 0."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             if std is None:
@@ -98,10 +98,10 @@ PYRAMID_STRIDES = (4, 8, 16, 32)
 
 
 class PyramidBackbone(Backbone):
-    """A backbone that has features at strides 4, 8, 16 and 32; on its own it gives those at its `stride`.
+    """A backbone with features at strides 4, 8, 16 and 32; `forward` returns those at its `stride`.
 
     Attributes:
-        pyramid_channels: how many channels each of the four levels has.
+        pyramid_channels: number of channels of each of the four levels.
     """
 
     pyramid_channels: tuple[int, int, int, int]
@@ -111,13 +111,13 @@ class PyramidBackbone(Backbone):
         """The four levels, finest first."""
 
     def set_output_stride(self, stride: Literal[4, 8, 16, 32]) -> Self:
-        """Give the features at another stride from now on."""
+        """Return the features at another stride from now on."""
         self.stride = stride
         self.channels = self.pyramid_channels[PYRAMID_STRIDES.index(stride)]
         return self
 
     def own_level(self, levels: tuple[Float[Tensor, "B _ _ _"], ...]) -> Float[Tensor, "B C Hf Wf"]:
-        """The one of `pyramid`'s levels that the backbone gives on its own, of `channels` at `stride`."""
+        """The level of `pyramid` that `forward` returns, with `channels` at `stride`."""
         return levels[PYRAMID_STRIDES.index(self.stride)]
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C Hf Wf"]:
@@ -125,11 +125,11 @@ class PyramidBackbone(Backbone):
 
 
 BACKBONE_KEY = "leanpose_backbone"
-"""Of the metadata, under which the card lies."""
+"""Metadata key of the card."""
 
 
 class _BackboneCard(BaseModel):
-    """What is relied on in a backbone's card."""
+    """Required fields of a backbone's card."""
 
     backbone: str
     sha256: str | None = None
@@ -140,7 +140,7 @@ class _BackboneCard(BaseModel):
 def save_backbone(
     tensors: dict[str, Tensor], path: Path, *, variant: str, training_data: list[str], licence: str, notes: str = ""
 ) -> None:
-    """Write a backbone's weights and where they come from.
+    """Write a backbone's weights and their origin.
 
     Raises:
         LeanposeError: the path has another ending or cannot be written.
@@ -164,26 +164,26 @@ def read_backbone(path: Path, variant: str) -> dict[str, Tensor]:
     """The weights of a backbone's file.
 
     Args:
-        variant: timm's name for the network that is wanted.
+        variant: timm's name of the requested network.
 
     Raises:
-        LeanposeError: there is no such file, it is damaged, or it is no backbone's or another one's.
+        LeanposeError: there is no such file, it is corrupt, or it is not of this backbone.
     """
     with open_safetensors(path) as file:
         held = _backbone_card(file, path)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dictionary)
     if "sha256" in held and digest(tensors) != held["sha256"]:
-        raise LeanposeError(f"{path} is damaged: its weights are not those that were saved (SHA-256 differs).")
+        raise LeanposeError(f"{path} is corrupt: its weights do not match their checksum (SHA-256).")
     if held.get("backbone") != variant:
-        raise LeanposeError(f"{path} holds a {held.get('backbone')}, not the {variant} that the model has.")
+        raise LeanposeError(f"{path} contains a {held.get('backbone')}, not the model's {variant}.")
     return tensors
 
 
 def describe_backbone(path: Path) -> dict[str, Any]:
-    """The card of a backbone's file: whose weights they are, on what data they were trained, under what terms.
+    """The card of a backbone file: network, training data and licence of the weights.
 
     Raises:
-        LeanposeError: there is no such file, it is damaged, or it is no backbone's.
+        LeanposeError: there is no such file, it is corrupt, or it is not a backbone file.
     """
     with open_safetensors(path) as file:
         return _backbone_card(file, path)
@@ -192,5 +192,5 @@ def describe_backbone(path: Path) -> dict[str, Any]:
 def _backbone_card(file: Any, path: Path) -> dict[str, Any]:
     metadata = file.metadata() or {}
     if BACKBONE_KEY not in metadata:
-        raise LeanposeError(f"{path} is no file of a backbone; `leanpose convert --backbone` makes one.")
+        raise LeanposeError(f"{path} is not a backbone file; `leanpose convert --backbone` writes one.")
     return parse_card(_BackboneCard, checked_card(metadata, BACKBONE_KEY, path), path)

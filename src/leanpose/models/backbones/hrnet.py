@@ -1,4 +1,5 @@
-"""HRNet: timm's network, whole or cut after its third stage, as TokenPose-B and -L cut it; and the features of the small token
+"""HRNet: timm's network, complete or cut after its third stage as in TokenPose-B and -L; and the backbones of the small
+token
 models: HRNet's first stage (TokenPose-S, SDPose-T, -S), or the image itself (TokenPose-T).
 """
 
@@ -16,9 +17,9 @@ from leanpose.models.backbones.base import Backbone
 
 
 class HRNet(Backbone):
-    """The first stages of HRNet (Sun et al., CVPR 2019), of which the finest branch is read, at stride 4.
+    """The first stages of HRNet (Sun et al., CVPR 2019); the features are those of the finest branch, at stride 4.
 
-    Parameters bear the names of timm and of the papers' code.
+    Parameter names follow timm and the papers' code.
 
     Args:
         variant: timm's name, such as `hrnet_w32`.
@@ -36,7 +37,7 @@ class HRNet(Backbone):
         self.size_divisor = 4 << (backbone_stages - 1)
         settings: dict[str, Any] = copy.deepcopy(timm_hrnet.cfg_cls[variant])
         settings["stage1"]["num_channels"] = (stage1_width,)
-        # Most of HRNet's weights lie behind the third stage: on the meta device they take neither memory nor time.
+        # Most of HRNet's weights come after the third stage: on the meta device they cost neither memory nor time.
         device = torch.get_default_device()
         with torch.device("meta"):
             net: Any = timm_hrnet.HighResolutionNet(settings, head="")
@@ -48,7 +49,7 @@ class HRNet(Backbone):
         self.transition2, self.stage3 = net.transition2, net.stage3
         self.transition3, self.stage4 = (net.transition3, net.stage4) if backbone_stages == 4 else (None, None)
         last: Any = (self.stage4 or self.stage3)[-1]
-        last.fuse_layers = last.fuse_layers[:1]  # nothing reads the coarser outputs
+        last.fuse_layers = last.fuse_layers[:1]  # the coarser outputs are not used
         self.to_empty(device=device)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
@@ -66,7 +67,7 @@ class HRNet(Backbone):
 
 
 def _one_more(transition: Any, branches: list[Tensor]) -> list[Tensor]:
-    """A new coarsest branch grows out of the coarsest one there is; the others go on as they are."""
+    """A new coarsest branch starts from the coarsest one so far; the others continue unchanged."""
     return [step(branch) for step, branch in zip(transition, [*branches, branches[-1]], strict=True)]
 
 
@@ -76,7 +77,7 @@ EXPANSION = 4
 class Bottleneck(nn.Module):
     """A residual block of 1×1, 3×3 and 1×1 convolutions (He et al. 2016, fig. 5 right).
 
-    Parameters bear the names of torchvision, timm and the papers' code.
+    Parameter names follow torchvision, timm and the papers' code.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -111,12 +112,12 @@ class IdentityBackbone(Backbone):
 
 
 class Stem(Backbone):
-    """Two strided 3×3 convolutions and a row of bottlenecks: features at a quarter of the image's size.
+    """Two strided 3×3 convolutions and a sequence of bottlenecks: features at stride 4.
 
     Args:
         stem_width: channels of the two strided convolutions.
         stage1_width: inner channels of the bottlenecks; the features have four times as many.
-        stage1_blocks: how many bottlenecks.
+        stage1_blocks: number of bottlenecks.
     """
 
     stride = 4

@@ -1,7 +1,9 @@
-"""Lite-HRNet (Yu et al., "Lite-HRNet: A Lightweight High-Resolution Network", CVPR 2021), its naive form, and PP-TinyPose.
+"""Lite-HRNet (Yu et al., "Lite-HRNet: A Lightweight High-Resolution Network", CVPR 2021), its naive form, and
+PP-TinyPose.
 
-HRNet's layout, parallel branches that exchange features, of cheap blocks: conditional channel weighting (section 3.2), or
-the plain shuffle units of ShuffleNetV2 in the naive networks. PP-TinyPose (PaddleDetection, 2021) is the wider naive one.
+HRNet's layout, parallel branches that exchange features, with cheap blocks: conditional channel weighting (section
+3.2), or the shuffle units of ShuffleNetV2 in the naive variants. PP-TinyPose (PaddleDetection, 2021) is the wider naive
+one.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ STEM_CHANNELS = 32
 
 
 class LiteHRNetLayout(NamedTuple):
-    """What the variants differ in.
+    """The configuration of a variant.
 
     Attributes:
-        modules: how many of each stage; each is two blocks on every branch and an exchange between the branches.
-        channels: of the finest branch; each coarser one has twice as many.
-        weighting: blocks are conditional channel weighting rather than shuffle units.
-        norms: batch normalization behind each convolution; without, they are folded into the convolutions, as in
-            published files for inference, and who trains on goes on without them, as with norms that are frozen.
+        modules: number of modules of each stage; each has two blocks on every branch and an exchange between the
+            branches.
+        channels: channels of the finest branch; each coarser one has twice as many.
+        weighting: whether the blocks are conditional channel weighting rather than shuffle units.
+        norms: whether there is batch normalization after each convolution; otherwise it is folded into the
+            convolutions, as in published inference files, and stays so in further training, which amounts to frozen
+            norms.
     """
 
     modules: tuple[int, int, int]
@@ -46,7 +50,7 @@ LITE_HRNETS = {
 
 
 class ConvNorm(nn.Module):
-    """A convolution, batch normalization unless it is folded, and a ReLU where asked for."""
+    """A convolution, batch normalization unless folded, and optionally a ReLU."""
 
     def __init__(
         self, c_in: int, c_out: int, kernel: int, stride: int = 1, *, groups: int = 1, norm: bool, relu: bool = False
@@ -70,22 +74,24 @@ def pointwise(c_in: int, c_out: int, *, norm: bool, relu: bool = True) -> ConvNo
 
 
 def separable(c_in: int, c_out: int, stride: int = 1, *, norm: bool, relu: bool = True) -> nn.Sequential:
-    """Depthwise, then pointwise."""
+    """A depthwise, then a pointwise convolution."""
     return nn.Sequential(depthwise(c_in, stride, norm=norm), pointwise(c_in, c_out, norm=norm, relu=relu))
 
 
 def concat_shuffled(first: Float[Tensor, "B C H W"], second: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2*C H W"]:
-    """Both, their channels taken in turn: ShuffleNet's channel shuffle with two groups. Keeps the memory order."""
+    """Concatenation with interleaved channels: ShuffleNet's channel shuffle with two groups. Keeps the memory
+    format."""
     traced = torch.compiler.is_exporting() or torch.jit.is_tracing() or isinstance(second, fx.Proxy)
     if not traced and second.is_contiguous(memory_format=torch.channels_last):
-        # `stack` along the channels would return them first, and the next convolution would have to turn that round.
+        # `stack` along the channels would return channels-first memory, which the next convolution would have to
+        # convert.
         last = torch.stack((first.permute(0, 2, 3, 1), second.permute(0, 2, 3, 1)), dim=-1)
         return last.flatten(3).permute(0, 3, 1, 2)
     return torch.stack((first, second), dim=2).flatten(1, 2)
 
 
 class Stem(nn.Module):
-    """Two halvings of the size: a convolution, then a shuffle block of stride 2."""
+    """Stride 4 in two steps: a convolution, then a shuffle block of stride 2."""
 
     def __init__(self, *, norm: bool) -> None:
         super().__init__()
@@ -130,7 +136,8 @@ class NaiveBlocks(nn.Module):
 
 
 class CrossResolutionWeighting(nn.Module):
-    """Weights of each position and channel, computed from all branches at the size of the coarsest (equations 2 to 4)."""
+    """Weights of each position and channel, computed from all branches at the size of the coarsest (equations 2 to
+    4)."""
 
     def __init__(self, channels: Sequence[int], ratio: int = 8) -> None:
         super().__init__()
@@ -164,7 +171,7 @@ class SpatialWeighting(nn.Module):
 
 
 class ConditionalChannelWeighting(nn.Module):
-    """The block of Lite-HRNet (figure 3b): weighting in place of the shuffle unit's two pointwise convolutions."""
+    """The block of Lite-HRNet (figure 3b): weighting instead of the shuffle unit's two pointwise convolutions."""
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
@@ -181,10 +188,10 @@ class ConditionalChannelWeighting(nn.Module):
 
 
 class Fusion(nn.Module):
-    """The exchange between branches at the end of a module.
+    """The fusion of the branches at the end of a module.
 
-    The published code adds in place, and so the finest branch counts twice in its own sum, and that sum, before its ReLU,
-    is what the coarser branches take from it, twice as well. Weights have been trained with that.
+    The published code adds in place, so the finest branch counts twice in its own sum, and the coarser branches read
+    that sum, before its ReLU, also doubled. The published weights were trained with this.
     """
 
     def __init__(self, channels: Sequence[int], *, norm: bool) -> None:
@@ -218,7 +225,7 @@ class Fusion(nn.Module):
 
 
 class LiteHRNetModule(nn.Module):
-    """Blocks on each branch, then the exchange between them."""
+    """Blocks on each branch, then their fusion."""
 
     def __init__(self, channels: Sequence[int], layout: LiteHRNetLayout) -> None:
         super().__init__()
@@ -234,7 +241,7 @@ class LiteHRNetModule(nn.Module):
 
 
 class LiteHRNet(Backbone):
-    """Lite-HRNet up to what its heatmaps are read from, at stride 4: the branches, joined from coarse to fine."""
+    """Lite-HRNet up to the input of its heatmap head, at stride 4: the branches, merged from coarse to fine."""
 
     stride = 4
     size_divisor = 32
@@ -261,7 +268,7 @@ class LiteHRNet(Backbone):
         self.up = nn.ModuleList(
             separable(width, widths[max(level - 1, 0)], norm=norm) for level, width in reversed([*enumerate(widths)])
         )
-        # The published code's sigma; without norms it would silence the network.
+        # The published code's sigma; without norms it would make the activations vanish.
         init_convolutions(self, std=0.001 if norm else None)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H/4 W/4"]:

@@ -1,8 +1,9 @@
-"""The features of MoveNet Lightning and Thunder: MobileNetV2 (Sandler et al., CVPR 2018) and an upward path to stride 4.
+"""The backbones of MoveNet Lightning and Thunder: MobileNetV2 (Sandler et al., CVPR 2018) and a top-down path to stride
+4.
 
-MoveNet (Google, 2021) finds the person in the middle of a square image. Its features have learnt from far more people
-than most users have images of; who starts from them needs little data: `leanpose convert MOVENET.onnx --backbone -o
-FILE.safetensors`. The whole network is in `leanpose.models.movenet`.
+MoveNet (Google, 2021) predicts the keypoints of the person in the middle of a square image. Its features were trained
+on far more people than most users have, so fine-tuning them needs little data: `leanpose convert MOVENET.onnx
+--backbone -o FILE.safetensors`. The complete network is in `leanpose.models.movenet`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from torch import Tensor, nn
 from leanpose.models.backbones.base import MEAN, STD, Backbone, init_convolutions
 
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-"""How much wider inside, channels, blocks, stride of the first: table 2 of the MobileNetV2 paper."""
+"""Expansion, channels, number of blocks, stride of the first: table 2 of the MobileNetV2 paper."""
 MOVENETS = {"movenet_lightning": 1.0, "movenet_thunder": 1.75}
-"""How much wider MobileNetV2's stem and stages are than in its paper; the rest is alike."""
-_SKIPS = {16: 9, 8: 5, 4: 2}  # the block, counted from 0, whose features of that stride go to the upward path
+"""Width multiplier of MobileNetV2's stem and stages; the rest is the same."""
+_SKIPS = {16: 9, 8: 5, 4: 2}  # index of the block whose features of that stride enter the top-down path
 
 
 class Conv(nn.Conv2d):
-    """A convolution padded as TensorFlow does it: on all sides, but with stride 2 at the right and bottom alone.
+    """A convolution with TensorFlow's padding: on all sides, but with stride 2 only at the right and bottom.
 
-    The batch normalizations of the published weights are folded into the convolutions and stay so: who trains on goes on
-    without them, as with norms that are frozen.
+    The batch normalizations of the published weights are folded into the convolutions and stay so in further training,
+    which amounts to frozen norms.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Conv(nn.Conv2d):
 
 
 class InvertedResidual(nn.Module):
-    """Widen, look around within each channel, narrow without a nonlinearity."""
+    """Inverted residual: expand, depthwise convolution, linear projection."""
 
     def __init__(self, c_in: int, c_out: int, expansion: int, stride: int) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class InvertedResidual(nn.Module):
 
 
 class SeparableConv(nn.Module):
-    """A convolution within each channel, one across the channels, a ReLU."""
+    """A depthwise and a pointwise convolution, and a ReLU."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -67,15 +68,15 @@ class SeparableConv(nn.Module):
 
 
 def _scaled(channels: int, variant: str) -> int:
-    """The variant's number of channels: the nearest multiple of 8, as MobileNetV2's code rounds."""
+    """The variant's number of channels, rounded to a multiple of 8 as in MobileNetV2's code."""
     return int(channels * MOVENETS[variant] + 4) // 8 * 8
 
 
 class MoveNetBackbone(Backbone):
-    """MoveNet up to what its keypoint heatmaps are read from, at stride 4.
+    """MoveNet up to the input of its keypoint heatmap branch, at stride 4.
 
     Attributes:
-        trunk_channels: of what all of MoveNet's branches read.
+        trunk_channels: channels of the features that all of MoveNet's branches share.
     """
 
     stride = 4

@@ -1,7 +1,7 @@
-"""The features of a person detector: RTMDet's CSPNeXt and the upper half of its pyramid (Lyu et al., "RTMDet", 2022).
+"""The backbone of a person detector: RTMDet's CSPNeXt and the top-down path of its PAFPN (Lyu et al., "RTMDet", 2022).
 
-A detector has learnt from many images where people are and of what parts they are made. Whoever has few images
-of their own starts from that: `leanpose convert DETECTOR.onnx -o FILE.safetensors`.
+A detector was trained on many images of people, so it is a good start for training on few images: `leanpose convert
+DETECTOR.onnx -o FILE.safetensors`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from leanpose.models.conv_module import ConvModule
 
 
 class RTMDetSize(NamedTuple):
-    """How much smaller than RTMDet-l a variant is, as in its authors' configurations."""
+    """Depth and width multipliers relative to RTMDet-l, as in its authors' configurations."""
 
     width: float
     depth: float
@@ -39,7 +39,7 @@ conv_silu = partial(ConvModule, activation=partial(nn.SiLU, inplace=True))
 
 
 class DepthwiseSeparableConvModule(nn.Sequential):
-    """A convolution within each channel, then one across the channels, each with norm and SiLU."""
+    """A depthwise, then a pointwise convolution, each with norm and SiLU."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class DepthwiseSeparableConvModule(nn.Sequential):
 
 
 class CSPNeXtBlock(nn.Module):
-    """A 3×3 convolution and a separable one of 5×5, around which the input may pass."""
+    """A 3×3 convolution and a separable 5×5 one, optionally with a shortcut."""
 
     def __init__(self, channels: int, identity: bool, depthwise: bool) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class CSPNeXtBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Each channel times a number that its mean over the image decides."""
+    """Channel attention: each channel is scaled by a function of its mean over the image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class ChannelAttention(nn.Module):
 
 
 class CSPLayer(nn.Module):
-    """Half of the channels pass through the blocks, half go past them."""
+    """Half of the channels pass through the blocks, half bypass them."""
 
     def __init__(self, c_in: int, c_out: int, blocks: int, identity: bool, attention: bool, depthwise: bool) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class CSPLayer(nn.Module):
 
 
 class SpatialPyramid(nn.Module):
-    """The largest value within 5, 9 and 13 pixels, beside the value itself."""
+    """Spatial pyramid pooling: maxima within 5, 9 and 13 pixels, concatenated with the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -104,19 +104,19 @@ class SpatialPyramid(nn.Module):
 
 
 def _stage(number: int, size: RTMDetSize) -> nn.Sequential:
-    """A stage of the backbone, counted from 0: half the height and width, then a layer of blocks."""
+    """A stage of the backbone (0-based): halve height and width, then a layer of blocks."""
     c_in, c_out, blocks = _STAGES[number]
     c_in, c_out, last = int(c_in * size.width), int(c_out * size.width), number == len(_STAGES) - 1
     stage = nn.Sequential((DepthwiseSeparableConvModule if size.depthwise else conv_silu)(c_in, c_out, 3, stride=2))
     if last:
         stage.append(SpatialPyramid(c_out))
-    # Only the last stage's blocks have nothing that goes around them.
+    # Only the last stage's blocks have no shortcut.
     depth = max(round(blocks * size.depth), 1)
     return stage.append(CSPLayer(c_out, c_out, depth, not last, attention=True, depthwise=size.depthwise))
 
 
 class Pyramid(nn.Module):
-    """From the coarsest features upwards: reduce, enlarge, join with the next finer ones."""
+    """The top-down path: reduce, upsample, concatenate with the next finer level."""
 
     def __init__(self, channels: tuple[int, int, int], blocks: int, depthwise: bool) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, fine: Tensor, middle: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The three levels, finest first, each but the coarsest knowing of those above it."""
+        """The three levels, finest first, each but the coarsest merged with the coarser ones."""
         levels = [coarse]
         for finer, reduce, block in zip((middle, fine), self.reduce_layers, self.top_down_blocks, strict=True):
             above = F.interpolate(reduce(levels[-1]), scale_factor=2.0, mode="nearest")
@@ -137,9 +137,9 @@ class Pyramid(nn.Module):
 
 
 class RTMDetBackbone(PyramidBackbone):
-    """RTMDet up to the finest level of its pyramid, at stride 8; the levels above it by `pyramid`.
+    """RTMDet up to the finest level of its pyramid, at stride 8; `pyramid` returns all levels.
 
-    Parameters bear the names of mmdetection without their first word.
+    Parameter names follow mmdetection, without their first component.
 
     Args:
         variant: `rtmdet_nano`, `rtmdet_tiny`, `rtmdet_s` or `rtmdet_m`.
@@ -166,7 +166,8 @@ class RTMDetBackbone(PyramidBackbone):
         self.neck = Pyramid(necks, max(round(3 * depth), 1), depthwise)
 
     def pyramid(self, images: Float[Tensor, "B 3 H W"]) -> PyramidFeatures:
-        """The four levels; the detector's pyramid has three, and that at stride 4 is the first stage's, which knows nothing of them."""
+        """The four levels; the detector's pyramid has three, and the one at stride 4 is the first stage's output, not
+        merged with them."""
         finest = self.stage1(self.stem(images))
         fine = self.stage2(finest)
         middle = self.stage3(fine)

@@ -11,9 +11,9 @@ from leanpose.models.backbones.base import PYRAMID_STRIDES, Backbone, PyramidBac
 
 
 class ResNet(PyramidBackbone):
-    """All four stages of a ResNet (He et al., CVPR 2016); the last one's features are read, at stride 32.
+    """All four stages of a ResNet (He et al., CVPR 2016); the features are those of the last, at stride 32.
 
-    Parameters bear the names of torchvision, timm and the papers' code.
+    Parameter names follow torchvision, timm and the papers' code.
 
     Args:
         variant: timm's name, such as `resnet50`.
@@ -41,7 +41,7 @@ class ResNet(PyramidBackbone):
 
 
 def _after(ends: list[int], blocks: nn.Sequential, x: Float[Tensor, "B C H W"]) -> list[Tensor]:
-    """What leaves the blocks of these numbers."""
+    """The outputs of the blocks with these indices."""
     left = []
     for number, block in enumerate(blocks):
         x = block(x)
@@ -51,7 +51,8 @@ def _after(ends: list[int], blocks: nn.Sequential, x: Float[Tensor, "B C H W"]) 
 
 
 class MobileNet(PyramidBackbone):
-    """All stages of a MobileNetV3 or V4 (Howard et al., ICCV 2019; Qin et al., ECCV 2024); the last one's features are read.
+    """All stages of a MobileNetV3 or V4 (Howard et al., ICCV 2019; Qin et al., ECCV 2024); the features are those of
+    the last.
 
     Args:
         variant: timm's name, such as `mobilenetv3_small_100`.
@@ -76,7 +77,7 @@ class MobileNet(PyramidBackbone):
 
 
 class MobileNetV2(PyramidBackbone):
-    """All stages of a MobileNetV2 (Sandler et al., CVPR 2018) and its last 1×1 convolution, whose features are read, at stride 32.
+    """All stages of a MobileNetV2 (Sandler et al., CVPR 2018) and its last 1×1 convolution, at stride 32.
 
     Args:
         variant: timm's name, such as `mobilenetv2_100`.
@@ -106,9 +107,9 @@ class MobileNetV2(PyramidBackbone):
 
 
 class CSPNeXt(Backbone):
-    """All four stages of a CSPNeXt (Lyu et al., "RTMDet", 2022); the last one's features are read, at stride 32.
+    """All four stages of a CSPNeXt (Lyu et al., "RTMDet", 2022); the features are those of the last, at stride 32.
 
-    Parameters bear the names of timm.
+    Parameter names follow timm.
 
     Args:
         variant: timm's name, such as `cspnext_m`.
