@@ -56,6 +56,12 @@ def test_export_writes_a_file_and_says_what_it_is(
         (("export", "leanpose-body-s", "--format", "onxn"), "did you mean 'onnx'"),
         (("export", "absent.safetensors", "--out", "m.onnx"), r"absent\.safetensors"),
         (("export", "leanpose-body-s", "--out", "m.txt"), r"must end in \.onnx"),
+        (("export", "leanpose-body-s", "--format", "mmn"), "did you mean 'mnn'"),
+        (
+            ("export", "leanpose-body-s", "--install-converter"),
+            "--install-converter is for mobile files; add --format ncnn",
+        ),
+        (("export", "leanpose-body-s", "--format", "ncnn", "--include-preprocessing"), "ncnn takes no uint8"),
         (("bench", "absent"), "absent"),
         (("bench", "--batches", "1,x"), "--batches 1,x"),
         (("bench", "--people", "2", "--detector", "absent.onnx"), r"absent\.onnx"),

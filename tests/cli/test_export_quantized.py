@@ -71,7 +71,9 @@ def test_a_refusal_leaves_no_file(people: list[str], tmp_path: Path, monkeypatch
         (["--quantize", "static", "--calibration-images", "x"], "needs --calibration-annotations"),
         (["--quantize", "static", "--calibration-annotations", "absent.json"], r"absent\.json"),
         (["--quantize", "static", "--images", "more"], "give the evaluation set with --annotations and --images"),
-        ([], "--annotations is for quantized files"),
+        ([], "--annotations is for quantized and mobile files"),
+        (["--format", "mnn", "--calibration-images", "x"], "--calibration-images is for quantized files"),
+        (["--format", "mnn", "--images", "more"], "give the evaluation set with --annotations and --images"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], words: str, people: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

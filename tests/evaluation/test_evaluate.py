@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layered_spots import write_spot_people
+from leanpose.backends.base import ModelSpec
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.readers import DatasetConfig, read_people
-from leanpose.evaluation.evaluate import coco_ap
+from leanpose.errors import LeanposeError
+from leanpose.evaluation.evaluate import coco_ap, crops_of
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.skeleton import COCO17
+from spots import SpotFinder
 from tiny import write_tiny_coco
 
 
@@ -34,3 +38,12 @@ def test_labels_measured_against_themselves_are_perfect(people: PoseDataset) -> 
 
     assert ap(exact) == 1
     assert ap(exact + 40) < 1
+
+
+def test_crops_of_broken_pictures_are_left_out(tmp_path: Path) -> None:
+    spec = ModelSpec.of(SpotFinder())
+    people = read_people(write_spot_people(tmp_path, count=2, people=2), spec.skeleton, training=False).people
+    Path(people[0].image.path).write_bytes(b"no picture")
+    assert crops_of(people, spec).shape == (2, 128, 96, 3)
+    with pytest.raises(LeanposeError, match="None of the images can be read"):
+        crops_of(people[:2], spec)

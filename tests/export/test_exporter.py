@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from leanpose.codecs.base import Heatmaps
 from leanpose.errors import LeanposeError
 from leanpose.export import export_model, exporter
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops
-from leanpose.export.program import CropProgram, write_onnx
+from leanpose.export.program import CropProgram, write_onnx, write_torch
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.registry import create_model
 from spots import SPOTS, PureSpotFinder, scene
@@ -49,6 +51,18 @@ def test_calibrated_scores_are_kept(format: exporter.Format, decoding: bool, cro
     expected = 1 / (1 + np.exp(-(1.5 * np.log(raw / (1 - raw)) + np.array([-1.0, 0.5, -3.0]))))
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     assert np.abs(scores - raw).max() > 0.1
+
+
+@pytest.mark.parametrize("write", [write_onnx, write_torch])
+def test_a_file_for_one_crop(write: Callable[..., None], tmp_path: Path) -> None:
+    model, path = PureSpotFinder().eval(), tmp_path / "spots"
+    card = ExportCard(ModelSpec.of(model), False, False)
+    write(CropProgram(model, torch.float32, False, False), card, path, crops=1)
+    if write is write_onnx:
+        side = onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    else:
+        side = next(node for node in torch.export.load(path).graph.nodes if node.name == "images").meta["val"].shape[0]
+    assert side == 1
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "torch-export"])
@@ -150,7 +164,7 @@ def test_half_precision_is_smaller_and_agrees(tmp_path: Path) -> None:
 
 def test_coordinates_stay_whole(tmp_path: Path) -> None:
     model = create_model("distilpose_s", input_size=(64, 48), depth=1)
-    with pytest.raises(LeanposeError, match="in single precision"):
+    with pytest.raises(LeanposeError, match="in float32"):
         export_model(model, tmp_path / "half.onnx", precision="fp16")
 
 
@@ -186,10 +200,14 @@ def test_a_missing_package_is_named(
 
 
 def test_bounds() -> None:
-    fits = Agreement(prediction=1e-6, median=0.0, tail=0.01, score=1e-5, compared=9, settled=9, points=10)
-    assert fits.exceeds(BOUNDS["fp32"]) is None
-    for field, value in (("prediction", 0.5), ("median", 0.2), ("tail", 0.2), ("score", float("nan"))):
-        wrong = Agreement(**{**vars(fits), field: value}).exceeds(BOUNDS["fp32"])
+    fits = Agreement(
+        prediction=1e-6, median=0.0, tail=0.01, max_shift=0.4, score=1e-5, compared=9, settled=9, points=10
+    )
+    bounds = replace(BOUNDS["fp32"], max_shift=0.5)
+    assert fits.exceeds(bounds) is None
+    changes = {"prediction": 0.5, "median": 0.2, "tail": 0.2, "max_shift": 0.6, "score": float("nan")}
+    for field, value in changes.items():
+        wrong = Agreement(**{**vars(fits), field: value}).exceeds(bounds)
         assert wrong is not None
         assert f"{value:.3g}" in wrong
 

@@ -9,7 +9,7 @@ import pytest
 from layered_spots import LayeredSpotFinder, write_spot_people
 from leanpose.backends.base import ModelSpec
 from leanpose.errors import LeanposeError
-from leanpose.quantization.calibration import choose_people, crops_of
+from leanpose.quantization.calibration import choose_people
 
 
 @pytest.fixture
@@ -50,12 +50,3 @@ def test_too_few_people(spec: ModelSpec, tmp_path: Path) -> None:
     source = write_spot_people(tmp_path, count=1)
     with pytest.raises(LeanposeError, match="too few to hold out some"):
         choose_people(spec, source, None, count=10, seed=0)
-
-
-def test_broken_images_are_left_out(spec: ModelSpec, tmp_path: Path) -> None:
-    source = write_spot_people(tmp_path, count=4, people=2)
-    people = choose_people(spec, source, None, count=2, seed=0)[1].people
-    Path(people[0].image.path).write_bytes(b"no image")
-    assert crops_of(people, spec).shape == (4, 128, 96, 3)
-    with pytest.raises(LeanposeError, match="None of the images to calibrate on can be read"):
-        crops_of(people[:2], spec)

@@ -1,4 +1,4 @@
-"""`leanpose export`: write a model as a file for another backend; int8 files only if their AP is kept."""
+"""`leanpose export`: write a model as a file for another backend or a phone; int8 files only if their AP is kept."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,29 +6,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from leanpose.cli.exit_codes import exit_if_skipped
-from leanpose.cli.options import AnyModelArgument, print_some, status
+from leanpose.cli.options import AnyModelArgument, counted, print_some, status
 
 if TYPE_CHECKING:
     from leanpose.backends.exported import ExportCard
     from leanpose.data.readers import DatasetConfig
+    from leanpose.mobile import MobileReport
     from leanpose.models.base import PoseModel
     from leanpose.quantization import QuantizationReport
 
 
-def quantized(help: str, **settings: Any) -> Any:
-    """An option for quantized files."""
-    return Option(help=f"With --quantize: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
+def quantized(help: str, *, mobile: bool = False, **settings: Any) -> Any:
+    """An option for quantized files, and for mobile ones if it says so."""
+    where = "With --quantize, ncnn, litert, mnn" if mobile else "With --quantize"
+    return Option(help=f"{where}: {help[0].lower() if help[1].islower() else help[0]}{help[1:]}", **settings)
 
 
 def export(
     model: AnyModelArgument,
-    format: Annotated[str, Option(help="onnx, openvino or torch-export.")] = "onnx",
+    format: Annotated[str, Option(help="onnx, openvino, torch-export; for phones ncnn, litert, mnn.")] = "onnx",
     out: Annotated[
         Path | None, Option("--out", "-o", help="File to write. [default: the model's name and the format's ending]")
     ] = None,
     include_preprocessing: Annotated[
-        bool, Option(help="Include normalization: uint8 (B, H, W, 3) in, instead of float (B, 3, H, W).")
-    ] = True,
+        bool | None,
+        Option(
+            help="Include normalization: uint8 (B, H, W, 3) in, instead of float (B, 3, H, W). "
+            "[default: yes, but not for phones]"
+        ),
+    ] = None,
     include_decoding: Annotated[
         bool, Option(help="Include decoding: keypoints and scores out, instead of raw predictions.")
     ] = False,
@@ -42,12 +48,16 @@ def export(
     quantize: Annotated[
         str | None, Option(help="int8: dynamic or static (onnx), or nncf (openvino); fails if AP drops too much.")
     ] = None,
-    annotations: Annotated[Path | None, quantized(help="Evaluation annotations for AP, as in `leanpose eval`.")] = None,
-    data_format: Annotated[str, quantized(help="As --data-format of `leanpose eval`.")] = "coco",
-    bbox_file: Annotated[Path | None, quantized(help="Detected boxes (COCO results JSON) for the evaluation.")] = None,
-    split: Annotated[str, quantized(help="all, or for sets without splits train or val.")] = "all",
+    annotations: Annotated[
+        Path | None, quantized(help="Evaluation annotations for AP, as in `leanpose eval`.", mobile=True)
+    ] = None,
+    data_format: Annotated[str, quantized(help="As --data-format of `leanpose eval`.", mobile=True)] = "coco",
+    bbox_file: Annotated[
+        Path | None, quantized(help="Detected boxes (COCO results JSON) for the evaluation.", mobile=True)
+    ] = None,
+    split: Annotated[str, quantized(help="all, or for sets without splits train or val.", mobile=True)] = "all",
     flip_test: Annotated[
-        bool | None, quantized(help="Evaluate with the flip test. [default: unless --include-decoding]")
+        bool | None, quantized(help="Evaluate with the flip test. [default: unless --include-decoding]", mobile=True)
     ] = None,
     calibration_annotations: Annotated[
         Path | None,
@@ -56,9 +66,17 @@ def export(
     calibration_images: Annotated[Path | None, quantized(help="Their images. [default: --images]")] = None,
     calibration_people: Annotated[int, quantized(min=1, help="Maximum number of people for calibration.")] = 128,
     seed: Annotated[int, quantized(min=0, help="Seed for sampling the calibration people.")] = 0,
-    max_ap_drop: Annotated[float, quantized(help="Maximum AP drop in points; the export fails beyond it.")] = 0.5,
+    max_ap_drop: Annotated[
+        float, quantized(help="Maximum AP drop in points; the export fails beyond it.", mobile=True)
+    ] = 0.5,
     max_float_layers: Annotated[
         int | None, quantized(min=0, help="Maximum number of layers kept in float. [default: half]")
+    ] = None,
+    install_converter: Annotated[
+        bool, Option("--install-converter", help="With ncnn, litert, mnn: download the converter once, into the cache.")
+    ] = False,
+    converter_python: Annotated[
+        Path | None, Option(help="With ncnn, litert, mnn: a Python that has the converter.")
     ] = None,
 ) -> None:
     """Write a model as a file for another backend.
@@ -67,13 +85,16 @@ def export(
     """
     from leanpose.errors import LeanposeError, did_you_mean
     from leanpose.export import FORMATS, export_model
+    from leanpose.mobile import MOBILE_FORMATS, export_mobile
 
-    if format not in FORMATS:
-        raise LeanposeError(f"Unknown format '{format}'; {did_you_mean(format, FORMATS)}")
+    mobile = format in MOBILE_FORMATS
+    if format not in FORMATS and not mobile:
+        raise LeanposeError(f"Unknown format '{format}'; {did_you_mean(format, [*FORMATS, *MOBILE_FORMATS])}")
     fresh = fresh_model(model)
     source = model if fresh is None else fresh
     others = {"--calibration-annotations": calibration_annotations, "--calibration-images": calibration_images}
-    file: dict[str, Any] = {"include_preprocessing": include_preprocessing, "include_decoding": include_decoding}
+    preprocessing = not mobile if include_preprocessing is None else include_preprocessing
+    file: dict[str, Any] = {"include_preprocessing": preprocessing, "include_decoding": include_decoding}
     if quantize is not None:
         from leanpose.quantization import SCHEMES, quantize_model
 
@@ -97,17 +118,78 @@ def export(
         _print_quantization(quantization)
         exit_if_skipped(quantization.broken)
         return
-    for option, value in {"--annotations": annotations, "--bbox-file": bbox_file, **others}.items():
-        if value is not None:
-            raise LeanposeError(f"{option} is for quantized files; add --quantize dynamic, static or nncf.")
+    if mobile:
+        _require_none(others, "quantized files", "add --quantize dynamic, static or nncf")
+        measured = None
+        if annotations is not None or bbox_file is not None:
+            measured, _ = _measured_sets(annotations, images or [], data_format, bbox_file, split, None, None)
+        path = out or Path(Path(model).stem + MOBILE_FORMATS[format].suffixes[0])
+        file |= {"format": format, "precision": precision, "python": converter_python, "install": install_converter}
+        with status() as advance:
+            mobile_report = export_mobile(
+                source, path, source=measured, crops=() if measured else images or (), flip_test=flip_test,
+                max_ap_drop=max_ap_drop, advance=advance, **file,
+            )  # fmt: skip
+        _print_mobile(mobile_report, fresh=model if fresh is not None else None)
+        exit_if_skipped(mobile_report.accuracy.broken if mobile_report.accuracy else {})
+        return
+    sets = {"--annotations": annotations, "--bbox-file": bbox_file, **others}
+    _require_none(sets, "quantized and mobile files", "add --quantize dynamic, static or nncf, or a mobile --format")
+    given = {"--converter-python": converter_python, "--install-converter": install_converter or None}
+    _require_none(given, "mobile files", f"add --format {', '.join(MOBILE_FORMATS)}")
     path = out or Path(Path(model).stem + FORMATS[format])
     file |= {"format": format, "precision": precision}
     report = export_model(source, path, crops=images or (), **file)
     print(f"File:     {path} ({report.bytes / 1e6:.1f} MB, {precision})")
     _print_interface(report.card)
-    if fresh is not None:
-        print(f"          ('{model}' has no released weights: the file has randomly initialised ones)")
+    _print_fresh(model if fresh is not None else None)
     print(f"Checked:  {report.agreement}")
+
+
+def _require_none(options: dict[str, Any], what: str, instead: str) -> None:
+    """See that no option of other files was given.
+
+    Raises:
+        LeanposeError: one was.
+    """
+    from leanpose.errors import LeanposeError
+
+    for option, value in options.items():
+        if value is not None:
+            raise LeanposeError(f"{option} is for {what}; {instead}.")
+
+
+def _print_fresh(name: str | None) -> None:
+    """That the weights are none to use."""
+    if name is not None:
+        print(f"          ('{name}' has no released weights: the file has randomly initialised ones)")
+
+
+def _print_mobile(report: "MobileReport", *, fresh: str | None) -> None:
+    """The files, what goes in and comes out, and what was measured."""
+    spec, raw = report.card.spec, report.card.includes_preprocessing
+    files = ", ".join(str(file) for file in report.files)
+    print(f"File:     {files} ({report.bytes / 1e6:.1f} MB, {report.card.precision})")
+    size = " × ".join(str(side) for side in spec.input_size)
+    print(f"Input:    images, {f'uint8 RGB, 1 × {size} × 3' if raw else f'float32, 1 × 3 × {size}, normalized'}")
+    shapes = [f"{name} {' × '.join(str(side) for side in shape)}" for name, shape in report.shapes.items()]
+    print(f"Output:   {', '.join(shapes)}{'' if report.card.includes_decoding else ', to be decoded'}")
+    _print_fresh(fresh)
+    print(f"Checked:  {report.agreement}")
+    accuracy = report.accuracy
+    if accuracy is not None:
+        people = counted(accuracy.people, "person", "people")
+        flips = "flip test" if accuracy.flip_test else "no flip test"
+        print(
+            f"          AP {accuracy.model_ap:.2f} in torch, {accuracy.ap:.2f} in the file ({people} of {accuracy.set}, {flips})"
+        )
+    else:
+        print("          AP was not measured; give a set with --annotations and --images")
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    print(f"Speed:    {report.milliseconds:.1f} ms for a crop on this machine's CPU ({versions})")
+    if accuracy is not None and accuracy.broken:
+        print(f"Skipped:  {len(accuracy.broken)} that could not be read:")
+        print_some(list(accuracy.broken.values()))
 
 
 def _print_interface(card: "ExportCard") -> None:
@@ -154,7 +236,7 @@ def _measured_sets(
     from leanpose.errors import LeanposeError
 
     if annotations is None or len(images) != 1:
-        raise LeanposeError("--quantize checks AP: give the evaluation set with --annotations and --images.")
+        raise LeanposeError("AP is checked: give the evaluation set with --annotations and --images.")
     if calibration_annotations is None and calibration_images is not None:
         raise LeanposeError("--calibration-images needs --calibration-annotations.")
     folder = Path(images[0])

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch.utils.data import DataLoader
 from typing_extensions import Unpack
 
-from leanpose.backends.base import Backend, Precision, TorchBackend
+from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend
 from leanpose.choices import Cycle, Metric, OksMetric
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.dataset import TopDownDataset, start_worker
@@ -104,6 +104,21 @@ def predict_people(
     looked_at = [people[i] for i in np.concatenate(done)]
     predictions = _in_boxes(looked_at, spec.input_size, np.concatenate(keypoints), np.concatenate(scores))
     return replace(predictions, calibrated=spec.codec.calibration is not None), broken
+
+
+def crops_of(people: Sequence[PoseAnnotation], spec: ModelSpec) -> Crops:
+    """These people's crops, as evaluation sees them; those whose image is broken are left out.
+
+    Raises:
+        LeanposeError: none of the images can be read.
+    """
+    dataset = TopDownDataset(
+        people, spec.skeleton, spec.input_size, warp=spec.codec.warp, padding=spec.codec.padding, augmentation=None
+    )
+    batch = dataset.collate([dataset[index] for index in range(len(dataset))])
+    if not len(batch.images):
+        raise LeanposeError(f"None of the images can be read: {next(iter(batch.broken.values()))}")
+    return batch.images.numpy()
 
 
 def _in_boxes(

@@ -8,6 +8,7 @@ less than single precision confident keypoints always are: those must not jump. 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision
 from leanpose.backends.exported import named_outputs
-from leanpose.codecs.base import Codec, Prediction
+from leanpose.codecs.base import Codec, Coordinates, Prediction
 from leanpose.data.images import BrokenImageError
 from leanpose.data.inputs import find_inputs
 from leanpose.errors import LeanposeError
@@ -37,12 +38,14 @@ class Bounds:
         prediction: greatest difference of a value, as a share of the greatest absolute value.
         median, tail: of the distances between keypoints, in pixels of the crop: half of them, and 99 %, are below.
         score: greatest difference of a keypoint's score.
+        max_shift: the greatest of the distances.
     """
 
     prediction: float
     median: float
     tail: float
     score: float
+    max_shift: float = math.inf
 
 
 BOUNDS: dict[Precision, Bounds] = {
@@ -58,7 +61,7 @@ class Agreement:
 
     Attributes:
         prediction: see `Bounds`; None where the file gives keypoints alone.
-        median, tail: see `Bounds`.
+        median, tail, max_shift: see `Bounds`.
         score: greatest difference of a keypoint's score.
         compared, settled, points: how many keypoints were compared, how many of all are settled, and all.
     """
@@ -66,6 +69,7 @@ class Agreement:
     prediction: float | None
     median: float | None
     tail: float | None
+    max_shift: float | None
     score: float
     compared: int
     settled: int
@@ -77,6 +81,7 @@ class Agreement:
             "prediction": "the prediction by {} of the greatest value",
             "median": "half of the keypoints by {} pixels or more",
             "tail": "1 % of the keypoints by {} pixels or more",
+            "max_shift": "a keypoint by {} pixels",
             "score": "a keypoint by {} in scores",
         }
         for name, sentence in words.items():
@@ -89,8 +94,10 @@ class Agreement:
         parts = []
         if self.prediction is not None:
             parts.append(f"prediction within {self.prediction:.1e} of its greatest value")
-        if self.median is not None and self.tail is not None:
-            parts.append(f"keypoints: median {self.median:.3f}, 99 % within {self.tail:.3f} pixels")
+        if self.median is not None:
+            parts.append(
+                f"keypoints: median {self.median:.3f}, 99 % within {self.tail:.3f}, all within {self.max_shift:.3f} pixels"
+            )
         parts.append(f"{self.compared} of {self.points} keypoints compared, {self.points - self.settled} unsettled")
         return "; ".join(parts)
 
@@ -119,7 +126,8 @@ def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequen
             points, scores = (part.float().cpu().numpy() for part in codec.decode(target))
             firm = _settled(codec, target, precision)
         if not exported.includes_decoding:
-            worst = max(worst, _difference(target, exported.predict(chosen)))
+            difference = _difference(target, exported.predict(chosen))
+            worst = float(np.maximum(worst, difference))  # keeps NaN, other than `max`
         pred_points, pred_scores = exported.predict_keypoints(chosen)
         if pred_points.shape != points.shape or pred_scores.shape != scores.shape:
             raise LeanposeError(
@@ -140,6 +148,7 @@ def compare(reference: Backend, exported: Backend, crops: Crops, batches: Sequen
         prediction=None if exported.includes_decoding else worst,
         median=float(np.median(gap)) if gap.size else None,
         tail=float(np.quantile(gap, 0.99)) if gap.size else None,
+        max_shift=float(gap.max()) if gap.size else None,
         score=float(np.concatenate(score_gaps).max()),
         compared=int(used.sum()),
         settled=int(np.concatenate(settled).sum()),
@@ -163,10 +172,15 @@ def _difference(target: Prediction, pred: Prediction) -> float:
 
 
 def _settled(codec: Codec, prediction: Prediction, precision: Precision) -> Bool[np.ndarray, "B K"]:
-    """The keypoints that stay where they are if the prediction is disturbed."""
+    """The keypoints that stay where they are if the prediction is disturbed.
+
+    Coordinates all count: they move with what is predicted, and have no other peak to jump to.
+    """
     size, limit = BOUNDS[precision].prediction / 3, BOUNDS[precision].tail / 2
     points, _ = codec.decode(prediction)
     firm = torch.ones(points.shape[:2], dtype=torch.bool, device=points.device)
+    if isinstance(prediction, Coordinates):
+        return firm.cpu().numpy()
     generator = torch.Generator(points.device).manual_seed(0)
 
     for _ in range(DISTURBANCES):
@@ -178,6 +192,26 @@ def _settled(codec: Codec, prediction: Prediction, precision: Precision) -> Bool
                 disturbed[field.name] = value + noise * size * value.abs().max()
         firm &= (codec.decode(replace(prediction, **disturbed))[0] - points).norm(dim=-1) <= limit
     return firm.cpu().numpy()
+
+
+def crops_to_check(spec: ModelSpec, given: Crops | Sequence[str]) -> Crops:
+    """The given crops, or those of `check_crops`.
+
+    Args:
+        spec: of the model.
+        given: RGB crops of its size, or images' files, folders or patterns.
+
+    Raises:
+        LeanposeError: they are no such crops, or no images.
+    """
+    if not isinstance(given, np.ndarray):
+        return check_crops(spec, list(given))
+    if given.ndim != 4 or given.shape[1:] != (*spec.input_size, 3) or given.dtype != np.uint8 or not len(given):
+        h, w = spec.input_size
+        raise LeanposeError(
+            f"Crops to check on are uint8 of shape (crops, {h}, {w}, 3), not {given.dtype} {given.shape}."
+        )
+    return given
 
 
 def check_crops(spec: ModelSpec, paths: Sequence[str] = ()) -> Crops:

@@ -19,7 +19,7 @@ from leanpose.backends.base import Crops, ModelSpec, Precision, TorchBackend, fi
 from leanpose.backends.exported import KEY, ExportCard, ExportedBackend
 from leanpose.checksums import seal
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
+from leanpose.export.agreement import BOUNDS, Agreement, compare, crops_to_check
 from leanpose.export.program import TYPES, CropProgram, write_onnx, write_onnx_quickly, write_openvino, write_torch
 from leanpose.files import staging_folder
 from leanpose.locks import lock_file
@@ -95,12 +95,7 @@ def export_model(
     else:
         weights, model = describe(model), load_model(model)
     spec = ModelSpec.of(model)
-    chosen = check_crops(spec, list(crops)) if not isinstance(crops, np.ndarray) else crops
-    if chosen.ndim != 4 or chosen.shape[1:] != (*spec.input_size, 3) or chosen.dtype != np.uint8 or not len(chosen):
-        h, w = spec.input_size
-        raise LeanposeError(
-            f"Crops to check on are uint8 of shape (crops, {h}, {w}, 3), not {chosen.dtype} {chosen.shape}."
-        )
+    chosen = crops_to_check(spec, crops)
     card = ExportCard(spec, include_preprocessing, include_decoding, precision, weights)
     # An OpenVINO graph holds single precision: what it computes in is decided when it is loaded.
     dtype = torch.float32 if format == "openvino" else TYPES[precision]

@@ -60,12 +60,12 @@ class CropProgram(nn.Module):
             return tuple(part.float() for part in named_outputs(prediction).values())
         return self.model.codec.decode(prediction)
 
-    def example(self) -> Tensor:
+    def example(self, crops: int = 2) -> Tensor:
         """An input of the right shape and type."""
         height, width = self.model.input_size
         if self.include_preprocessing:
-            return torch.zeros((2, height, width, 3), dtype=torch.uint8)
-        return torch.zeros((2, 3, height, width))
+            return torch.zeros((crops, height, width, 3), dtype=torch.uint8)
+        return torch.zeros((crops, 3, height, width))
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -87,16 +87,20 @@ class CropProgram(nn.Module):
         return DECODED if self.include_decoding else tuple(named_outputs(prediction))
 
 
-def trace(program: CropProgram) -> ExportedProgram:
-    """The program as a graph of torch's operations, for any batch size.
+def trace(program: CropProgram, crops: int | None = None) -> ExportedProgram:
+    """The program as a graph of torch's operations.
+
+    Args:
+        crops: the batch size; None: any.
 
     Raises:
         LeanposeError: the model does something that such a graph cannot hold.
     """
-    batch = Dim("batch", min=1, max=4096)
+    example = program.example() if crops is None else program.example(crops)
+    shapes = {INPUT: {0: Dim("batch", min=1, max=4096)}} if crops is None else None
     with quiet(), torch.no_grad(), _exact_products():
         try:
-            return torch.export.export(program, (program.example(),), dynamic_shapes={INPUT: {0: batch}})
+            return torch.export.export(program, (example,), dynamic_shapes=shapes)
         except LeanposeError:
             raise
         except Exception as error:  # torch raises whatever the failing operation raised
@@ -131,8 +135,11 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
+def write_onnx(program: CropProgram, card: ExportCard, path: Path, crops: int | None = None) -> None:
     """An ONNX file: constants folded, one file with the weights in it, the card among its metadata.
+
+    Args:
+        crops: see `trace`.
 
     Raises:
         LeanposeError: onnxscript is missing, or the program cannot be written in ONNX.
@@ -141,7 +148,7 @@ def write_onnx(program: CropProgram, card: ExportCard, path: Path) -> None:
         importlib.import_module("onnxscript")  # torch's exporter needs it, and says so in a traceback
     except ImportError as error:
         raise LeanposeError("Exporting needs onnxscript: pip install 'leanpose[export]'.") from error
-    exported = trace(program)
+    exported = trace(program, crops)
     with quiet():
         options = {"input_names": [INPUT], "output_names": list(program.outputs), "opset_version": OPSET}
         written = torch.onnx.export(exported, (), dynamo=True, optimize=True, verbose=False, **options)
@@ -211,13 +218,16 @@ def write_openvino(program: CropProgram, card: ExportCard, path: Path) -> None:
         onnx_path.unlink(missing_ok=True)
 
 
-def write_torch(program: CropProgram, card: ExportCard, path: Path) -> None:
+def write_torch(program: CropProgram, card: ExportCard, path: Path, crops: int | None = None) -> None:
     """A `torch.export` archive, `.pt2`, with the card as an extra file.
+
+    Args:
+        crops: see `trace`.
 
     Raises:
         LeanposeError: torch cannot follow the program.
     """
-    exported = trace(program)
+    exported = trace(program, crops)
     with quiet():
         torch.export.save(exported, path, extra_files={KEY: card.to_json()})
 

@@ -60,7 +60,7 @@ class Attention(nn.Module):
 
     def _split(self, x: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, heads, T, D / heads)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
         return q, k, v
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "B T D"]:

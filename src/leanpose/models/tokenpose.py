@@ -202,7 +202,7 @@ class TokenPose(PoseModel):
         """
         (rows, columns), (ph, pw) = self.config.grid_size, self.config.patch_size
         channels = features.shape[1]
-        patches = features.permute(0, 2, 3, 1).reshape(-1, rows, ph, columns, pw, channels).transpose(2, 3)
+        patches = features.permute(0, 2, 3, 1).reshape(-1, ph, columns, pw * channels).transpose(1, 2)
         visual = self.patch_embedding(patches.reshape(-1, rows * columns, ph * pw * channels))
         keypoints = self.keypoint_tokens.expand(visual.shape[0], -1, -1)
         return torch.cat([keypoints, visual], dim=1) + self.position

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from leanpose.backends.base import Crops, ModelSpec
+from leanpose.backends.base import ModelSpec
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.dataset import TopDownDataset
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 
@@ -90,19 +88,3 @@ def _without(people: PoseDataset, images: set[int]) -> PoseDataset:
 
 def _file_of(image: ImageRef) -> tuple[str, str | None]:
     return os.path.realpath(image.path), image.member
-
-
-def crops_of(people: Sequence[PoseAnnotation], spec: ModelSpec) -> Crops:
-    """These people's crops, as evaluation sees them; those whose image is broken are left out.
-
-    Raises:
-        LeanposeError: none of the images can be read.
-    """
-    dataset = TopDownDataset(
-        people, spec.skeleton, spec.input_size, warp=spec.codec.warp, padding=spec.codec.padding, augmentation=None
-    )
-    batch = dataset.collate([dataset[index] for index in range(len(dataset))])
-    if not len(batch.images):
-        reason = next(iter(batch.broken.values()))
-        raise LeanposeError(f"None of the images to calibrate on can be read: {reason}")
-    return batch.images.numpy()

@@ -20,14 +20,14 @@ from leanpose.backends.exported import NO_PREDICTION, ExportCard, ExportedBacken
 from leanpose.checksums import unseal
 from leanpose.data.readers import READERS, DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, labelled_only, predict_people
+from leanpose.evaluation.evaluate import coco_ap, crops_of, ground_truth_of, labelled_only, predict_people
 from leanpose.evaluation.report import metric_of
 from leanpose.export.exporter import BATCHES, export_model, move_files
 from leanpose.files import staging_folder
 from leanpose.inference.choice import interleaved_benchmark
 from leanpose.locks import lock_file
 from leanpose.models.base import PoseModel
-from leanpose.quantization.calibration import choose_people, crops_of
+from leanpose.quantization.calibration import choose_people
 from leanpose.quantization.layers import module_of
 from leanpose.quantization.quantizers import SCHEMES, Quantizer, Scheme
 from leanpose.quantization.sensitivity import Sensitivity, fewest_in_float, outputs_of, rank_layers
