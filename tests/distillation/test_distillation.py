@@ -94,8 +94,8 @@ def test_what_is_not_said_is_chosen_and_told(teacher: str, data: Path, tmp_path:
     made = plan(teacher, data)
     baseline, distilled = made.recipe(BASELINE, 3, tmp_path), made.recipe(DISTILLED, 3, tmp_path)
     assert (baseline.distillation.method, distilled.distillation.method) == ("none", "auto")
-    same = {"distillation", "data"}
-    assert baseline.model_dump(exclude=same) == distilled.model_dump(exclude=same)
+    dumps = [recipe.model_dump(exclude={"distillation", "data"}) for recipe in (baseline, distilled)]
+    assert dumps[0] == dumps[1]
     assert (baseline.seed, baseline.skeleton, baseline.batch_size, baseline.optimizer.name) == (3, "coco17", 4, "adamw")
     told = " ".join(made.sentences)
     for words in (
@@ -469,7 +469,7 @@ def test_hits_and_gains_of_keypoints() -> None:
     ("shift", "words"),
     [(3.0, "distilled wins by 3.0 AP"), (-3.0, "distilled loses by 3.0 AP"), (0.2, "no gain shown: [+]0.2 AP")],
 )
-def test_the_verdict_is_as_baseline_about_harm(shift: float, words: str) -> None:
+def test_the_verdict_is_as_plain_about_harm(shift: float, words: str) -> None:
     rng = np.random.default_rng(0)
     baseline = [BootstrappedMetric(20.0, 20 + rng.normal(0, 5, 200)) for _ in range(3)]
     distilled = [BootstrappedMetric(one.value + shift, one.draws + shift + rng.normal(0, 1, 200)) for one in baseline]
@@ -490,7 +490,7 @@ def test_the_verdict_names_the_metric() -> None:
 def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    cv2.imwrite(str(image := tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(unlabelled, "PoseEstimator", lambda *_, **__: None)
 
     def stopped(*_: object, labels: Path, **__: object) -> Outcome:
@@ -499,7 +499,6 @@ def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
 
     monkeypatch.setattr(unlabelled, "predict_images", stopped)
     file = tmp_path / "labels.json"
-    labels = label_images(tmp_path / "a.png", "leanpose-body-t", file)
-    assert str(labels).endswith("labels.json; stopped early")
-    result = CliRunner().invoke(app, ["data", "label", str(tmp_path / "a.png"), "--out", str(file)])
+    assert str(label_images(image, "leanpose-body-t", file)).endswith("labels.json; stopped early")
+    result = CliRunner().invoke(app, ["data", "label", str(image), "--out", str(file)])
     assert result.exit_code == 130

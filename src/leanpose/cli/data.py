@@ -281,9 +281,7 @@ def label(
     teacher: Annotated[
         str, Option(help="A released name, a .safetensors or .onnx file, or hf://USER/NAME.")
     ] = "leanpose-body-s",
-    out: Annotated[Path, Option("--out", "-o", help="The COCO JSON file to write; with --ray a folder.")] = Path(
-        "labels.json"
-    ),
+    out: Annotated[Path, Option("--out", "-o", help="COCO JSON file; with --ray a folder.")] = Path("labels.json"),
     detector: Annotated[str, Option(help="Person detector, as in `leanpose predict`.")] = "auto",
     keypoint_threshold: Annotated[float, Option(min=0, max=1, help="Minimum score of a labelled keypoint.")] = 0.5,
     skeleton: ForeignSkeletonOption = None,
@@ -307,13 +305,8 @@ def label(
         how = teacher, detector, keypoint_threshold, skeleton
         _label_with_ray(source, out, how, ray_address, workers, cpus, gpus, part_size, coco)
         return
-    given = {
-        "--workers": workers,
-        "--cpus": cpus,
-        "--gpus": gpus,
-        "--part-size": part_size,
-        "--no-coco": None if coco else 1,
-    }
+    no_coco = None if coco else 1
+    given = {"--workers": workers, "--cpus": cpus, "--gpus": gpus, "--part-size": part_size, "--no-coco": no_coco}
     for option, value in given.items():
         if value is not None:
             raise LeanposeError(f"{option} needs --ray.")
