@@ -309,7 +309,10 @@ def test_a_side_without_its_partner_stops_training(tmp_path: Path) -> None:
         "schedule": {"epochs": 1},
         "precision": "fp32",
     }
-    with pytest.raises(LeanposeError, match=r"Training mirrors crops .* the keypoints left_ear of skeleton 'odd' have no left/right counterpart"):
+    with pytest.raises(
+        LeanposeError,
+        match=r"Training mirrors crops .* the keypoints left_ear of skeleton 'odd' have no left/right counterpart",
+    ):
         train(parse_recipe(values), tmp_path / "run", device="cpu", quiet=True)
     values["augmentation"] = {"flip_probability": 0.0}
     values["data"]["val"] = coco().model_dump(mode="json")

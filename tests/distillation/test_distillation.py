@@ -60,11 +60,9 @@ def data(tmp_path: Path) -> Path:
     everybody = json.loads(write_tiny_coco(folder, people=18).read_text())
     (folder / "annotations.json").unlink()
     for name, chosen in (("train", range(1, 13)), ("val", range(13, 19))):
-        content = {
-            **everybody,
-            "images": [image for image in everybody["images"] if image["id"] in chosen],
-            "annotations": [person for person in everybody["annotations"] if person["image_id"] in chosen],
-        }
+        images = [image for image in everybody["images"] if image["id"] in chosen]
+        people = [person for person in everybody["annotations"] if person["image_id"] in chosen]
+        content = {**everybody, "images": images, "annotations": people}
         (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
 
