@@ -93,7 +93,7 @@ def test_openvino_runs_onnx_files(files: dict[str, Path]) -> None:
         ("points.onnx", {"flip_test": True}, "--no-include-decoding"),
         ("raw.xml", {"backend": "onnxruntime"}, "use the backend openvino"),
         ("outside.onnx", {"backend": "torch"}, "Torch does not run"),
-        ("outside.onnx", {"precision": "bf16"}, "computes in fp32"),
+        ("outside.onnx", {"precision": "bf16"}, "runs in fp32"),
         ("absent.onnx", {}, r"no file .*absent\.onnx"),
         ("absent.xml", {}, r"no file .*absent\.xml"),
     ],

@@ -222,7 +222,7 @@ def test_a_file_that_takes_three_crops_at_once_is_filled(tmp_path: Path, people:
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "values": 3}, "unknown key 'values'"),
         ([1, 3, 64, 32], (1, 34), 1, {"kind": "coordinates"}, "unit"),
         ([1, 3, 64, 32], (1, 34), 1, {"kind": "coordinates", "unit": "pixels", "score": 2}, "one of the `values`"),
-        ([1, 3, 64, 32], (1, 35), 1, {"kind": "coordinates", "unit": "pixels"}, "no coordinates of crops of 64x32"),
+        ([1, 3, 64, 32], (1, 35), 1, {"kind": "coordinates", "unit": "pixels"}, "are not coordinates of crops of 64x32"),
         ([1, 3, 64, 32], (1, 34), 1, {"kind": "heatmaps"}, r"`out` 1×34, of which 0 should be read"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "outputs": ["heat"]}, "of which heat should be read"),
         ([1, 3, 64, 32], (1, 17, 16, 8), 1, {"kind": "heatmaps", "layout": "nhwc"}, "1×3×64×32 float32, .* not fit nhwc"),
@@ -329,7 +329,9 @@ def test_a_skeleton_is_for_files_that_do_not_name_their_own(tmp_path: Path, smal
 
 def test_a_flip_test_without_pairs_is_refused(tmp_path: Path) -> None:
     path = simcc_file(tmp_path / "a.onnx", 2, keypoints="left_wing, tail")
-    with pytest.raises(LeanposeError, match=r"The flip test mirrors crops .* the keypoints left_wing have no"):
+    with pytest.raises(
+        LeanposeError, match=r"The flip test mirrors crops .* the keypoints left_wing of skeleton .* have no"
+    ):
         PoseEstimator(path, "whole-image", flip_test=True)
     backend = open_exported(path)
     with pytest.raises(LeanposeError, match="The flip test mirrors crops"):  # as eval, calibrate and export measure

@@ -328,7 +328,7 @@ def test_predictions_are_no_labels(tmp_path: Path) -> None:
 def test_a_json_file_of_another_kind_is_told_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     config = DatasetConfig(format="auto", annotations=tmp_path / "a.json", images=tmp_path)
-    with pytest.raises(LeanposeError, match="no COCO annotation file: it needs the lists"):
+    with pytest.raises(LeanposeError, match="not a COCO annotation file: it needs the lists"):
         read_people(config, COCO17, training=True)
 
 

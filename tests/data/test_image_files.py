@@ -118,7 +118,7 @@ def test_tiles_and_codestreams_may_not_be_larger_than_their_image() -> None:
     for at in range(start + 2, start + 2 + 12 * struct.unpack_from("<H", data, start)[0], 12):
         if (tag := struct.unpack_from("<H", data, at)[0]) in (322, 323):
             struct.pack_into("<HHII", data, at, tag, 4, 1, 60000)
-    with pytest.raises(BrokenImageError, match="has tiles and claims 60000 × 60000"):
+    with pytest.raises(BrokenImageError, match=r"The tile of .* has 60000 × 60000"):
         read_image(bytes(data))
     buffer = io.BytesIO()
     PIL.Image.fromarray(make_image(1)).save(buffer, "JPEG2000")
@@ -133,7 +133,7 @@ def test_tiles_and_codestreams_may_not_be_larger_than_their_image() -> None:
 def test_formats_that_hold_programs_are_not_opened() -> None:
     eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     assert PIL.Image.open(io.BytesIO(eps)).format == "EPS"  # loading it would run Ghostscript
-    with pytest.raises(BrokenImageError, match="no image of a known format"):
+    with pytest.raises(BrokenImageError, match="not an image of a known format"):
         read_image(eps)
 
 

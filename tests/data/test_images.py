@@ -208,7 +208,7 @@ def jpeg_bomb() -> bytes:
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"hello, this is a text", "no image"),
+        (b"hello, this is a text", "not an image"),
         (encoded(make_image(7))[:2000], "truncated"),
         (encoded(make_image(7), ".png")[:3000], "truncated|corrupt"),
         (png_header(30000, 30000), "more pixels than the 25 million allowed"),

@@ -353,7 +353,7 @@ def test_limbs_that_are_no_pairs_get_one_sentence(tmp_path: Path) -> None:
     content: Any = coco_content(1, [person(1, 1)])
     content["categories"][0] |= {"keypoints": [f"point_{i}" for i in range(17)], "skeleton": [[1], [2]]}
     (tmp_path / "annotations.json").write_text(json.dumps(content))
-    with pytest.raises(LeanposeError, match="no list of pairs"):
+    with pytest.raises(LeanposeError, match="not a list of pairs"):
         read_people(coco(), COCO17, tmp_path, training=True)
 
 

@@ -178,7 +178,7 @@ def test_a_table_with_other_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", '<box label="x" xtl="1" ytl="2" xbr="30" ybr="40"/>'])
 def test_files_without_keypoints(tmp_path: Path, content: str) -> None:
     write_cvat(tmp_path, [content])
-    words = "1 a rectangle without keypoints" if content else "nobody has a valid box"
+    words = "1 a rectangle without keypoints" if content else "no person has a valid box"
     with pytest.raises(LeanposeError, match=f"The data set 'a' is empty: .*{words}"):
         read(tmp_path, EARS, "a.xml")
     assert "nobody" in kinds(tmp_path)
@@ -270,7 +270,7 @@ def test_a_image_in_both_splits_of_one_file_is_a_leak(tmp_path: Path) -> None:
 def test_labels_that_are_no_boxes_are_to_be_converted(tmp_path: Path) -> None:
     write_cvat(tmp_path, [skeleton("dog")])
     with pytest.raises(
-        LeanposeError, match=r"no JSON file of boxes; `leanpose data convert .*a\.xml boxes\.json` makes one"
+        LeanposeError, match=r"not a JSON file of boxes; `leanpose data convert .*a\.xml boxes\.json` makes one"
     ):
         BoxFile(tmp_path / "a.xml")
     boxes = BoxFile(convert_labels(tmp_path / "a.xml", tmp_path / "boxes.json", "coco").path)

@@ -115,7 +115,7 @@ def test_lists_of_images_and_other_classes(tmp_path: Path, points: np.ndarray) -
         ({}, ["0 0.5 0.5 0.5 0.5" + " 64 48 2" * 17], r"keypoints at \[64.0, 48.0\] …; YOLO's are fractions"),
         ({"train": "nowhere"}, [], "do not exist"),
         ({}, ["0 0.5 0.5 0.5 0.5 1 2 3"], r"has 8 numbers; kpt_shape \[17, 3\] needs 56"),
-        ({}, ["0 0.5 zero"], "no number"),
+        ({}, ["0 0.5 zero"], "not a number"),
     ],
 )
 def test_mistakes_get_one_sentence(tmp_path: Path, content: dict, rows: list[str], words: str) -> None:

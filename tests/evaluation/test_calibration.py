@@ -95,7 +95,7 @@ def test_an_image_is_judged_by_the_others_alone() -> None:
         ),
         (lambda labelled: replace(labelled, right=labelled.right | True), "All 680 keypoints are right"),
         (lambda labelled: replace(labelled, right=labelled.right & False), "All 680 keypoints are wrong"),
-        (lambda labelled: replace(labelled, scores=1 - labelled.scores), "do not score higher"),
+        (lambda labelled: replace(labelled, scores=1 - labelled.scores), "do not have higher scores"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(change, words: str) -> None:
@@ -120,7 +120,7 @@ def test_too_few_images_and_detected_boxes_are_refused(small_model_file: Path) -
     with pytest.raises(LeanposeError, match="4 images cannot be split into 5 folds"):
         cross_validate(labelled, results, COCO17)
     source = DatasetConfig(format="coco", images=Path("i"), annotations=Path("a.json"), bbox_file=Path("b.json"))
-    with pytest.raises(LeanposeError, match="no file of detected boxes"):
+    with pytest.raises(LeanposeError, match="do not give detected boxes"):
         calibration_report(load_model(small_model_file), source)
 
 

@@ -44,9 +44,9 @@ def test_people_are_counted_from_the_largest():
 def test_too_few_people_are_said():
     with pytest.raises(LeanposeError, match=r"no person 0.* detects 0"):
         choose_box(PHOTO, Finds())
-    with pytest.raises(LeanposeError, match=r"no person 1, .* detects 1"):
+    with pytest.raises(LeanposeError, match=r"no person 1 .* detects 1"):
         choose_box(PHOTO, Finds(SMALL), person=1)
-    with pytest.raises(LeanposeError, match=r"no person 5, .* detects 2"):
+    with pytest.raises(LeanposeError, match=r"no person 5 .* detects 2"):
         choose_box(PHOTO, Finds(SMALL, LARGE), person=5)
 
 

@@ -303,7 +303,7 @@ def test_what_is_not_recognised_is_refused_with_the_shapes_seen(tmp_path: Path, 
     path = answering(tmp_path / "other.onnx", outputs, open_shapes=True)
     name, array = next(iter(outputs.items()))
     with pytest.raises(
-        LeanposeError, match=rf"no person detector.+`{name}` {'×'.join(map(str, array.shape))}.+expected"
+        LeanposeError, match=rf"not a known person detector.+`{name}` {'×'.join(map(str, array.shape))}.+expected"
     ):
         Detector.load(path, input_size=SIZE)
 

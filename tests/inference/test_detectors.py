@@ -330,7 +330,7 @@ def test_yolox_of_people_alone(tmp_path: Path, classes: int):
     ],
 )
 def test_outputs_that_no_detector_has(tmp_path: Path, outputs: dict[str, np.ndarray]):
-    with pytest.raises(LeanposeError, match=r"no person detector that is known.+expected"):
+    with pytest.raises(LeanposeError, match=r"not a known person detector.+expected"):
         found_by(answering(tmp_path / "other.onnx", outputs))
 
 

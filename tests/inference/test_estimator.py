@@ -270,7 +270,7 @@ def test_results_remember_their_image(spot_finder: SpotFinder, folder: Path):
         (np.zeros((0, 10, 3), np.uint8), "RGB"),
         (7, "int"),
         ("absent.jpg", r"absent\.jpg"),
-        (b"nothing like an image", "no image"),
+        (b"nothing like an image", "not an image"),
     ],
 )
 def test_images_that_cannot_be_used(spot_finder: SpotFinder, image, words: str):

@@ -49,7 +49,7 @@ def test_a_folder_with_broken_files_goes_on(predict, folder: Path, tmp_path: Pat
         "Skipped:  3",
         "is empty (0 bytes)",
         "truncated",
-        "no image",
+        "not an image",
         "notes.txt",
         "whole image",
     ):
@@ -117,7 +117,7 @@ def test_folders_that_may_not_be_read_are_told(predict, tmp_path: Path, refuse_f
     refuse_folders("closed")
     result = predict(tmp_path / "in", "--detector", "whole-image", "--no-draw")
     assert result.exit_code == 3, result.output
-    assert "Skipped:  1 folder that may not be read: closed\n" in result.output
+    assert "Skipped:  1 unreadable folder: closed\n" in result.output
     assert "Done:     1 image, 1 person" in result.output
 
 

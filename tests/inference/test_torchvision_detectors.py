@@ -111,7 +111,7 @@ def test_files_with_code_or_damage_are_refused(tmp_path: Path):
     for name in ("pickled.pth", "broken.pth", "broken.safetensors"):
         with pytest.raises(LeanposeError, match="tensors alone"):
             TorchvisionDetector(SSDLITE, weights=tmp_path / name)
-    with pytest.raises(LeanposeError, match="is not a weight file"):
+    with pytest.raises(LeanposeError, match="There is no weight file"):
         TorchvisionDetector(SSDLITE, weights=tmp_path / "absent.pth")
 
 

@@ -54,7 +54,7 @@ def test_the_page_shows_predictions_or_says_why_not(
     ended = command("report", runs / "first", "--out", "with.html")
     assert (ended.returncode, ended.stdout) == (0, "Wrote with.html.\n")
     page = (tmp_path / "with.html").read_text()
-    for words in ("Predictions on annotations", "PCK@0.2", "calibration error", "lowest OKS", "drawn at random"):
+    for words in ("Predictions on annotations", "PCK@0.2", "calibration error", "lowest OKS", "Random people"):
         assert words in page
     assert page.count("data:image/jpeg") == 2
     command("report", runs / "first", "--no-predict", "--out", "without.html")

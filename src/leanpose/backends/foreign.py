@@ -314,7 +314,7 @@ def _card(
         codec, count = file.codec(size, shapes)
     except (ValueError, IndexError) as error:
         raise LeanposeError(
-            f"The outputs of {path} are no {file.kind} of crops of {size[0]}x{size[1]}: it has "
+            f"The outputs of {path} are not {file.kind} of crops of {size[0]}x{size[1]}: it has "
             f"{describe_values(outputs)}, of which {', '.join(map(str, file.outputs))} should be read, with fixed sizes."
         ) from error
     named, indices = keypoints_of(said, count, path)

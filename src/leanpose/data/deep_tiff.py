@@ -66,7 +66,7 @@ def read(data: bytes, name: str) -> DeepImage | None:
         return None
     height, width = int(tags[_HEIGHT]), int(tags[_WIDTH])
     check_size(height, width, name)
-    check_size(int(tags.get(_TILE_HEIGHT, 0)), int(tags.get(_TILE_WIDTH, 0)), f"{name} has tiles and")
+    check_size(int(tags.get(_TILE_HEIGHT, 0)), int(tags.get(_TILE_WIDTH, 0)), name, "tile of")
     channels = {4: "CMYK"} if inks else _CHANNELS
     if samples not in channels or tags.get(_DEPTH, 1) != 1 or height * width * samples * bits // 8 > max_bytes():
         raise BrokenImageError(f"The image {name} is a TIFF of a kind that cannot be read; save it with 8 bits.")

@@ -84,15 +84,15 @@ def max_bytes() -> int:
     return max_pixels() * BYTES_A_PIXEL
 
 
-def check_size(height: int, width: int, name: str) -> None:
-    """Check that an image is not too large.
+def check_size(height: int, width: int, name: str, what: str = "image") -> None:
+    """Check that an image, or a part of one, is not too large.
 
     Raises:
         ImageTooLargeError: it has too many pixels.
     """
     if height * width > max_pixels():
         raise ImageTooLargeError(
-            f"The image {name} has {width} × {height} pixels, more than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
+            f"The {what} {name} has {width} × {height} pixels, more than the {max_pixels() / 1e6:g} million allowed {_OPTION}."
         )
 
 
@@ -131,7 +131,7 @@ def open_image(file: bytes | BinaryIO, name: str) -> Iterator[ImageFile]:
             check_size(image.height, image.width, name)
             if image.format == "TIFF":
                 tags = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
-                check_size(int(tags.get(_TILE_HEIGHT, 0)), int(tags.get(_TILE_WIDTH, 0)), f"{name} has tiles and")
+                check_size(int(tags.get(_TILE_HEIGHT, 0)), int(tags.get(_TILE_WIDTH, 0)), name, "tile of")
             if image.format == "JPEG2000":
                 width, height = _codestream_size(source)
                 check_size(height, width, name)

@@ -68,7 +68,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     with open_video_file(path) as container:
         stream = video_stream(container, str(path))
         decoder = stream.codec_context
-        check_size(decoder.height, decoder.width, str(path))
+        check_size(decoder.height, decoder.width, str(path), "video")
         decoder.options = {"max_pixels": str(max_pixels())}  # of later frames, whose size may be another
         yield container, stream
 
