@@ -485,9 +485,7 @@ def test_the_verdict_names_the_metric() -> None:
     assert gain.verdict == "distilled wins by 1.0 PCK@0.2 (+0.5 to +1.5)"
 
 
-def test_labels_of_a_teacher_that_was_stopped_are_not_learnt_from(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_of_a_teacher_that_was_stopped_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cv2.imwrite(str(image := tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(unlabelled, "PoseEstimator", lambda *_, **__: None)
 
