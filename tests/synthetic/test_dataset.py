@@ -91,7 +91,7 @@ def test_a_failed_write_leaves_nothing_half_done(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LeanposeError, match="file"):
         write_synthetic(tmp_path / "file" / "set", 1, size=(64, 48))
-    with pytest.raises(LeanposeError, match="at least one"):
+    with pytest.raises(LeanposeError, match="at least 1"):
         write_synthetic(tmp_path, 0)
 
 
@@ -121,6 +121,6 @@ def test_a_flipped_bit_in_a_file_is_noticed(tmp_path: Path) -> None:
         content = path.read_bytes()
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-        with pytest.raises(LeanposeError, match=r"is corrupt or was changed; delete .*set to draw"):
+        with pytest.raises(LeanposeError, match=r"is corrupt or was changed; delete .*set to render"):
             read_synthetic(config, COCO17, tmp_path, training=True)
         path.write_bytes(content)

@@ -96,7 +96,7 @@ class OpenVinoBackend(ExportedBackend):
             values = _shapes(model.inputs), _shapes(model.outputs)
             card, outputs = read_card({} if text is None else {KEY: text}, *values, self._dtype, path, skeleton)
             if card.precision == "int8" and precision not in (None, "int8"):
-                raise LeanposeError(f"{path} is quantized: it computes in int8, not in {precision}.")
+                raise LeanposeError(f"{path} is quantized: it runs in int8, not in {precision}.")
             chosen: Precision = precision or card.precision
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[chosen],
