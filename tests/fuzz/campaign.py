@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import math
 import multiprocessing
 import os
 import resource
@@ -83,7 +84,7 @@ def fuzz(inputs: int, seed: str, only: list[str]) -> int:
 
     names = only or list(TARGETS)
     shares = {name: TARGETS[name].share for name in names}
-    waiting = [(name, range(round(inputs * share / sum(shares.values())))) for name, share in shares.items()]
+    waiting = [(name, range(math.ceil(inputs * share / sum(shares.values())))) for name, share in shares.items()]
     counts: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in names}
     failures: list[tuple[str, int, str, str]] = []
     running: list[Process] = []
