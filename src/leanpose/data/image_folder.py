@@ -10,7 +10,7 @@ import re
 import tarfile
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -98,6 +98,7 @@ class ImageFolder:
         self._names = names
         self._shared = _shared_ends(names)
         self._listed: dict[str, dict[str, bool]] = {}  # folder → name → whether it is a link
+        self._by_stem: dict[str, dict[str, list[str]]] = {}  # folder → name without ending → the images of this name
         self._below: dict[str, str | None] | None = None  # base name → its place; None where there are several
         self._known: dict[str, ImageRef] = {}
 
@@ -134,9 +135,12 @@ class ImageFolder:
         """The one image whose name has an ending in other letters, or one where this name has none."""
         stem, suffix = os.path.splitext(name)
         known = suffix.lower() in SUFFIXES
-        endings = {form for each in ([suffix] if known else SUFFIXES) for form in (each.lower(), each.upper())}
-        found = [other for ending in endings if (other := (stem if known else name) + ending) in self]
-        return found[0] if len(found) == 1 else None
+        folder = "" if self.archive else os.path.dirname(name)
+        if folder not in self._by_stem:
+            self._by_stem[folder] = _by_stem(self.members if self.archive else self._listed.get(folder, ()), folder)
+        images = self._by_stem[folder].get(stem if known else name, ())
+        found = [image for image in images if not known or image.lower().endswith(suffix.lower())]
+        return found[0] if len(found) == 1 and found[0] in self else None
 
     def _look_up(self, file_name: str) -> ImageRef:
         found = self.find(file_name)
@@ -210,6 +214,16 @@ class ImageFolder:
             for file in files:
                 if not os.path.islink(os.path.join(folder, file)):
                     yield file if relative == "." else os.path.join(relative, file)
+
+
+def _by_stem(names: Iterable[str], folder: str) -> dict[str, list[str]]:
+    """The images among a folder's files by their names without ending, in capitals or not."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        stem, suffix = os.path.splitext(os.path.join(folder, name))
+        if suffix.lower() in SUFFIXES and suffix in (suffix.lower(), suffix.upper()):
+            found.setdefault(stem, []).append(stem + suffix)
+    return found
 
 
 UNICODE = "images have names in another Unicode form (NFC, NFD)"
