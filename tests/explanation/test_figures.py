@@ -72,7 +72,7 @@ def test_of_many_layers_first_and_last_are_among_the_chosen(depth: int, count: i
     assert (layers[0], layers[-1]) == (0, depth - 1)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 6, 16, 16), (2, 24, 8, 6)])
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (3, 6, 16, 16), pytest.param((2, 24, 8, 6), marks=pytest.mark.slow)])
 def test_the_grid_has_a_row_of_tiles_for_each_cycle(shape: tuple[int, ...]):
     attention = np.random.default_rng(0).random(shape) / 100
     image = draw_attention(CROP, attention, "Where it looks")
@@ -88,7 +88,10 @@ def test_no_attention_at_all_can_be_drawn():
     assert draw_attention(CROP, np.full((1, 2, 4, 4), np.nan), "all dropped").size
 
 
-@pytest.mark.parametrize(("keypoints", "count"), [(1, 1), (17, 4), (133, 2), (3, 12)])
+@pytest.mark.parametrize(
+    ("keypoints", "count"),
+    [(1, 1), pytest.param(17, 4, marks=pytest.mark.slow), (133, 2), pytest.param(3, 12, marks=pytest.mark.slow)],
+)
 def test_a_matrix_for_any_number_of_keypoints(keypoints: int, count: int):
     attention = np.random.default_rng(0).random((count, keypoints, keypoints)) / keypoints
     names = tuple(f"keypoint_{i}" for i in range(keypoints))
@@ -141,7 +144,7 @@ def test_a_peak_lies_where_the_convention_has_it(udp: bool, row: int, column: in
     assert (y, x) == pytest.approx((row * 127 / 31, column * 95 / 23) if udp else (4 * row, 4 * column))
 
 
-@pytest.mark.parametrize(("keypoints", "kinds"), [(1, 1), (17, 1), (5, 2)])
+@pytest.mark.parametrize(("keypoints", "kinds"), [(1, 1), pytest.param(17, 1, marks=pytest.mark.slow), (5, 2)])
 def test_a_tile_for_each_keypoint_and_kind(keypoints: int, kinds: int):
     maps = {f"kind {i}": (np.zeros((keypoints, 128, 96)), WHOLE) for i in range(kinds)}
     names = [f"keypoint_{i}" for i in range(keypoints)]

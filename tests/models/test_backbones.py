@@ -28,7 +28,13 @@ class TinyBackbone(Backbone):
         return self.conv(images)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+DEEPER = {"litehrnet_30", "hrnet_w48", "resnet152", "resnet101", "naive_litehrnet_18"}
+"""The same code as a smaller one that is tested."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in DEEPER else ()) for name in BACKBONES]
+)
 def test_a_backbone_gives_what_it_says(name: str) -> None:
     with torch.device("meta"):
         backbone = create_backbone(name).eval()

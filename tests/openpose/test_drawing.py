@@ -213,7 +213,7 @@ def test_every_joint_and_the_middle_of_every_limb_have_exactly_their_colour():
     assert {tuple(colour) for colour in image.reshape(-1, 3).tolist()} == allowed  # no blending anywhere
 
 
-@pytest.mark.parametrize("limb", range(17))
+@pytest.mark.parametrize("limb", [pytest.param(limb, marks=pytest.mark.slow if limb % 3 else ()) for limb in range(17)])
 def test_a_limb_needs_both_of_its_ends_and_stands_alone(limb: int):
     points, _ = body()
     names = [name for name in LIMBS[limb] if name != 2]

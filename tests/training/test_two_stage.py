@@ -83,7 +83,7 @@ def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Pat
     return plan, folder / "run"
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     never_stopped: tuple[Recipe, Path], tmp_path: Path, stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
