@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from pathlib import Path
 
 import fsspec
 import pytest
 from PIL import Image
 
+from data_builders import write_tar
 from leanpose.cluster.images import ImageList, StoredImage, list_images
 from leanpose.data.image_files import VARIABLE, BrokenImageError
 from leanpose.data.inputs import find_inputs
@@ -21,14 +21,6 @@ def png(value: int) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (5, 4), (value, 0, 0)).save(file, "PNG")
     return file.getvalue()
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
 
 
 def values(listed: ImageList) -> dict[str, tuple[int, int]]:
