@@ -10,7 +10,16 @@ import pytest
 
 from leanpose.data.sets import label_files
 from leanpose.errors import LeanposeError
-from leanpose.files import files_below, load_json, load_yaml, open_safetensors, read_regular, require_honest_archive
+from leanpose.files import (
+    dump_yaml,
+    files_below,
+    load_json,
+    load_yaml,
+    open_safetensors,
+    parse_yaml,
+    read_regular,
+    require_honest_archive,
+)
 
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
@@ -45,3 +54,16 @@ def test_a_size_may_be_asked_for(tmp_path: Path) -> None:
     assert len(read_regular(tmp_path / "a", 2_000_000)) == 2_000_000
     with pytest.raises(OSError, match="it has 2 MB, more than the 1 MB allowed"):
         read_regular(tmp_path / "a", 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 1e-3), ("-2E+5", -2e5), ("1.5e-3", 1.5e-3), ("10", 10), ("1e", "1e"), ("'1e3'", "1e3")]
+)
+def test_numbers_need_no_dot_before_their_exponent(text: str, value: float | str) -> None:
+    assert parse_yaml(text) == value
+    assert type(parse_yaml(text)) is type(value)
+
+
+def test_text_that_looks_like_a_number_stays_text() -> None:
+    values = {"name": "1e3", "lr": 1e-3, "other": ["2E-4", "on", "1_0"]}
+    assert parse_yaml(dump_yaml(values)) == values

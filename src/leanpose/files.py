@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import re
@@ -196,16 +197,49 @@ def load_yaml(path: Path, what: str) -> dict[str, Any]:
     Raises:
         LeanposeError: it is missing, no YAML or no mapping.
     """
-    import yaml  # takes a moment
-
     # Values that look like dates, numbers or types but are none raise whatever their converters do.
     with read_errors(what, path, Exception, kind="not valid YAML"):
-        content = yaml.safe_load(read_regular(path).decode("utf-8"))
+        content = parse_yaml(read_regular(path).decode("utf-8"))
         if _unfolded(content, {}) > _MAX_VALUES:
             raise ValueError("its aliases (*) stand for too much")
     if not isinstance(content, dict):
         raise LeanposeError(f"The {what} {path} is not a mapping of keys to values.")
     return content
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML, in which `1e-3` is a number, as in YAML 1.2; PyYAML alone takes it for text.
+
+    Raises:
+        Exception: of any kind, if it is no YAML, or a value looks like a number or a date and is none.
+    """
+    import yaml
+
+    return yaml.load(text, _yaml_types()[0])
+
+
+def dump_yaml(values: Any, **options: Any) -> str:
+    """Write YAML that `parse_yaml` reads back, keys in their order.
+
+    Args:
+        options: those of `yaml.dump`.
+    """
+    import yaml
+
+    return yaml.dump(values, Dumper=_yaml_types()[1], sort_keys=False, **options)
+
+
+@functools.cache
+def _yaml_types() -> tuple[type[Any], type[Any]]:
+    """A loader and a dumper of plain values to which a number needs no dot before its exponent."""
+    import yaml  # takes a moment
+
+    loader, dumper = type("Loader", (yaml.SafeLoader,), {}), type("Dumper", (yaml.SafeDumper,), {})
+    for kind in (loader, dumper):
+        kind.add_implicit_resolver(
+            "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+        )
+    return loader, dumper
 
 
 def _unfolded(node: Any, known: dict[int, float]) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import any_damage, load_yaml
+from leanpose.files import any_damage, dump_yaml, load_yaml
 
 SAME_POINT = {"neck": "upper_neck", "upper_neck": "neck"}
 """What MPII calls the upper neck is the neck of LSP and CrowdPose; its thorax, between the shoulders, they do not
@@ -289,7 +289,7 @@ def skeleton_yaml(skeleton: Skeleton) -> str:
     names = skeleton.keypoints
     values = skeleton.to_dict() | {"limbs": [[names[a], names[b]] for a, b in skeleton.limbs]}
     values["pairs"] = [[names[a], names[b]] for a, b in skeleton.pairs]
-    return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, width=120)
+    return dump_yaml(values, default_flow_style=None, width=120)
 
 
 def _read_skeletons() -> dict[str, Skeleton]:

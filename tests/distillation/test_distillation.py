@@ -103,8 +103,9 @@ def test_what_is_not_said_is_chosen_and_told(teacher: str, data: Path, tmp_path:
     ):
         assert words in told
     # What the user says counts, for both students or for the method.
-    changed = plan(teacher, data, "optimizer.lr=0.5", "distillation.teacher_weight=7")
+    changed = plan(teacher, data, "optimizer.lr=5e-1", "distillation.teacher_weight=7")
     assert changed.recipe(BASELINE, 0, tmp_path).optimizer.lr == 0.5
+    assert "batches of 4, adamw at 0.5" in " ".join(changed.sentences)
     assert changed.recipe(DISTILLED, 0, tmp_path).model_dump()["distillation"]["teacher_weight"] == 7
     assert changed.recipe(DISTILLED, 0, tmp_path).model_dump()["distillation"]["teacher"] == teacher
     sentences = explain(made, tmp_path)
@@ -175,6 +176,14 @@ def test_what_cannot_be_planned_is_said(
         spoil(data)
     with pytest.raises(LeanposeError, match=words):
         plan_distillation(teacher, student, None if where is None else tmp_path / where)
+
+
+@pytest.mark.parametrize(
+    "setting", ["data.train=5", "data.train=[]", "data.train=[5]", "data.root=5", "validation=off", "optimizer.lr=fast"]
+)
+def test_settings_of_a_wrong_type_are_named(teacher: str, data: Path, setting: str) -> None:
+    with pytest.raises(LeanposeError, match=rf"The plan of this distillation: {setting.partition('=')[0]}.* = "):
+        plan(teacher, data, setting)
 
 
 def test_budgets(teacher: str, data: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
-from leanpose.training.optimizers import build_optimizers, frozen_norms
+from leanpose.training.optimizers import Muon, build_optimizers, frozen_norms, orthogonalized
 from leanpose.training.recipe import OptimizerSection, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -50,8 +50,6 @@ def test_what_a_transformer_says_shall_not_shrink_is_spared_with_the_biases() ->
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_frozen_parameters_are_left_out(name: str) -> None:
-    if name == "muon" and not hasattr(torch.optim, "Muon"):
-        pytest.skip("this PyTorch has no Muon")
     model = small()
     model[2].requires_grad_(False)
     optimizers = build_optimizers(OptimizerSection(name=name), model) if name == "adamw" else None
@@ -95,7 +93,6 @@ def test_parts_of_a_network_learn_more_slowly_where_asked(decay_norm_and_bias: b
     assert len(optimizer.param_groups) == (4 if decay_norm_and_bias else 7)
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
 def test_muons_matrices_have_factors_of_their_own_rate() -> None:
     section = OptimizerSection(name="muon", lr=0.01, muon_lr=0.1, lr_mult={"2": 0.5})
     muon, adam = build_optimizers(section, small())
@@ -126,6 +123,32 @@ def test_tfposes_transformer_learns_at_a_tenth_of_the_rate() -> None:
     parts = {name.split(".")[0]: id(p) in slowed for name, p in model.named_parameters()}
     assert {part for part, is_slow in parts.items() if is_slow} == {"encoder", "decoder", "refinements"}
     assert len(full["params"]) + len(slow["params"]) == len(list(model.parameters()))
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this PyTorch has no Muon")
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24)])
+def test_muon_is_torchs_but_for_rounding(shape: tuple[int, int]) -> None:
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    settings = {"lr": 0.05, "weight_decay": 0.1}
+    optimizers = [
+        Muon([{"params": [ours]}], **settings),
+        torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **settings),
+    ]
+    for step in range(5):
+        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step + 1))
+        for parameter, optimizer in zip((ours, theirs), optimizers, strict=True):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+    moved, expected = (ours - start).flatten(), (theirs - start).flatten()
+    assert torch.linalg.vector_norm(moved - expected) < 0.01 * torch.linalg.vector_norm(expected)
+
+
+def test_singular_values_become_about_1() -> None:
+    matrix = torch.randn(16, 40, generator=torch.Generator().manual_seed(0)) * 1e-4
+    values = torch.linalg.svdvals(orthogonalized(matrix))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
 
 
 def test_muon_needs_matrices_and_needs_nothing_else() -> None:

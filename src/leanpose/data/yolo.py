@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import yaml
 from jaxtyping import Float
 
 from leanpose.data.annotations import ImageRef, PoseDataset
@@ -24,7 +23,7 @@ from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, dat
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import atomic_write, files_below, load_yaml, read_regular
+from leanpose.files import atomic_write, dump_yaml, files_below, load_yaml, read_regular
 from leanpose.skeleton import COCO17, Skeleton
 
 _MAX_KEYPOINTS = 10_000
@@ -294,7 +293,7 @@ def write_yolo(labels: LabelSet, path: Path) -> None:
         "kpt_names": {number: list(labels.skeleton.keypoints) for number in range(len(classes))},
     }
     with atomic_write(path) as temporary:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False))
+        temporary.write_text(dump_yaml(content))
 
 
 def yolo_image(image: LabelledImage) -> Path:

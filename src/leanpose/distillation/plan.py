@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from leanpose.backends import FILE_SUFFIXES
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.readers import READERS
 from leanpose.data.sets import labelled_skeleton, training_sets
 from leanpose.device import choose_device
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import load_yaml
+from leanpose.files import dump_yaml, load_yaml
 from leanpose.losses import METHODS
 from leanpose.models.registry import list_models
 from leanpose.schema import TeacherSection, validate
@@ -37,6 +35,7 @@ BASELINE, DISTILLED = "baseline", "distilled"
 DEFAULT_BUDGET = "30min"
 MAX_EPOCHS = 300
 _TIMED_STEPS = 4
+_ORIGIN = "The plan of this distillation"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class DistillationPlan:
         values |= self.values["rows"][row]
         data = dict(values["data"])
         data.setdefault("cache", str(folder / f"crops-{row}.pack"))
-        return parse_recipe(values | {"data": data}, "The plan of this distillation")
+        return parse_recipe(values | {"data": data}, _ORIGIN)
 
     def with_epochs(self, epochs: int) -> DistillationPlan:
         """The same plan for this many epochs, validated about five times, with weights averaged over the last tenth by
@@ -101,7 +100,7 @@ class DistillationPlan:
 
     def to_yaml(self) -> str:
         """The recipe file: `leanpose train FILE row=distilled` repeats a run."""
-        return yaml.safe_dump(self.values, sort_keys=False)
+        return dump_yaml(self.values)
 
 
 def plan_distillation(
@@ -136,7 +135,7 @@ def plan_distillation(
         raise LeanposeError("No training data: give --data FOLDER, an annotation file or a recipe.")
     change_values(values, [setting for setting in settings if not setting.startswith("distillation.")])
     values, people = _with_defaults(values, said)
-    own = parse_recipe(values, "The plan of this distillation").distillation.method
+    own = parse_recipe(values, _ORIGIN).distillation.method
     if own not in ("none", "auto"):
         said.append(f"The recipe's own distillation ({own}) is not used; distillation.method={own} keeps it.")
     distilled: dict[str, Any] = {"distillation": {"method": "auto", "teacher": teacher}}
@@ -161,7 +160,7 @@ def _prediction_is_enough(values: dict[str, Any]) -> bool:
     method = METHODS.get(values["method"])
     if method is None or not issubclass(method.section_type, TeacherSection):
         return False  # refused, or without a teacher
-    section = validate(method.section_type, values, "The plan of this distillation", prefix="distillation.")
+    section = validate(method.section_type, values, _ORIGIN, prefix="distillation.")
     own = not section.teacher.endswith(FILE_SUFFIXES)
     return own and section.prediction_only and not section.compile_teacher and choose_device("auto").type == "cpu"
 
@@ -201,11 +200,12 @@ def _data_values(data: Path, said: list[str]) -> dict[str, Any]:
 
 def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, Any], int]:
     """The values, completed by defaults that depend on the people and the machine, and the number of people."""
+    recipe = parse_recipe(values, _ORIGIN)
     values = {**values, "validation": {"flip_test": False, **values.get("validation", {})}}
-    if "skeleton" not in values and (skeleton := _labelled_skeleton(values)) is not None:
+    if "skeleton" not in values and (skeleton := _labelled_skeleton(recipe)) is not None:
         values["skeleton"] = skeleton.name
         said.append(f"Student skeleton set from the data: the {len(skeleton)} keypoints of '{skeleton.name}'.")
-    people = len(read_training_people(parse_recipe(values, "The plan of this distillation"))[0].people)
+    people = len(read_training_people(parse_recipe(values, _ORIGIN))[0].people)
     defaults: dict[str, Any] = {}
     if "batch_size" not in values:
         defaults["batch_size"] = 32 if people >= 640 else 16 if people >= 64 else 4
@@ -226,12 +226,12 @@ def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, A
     return values, people
 
 
-def _labelled_skeleton(values: dict[str, Any]) -> Skeleton | None:
+def _labelled_skeleton(recipe: Recipe) -> Skeleton | None:
     """The known skeleton that the first training set names; None if it is not a known one."""
-    first, root = values["data"]["train"][0], Path(values["data"].get("root", "."))
-    if first.get("format") not in READERS or "annotations" not in first:
+    first = recipe.data.train[0]
+    if first.annotations is None:
         return None
-    labelled = labelled_skeleton(root / first["annotations"], first["format"])
+    labelled = labelled_skeleton(recipe.data.root / first.annotations, first.format)
     return next((s for s in SKELETONS.values() if labelled is not None and s.keypoints == labelled.keypoints), None)
 
 

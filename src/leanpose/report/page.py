@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import yaml
 from jaxtyping import UInt8
 
 from leanpose.console import escaped
 from leanpose.drawing.files import encode_image
-from leanpose.files import atomic_write
+from leanpose.files import atomic_write, dump_yaml
 from leanpose.report.runs import RunRecord, draw_curves, draw_loss_terms, part_table, run_table
 from leanpose.report.tables import ReportTable
 
@@ -102,7 +101,7 @@ def write_report(path: Path, report: Report) -> None:
         parts += [f"<h2>{escape(section.title)}</h2>", *map(_html, section.parts)]
     parts.append("<h2>Exact settings</h2>")
     for run in report.runs:
-        settings = escape(yaml.safe_dump(run.settings, sort_keys=False))
+        settings = escape(dump_yaml(run.settings))
         parts.append(f"<details><summary>{escape(run.name)}</summary><pre>{settings}</pre></details>")
     parts += [f'<p class="note">{escape(note)}</p>' for note in report.notes]
     page = (

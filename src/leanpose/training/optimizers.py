@@ -3,19 +3,67 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.training.recipe import OptimizerSection, ScheduleSection
 
 Named = tuple[str, nn.Parameter]
+
+
+class Muon(Optimizer):
+    """Muon (Jordan et al., 2024), with updates scaled to the root mean square of AdamW's (Liu et al., 2025, §2.2).
+
+    `torch.optim.Muon` computes in bfloat16 on every device. CPUs without instructions for it emulate it, and a step of
+    a small network then takes up to eight times as long; here CPUs compute in single precision.
+    """
+
+    def __init__(
+        self, params: list[dict[str, Any]], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of every matrix that has a gradient, with Nesterov momentum and decoupled weight decay."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                state = self.state[matrix]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(matrix)
+                average = state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
+                update = orthogonalized(matrix.grad.lerp(average, group["momentum"]))
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
+        return loss
+
+
+def orthogonalized(matrix: Float[Tensor, "rows columns"], steps: int = 5) -> Float[Tensor, "rows columns"]:
+    """The matrix with all singular values moved to about 1 (0.7 to 1.2), by the quintic Newton-Schulz iteration of Muon
+    (Jordan et al., 2024): X ← aX + (bA + cA²)X with A = XXᵀ."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix if matrix.device.type == "cpu" else matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x  # the smaller of XXᵀ and XᵀX
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.T if tall else x).to(matrix.dtype)
 
 
 def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimizer]:
@@ -29,8 +77,8 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
             submodule's parameters without this prefix, and those with a factor of 0 get `requires_grad=False`.
 
     Raises:
-        LeanposeError: Muon is requested, but this PyTorch does not have it, or the network has no matrix for it; a key
-            of `lr_mult` matches no parameter; or there is nothing to train.
+        LeanposeError: Muon is requested, but the network has no matrix for it; a key of `lr_mult` matches no parameter;
+            or there is nothing to train.
     """
     named = [(name.removeprefix("model."), p) for name, p in model.named_parameters()]
     _require_that_all_fit(section, [name for name, _ in named])
@@ -41,8 +89,6 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
     if not learning:
         raise LeanposeError("optimizer.lr_mult freezes the whole network; nothing is left to train.")
     if section.name == "muon":
-        if not hasattr(torch.optim, "Muon"):
-            raise LeanposeError(f"The optimiser muon needs PyTorch 2.9 or later; this is {torch.__version__}.")
         matrices = [(name, p) for name, p in learning if p.ndim == 2]
         others = [(name, p) for name, p in learning if p.ndim != 2]
         if not matrices:
@@ -51,12 +97,7 @@ def build_optimizers(section: OptimizerSection, model: nn.Module) -> list[Optimi
                 "layers are convolutions; choose optimizer.name adam or adamw."
             )
         optimizers: list[Optimizer] = [
-            torch.optim.Muon(
-                _groups(section, matrices, section.muon_lr),
-                lr=section.muon_lr,
-                weight_decay=section.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
+            Muon(_groups(section, matrices, section.muon_lr), lr=section.muon_lr, weight_decay=section.weight_decay)
         ]
         if others:
             optimizers.append(torch.optim.Adam(_groups(section, others, section.lr), lr=section.lr, fused=True))

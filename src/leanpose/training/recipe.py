@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     Field,
     SerializeAsAny,
@@ -24,7 +23,7 @@ from leanpose.choices import Cycle, Decoding, Encoding, Metric, Scoring, Suppres
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import any_damage, load_yaml
+from leanpose.files import any_damage, dump_yaml, load_yaml, parse_yaml
 from leanpose.schema import MethodSection, Section, validate
 
 
@@ -40,7 +39,7 @@ class LoaderSection(Section):
 class DataSection(LoaderSection):
     """The training and validation people."""
 
-    train: list[DatasetConfig]
+    train: list[DatasetConfig] = Field(min_length=1)
     val: DatasetConfig | None = None
     cache: Path | None = None
     """Pack of the training people's crops; created if missing (or beforehand by `leanpose data pack RECIPE`). None
@@ -235,7 +234,7 @@ class TrainingRecipe(Section):
 
     def to_yaml(self) -> str:
         """The recipe with every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 class Recipe(TrainingRecipe):
@@ -358,7 +357,7 @@ def saved_recipe(folder: Path) -> Recipe:
 
 def changed_settings(before: str, now: str) -> list[str]:
     """The keys, such as `schedule.epochs`, whose values differ between two recipes in YAML that were written out."""
-    one, other = (dict(_settings(yaml.safe_load(text))) for text in (before, now))
+    one, other = (dict(_settings(parse_yaml(text))) for text in (before, now))
     return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
@@ -399,7 +398,7 @@ def check_recipe(kind: type[RecipeT], values: dict[str, Any], origin: str) -> Re
     """
     from leanpose.losses import CRITERIA, METHODS  # loads torch, which a missing file or bad YAML should not wait for
 
-    renamed = yaml.safe_load(RENAMED_FILE.read_text())
+    renamed = parse_yaml(RENAMED_FILE.read_text())
     section = values.get("distillation") or {}
     if isinstance(section, dict):
         method = section.get("method") or "none"
@@ -427,7 +426,7 @@ def read_setting(text: str, example: str) -> tuple[str, Any]:
     if not separator or not key:
         raise LeanposeError(f"'{text}' is not an override; write key=value, for example {example}.")
     try:
-        return key, yaml.safe_load(value)
+        return key, parse_yaml(value)
     except Exception as error:  # values that look like numbers or dates raise whatever their converters raise
         raise LeanposeError(f"The value of '{text}' is not valid YAML.") from error
 

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
+from leanpose.files import dump_yaml
 from leanpose.models.cost import model_cost
 from leanpose.skeleton import Skeleton
 
@@ -43,7 +42,7 @@ def model_card(card: Mapping[str, Any], address: str | None = None) -> str:
         "written by": f"leanpose {card['version']}",
     }
     lines = [
-        "---", yaml.safe_dump(_metadata(card, skeleton), sort_keys=False, allow_unicode=True).rstrip(), "---", "",
+        "---", dump_yaml(_metadata(card, skeleton), allow_unicode=True).rstrip(), "---", "",
         f"# {_plain(title)}", "",
         "A top-down human-pose estimator of [leanpose](https://github.com/leanpose/leanpose).", "",
         "| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items()), "",
