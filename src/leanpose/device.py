@@ -37,6 +37,13 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether it is a CPU without instructions for bfloat16: several times slower in it than in float32."""
+    import torch
+
+    return device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def device_constant(values: ArrayLike, device: torch.device | None, dtype: torch.dtype | None = None) -> torch.Tensor:
     """A tensor of a few numbers on a device, without waiting for it; None: on the CPU.
 

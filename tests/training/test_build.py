@@ -162,3 +162,17 @@ def test_who_leaves_deviations_untrained_is_told(tmp_path: Path, loss: str, told
     build_trainer(recipe, tmp_path / "run", tmp_path / "run", resume=False, device="cpu", quiet=True, say=said.append)
     sentence = "loss=codec does not train the sigma that 'rle_r50' uses as keypoint score; loss=rle does."
     assert (sentence in said) == told
+
+
+@pytest.mark.parametrize(
+    ("precision", "emulated", "told"), [("bf16", True, True), ("bf16", False, False), ("fp32", True, False)]
+)
+def test_a_cpu_without_bfloat16_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, emulated: bool, told: bool
+) -> None:
+    write_tiny_coco(tmp_path, people=2)
+    monkeypatch.setattr(build, "emulates_bfloat16", lambda _device: emulated)
+    said: list[str] = []
+    recipe = parse_recipe(tiny_recipe(tmp_path, precision=precision))
+    build_trainer(recipe, tmp_path / "run", tmp_path / "run", resume=False, device="cpu", quiet=True, say=said.append)
+    assert any("emulates bfloat16" in sentence for sentence in said) == told

@@ -27,6 +27,7 @@ from leanpose.backends import open_exported
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend, first_line
 from leanpose.backends.openvino import cpu_precisions, import_openvino
 from leanpose.checksums import checksum, digest
+from leanpose.device import emulates_bfloat16
 from leanpose.errors import LeanposeError
 from leanpose.export.agreement import BOUNDS, Agreement, check_crops, compare
 from leanpose.export.exporter import export_model
@@ -84,7 +85,7 @@ def backend_setups(device: torch.device, precision: str = "auto") -> list[Backen
         precision: `auto`, or the one to compute in.
     """
     others: list[BackendSetup] = []
-    if device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if device.type in ("cpu", "cuda") and not emulates_bfloat16(device):
         others.append(BackendSetup("torch", "bf16"))
     if device.type in ("cpu", "cuda"):
         others.append(BackendSetup("onnxruntime", "fp32"))

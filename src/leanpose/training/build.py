@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from leanpose.data.margin import MAX_OUTSIDE, coarser_share, outside_share
 from leanpose.data.mixing import Mixture, distinct
 from leanpose.data.packing import cached_crops
 from leanpose.data.readers import READERS, read_people
+from leanpose.device import emulates_bfloat16
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import require_parts
 from leanpose.evaluation.evaluate import evaluate
@@ -347,10 +348,9 @@ def build_trainer(
     # A resumed run's weights come from its state: neither a download nor another file is needed again.
     model = build_model(recipe.model_copy(update={"pretrained": None, "init_from": None}) if resume else recipe)
     codec, skeleton = CodecSection(**codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
-    if model.codec.calibration is not None and recipe.init_from is not None and not resume:
-        say(f"Scores keep the calibration of {recipe.init_from}; run leanpose calibrate again after training.")
-    if recipe.loss == "codec" and "rle_sigma" in model.provides and not resume:
-        say(f"loss=codec does not train the sigma that '{model.name}' uses as keypoint score; loss=rle does.")
+    if fabric.is_global_zero and not resume:
+        for sentence in _cautions(recipe, model, fabric.device):
+            say(sentence)
     recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
     if any(source.empty_hidden_parts for source in recipe.data.train) and not isinstance(model.codec, HeatmapCodec):
         raise LeanposeError(
@@ -401,6 +401,16 @@ def build_trainer(
     return Trainer(
         recipe, folder, task, dataset, fabric, validation=validation, resume=resume, root_dir=root_dir, quiet=quiet
     )
+
+
+def _cautions(recipe: Recipe, model: PoseModel, device: torch.device) -> Iterator[str]:
+    """What works, but is probably not meant."""
+    if model.codec.calibration is not None and recipe.init_from is not None:
+        yield f"Scores keep the calibration of {recipe.init_from}; run leanpose calibrate again after training."
+    if recipe.loss == "codec" and "rle_sigma" in model.provides:
+        yield f"loss=codec does not train the sigma that '{model.name}' uses as keypoint score; loss=rle does."
+    if recipe.precision == "bf16" and emulates_bfloat16(device):
+        yield "This CPU emulates bfloat16, and trains several times as fast with precision=fp32."
 
 
 def write_recipe(recipe: TrainingRecipe, folder: Path, fabric: Fabric, *, resume: bool) -> None:
