@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import Self
 
@@ -61,12 +61,20 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
 
     Attributes:
         name: in `leanpose.codecs.CODECS`.
+        predicts: what models with this codec predict, for messages.
+        examples: which models these are, for messages.
+        marks_absence: whether targets can say that a keypoint is absent; see `encode`.
+        resamples: whether `resample` is implemented: for representations with a distribution over positions.
         warp: the convention of the crop's affine transform that this codec uses.
         padding: size of the crop relative to the person's box; a tighter crop shows the person larger.
         calibration: converts the decoded scores to probabilities; None: scores stay raw.
     """
 
     name: ClassVar[str]
+    predicts: ClassVar[str]
+    examples: ClassVar[str]
+    marks_absence: ClassVar[bool] = False
+    resamples: ClassVar[bool] = False
     warp: Warp = "msra"
     padding: float = PADDING
     calibration: ScoreCalibration | None = None
@@ -100,6 +108,26 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
     @abstractmethod
     def merge_flipped(self, prediction: PredictionT, flipped: PredictionT, flip_indices: Sequence[int]) -> PredictionT:
         """The mean of a prediction and the flipped-back prediction for the mirrored image (flip test)."""
+
+    def resample(
+        self,
+        prediction: PredictionT,
+        source: Self,
+        scale: Float[Tensor, " 2"],
+        offset: Float[Tensor, " 2"],
+        target: TargetT,
+        known: Bool[Tensor, " K"],
+    ) -> TargetT:
+        """The prediction of another model with this kind of codec as a target of this one, without decoding it.
+
+        Args:
+            prediction: of all keypoints of this codec's model; of unknown ones anything.
+            source: the other model's codec.
+            scale, offset: a point p of this codec's crop is p · scale + offset in the other one's, (x, y).
+            target: the decoded prediction as this codec encodes it, with the confidence as weights.
+            known: which keypoints the other model predicts.
+        """
+        raise NotImplementedError
 
     def with_calibration(self, calibration: ScoreCalibration | None) -> Self:
         """The same codec with scores calibrated to probabilities, or with raw scores (None)."""

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from leanpose.backends.model import BackendModel, load_pose_model
-from leanpose.codecs import Codec, HeatmapCodec, ScoreCalibration, SimCCCodec, build_codec
+from leanpose.codecs import Codec, ScoreCalibration, build_codec
 from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation
@@ -104,11 +104,6 @@ def _change_codec(model: PoseModel, section: CodecSection) -> Codec:
             raise LeanposeError(
                 f"codec.{key} does not fit '{model.name}', whose codec is '{codec.to_dict()['name']}'; {it_has}."
             )
-    sigma = settings.get("sigma")
-    if isinstance(codec, SimCCCodec) and isinstance(sigma, float):
-        settings["sigma"] = (sigma, sigma)
-    if isinstance(codec, HeatmapCodec) and isinstance(sigma, tuple):
-        raise LeanposeError(f"codec.sigma is one number for heatmaps, not {sigma[0]:g} and {sigma[1]:g}.")
     return build_codec({**codec.to_dict(), **settings})
 
 
@@ -352,7 +347,7 @@ def build_trainer(
         for sentence in _cautions(recipe, model, fabric.device):
             say(sentence)
     recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
-    if any(source.empty_hidden_parts for source in recipe.data.train) and not isinstance(model.codec, HeatmapCodec):
+    if any(source.empty_hidden_parts for source in recipe.data.train) and not model.codec.marks_absence:
         raise LeanposeError(
             f"data.train.empty_hidden_parts is for models that predict heatmaps; '{model.name}' does not."
         )
