@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import Self
 
@@ -54,6 +54,9 @@ Prediction = Heatmaps | Coordinates | SimCC
 PredictionT = TypeVar("PredictionT", bound=Prediction)
 TargetT = TypeVar("TargetT")
 
+Placement = tuple[Float[Tensor, " 2"], Float[Tensor, " 2"]]
+"""Scale and offset of one crop in another: its point p is p · scale + offset there, (x, y)."""
+
 
 class Codec(ABC, Generic[PredictionT, TargetT]):
     """An encoding of keypoints; subclasses are frozen dataclasses of its settings. Points are (x, y) in pixels of the
@@ -63,7 +66,7 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
         name: in `leanpose.codecs.CODECS`.
         predicts: what models with this codec predict, for messages.
         examples: which models these are, for messages.
-        marks_absence: whether targets can say that a keypoint is absent; see `encode`.
+        height_is_confidence: whether targets also state confidence, by their height, so that a keypoint can be absent.
         resamples: whether `resample` is implemented: for representations with a distribution over positions.
         warp: the convention of the crop's affine transform that this codec uses.
         padding: size of the crop relative to the person's box; a tighter crop shows the person larger.
@@ -73,7 +76,7 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
     name: ClassVar[str]
     predicts: ClassVar[str]
     examples: ClassVar[str]
-    marks_absence: ClassVar[bool] = False
+    height_is_confidence: ClassVar[bool] = False
     resamples: ClassVar[bool] = False
     warp: Warp = "msra"
     padding: float = PADDING
@@ -109,23 +112,14 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
     def merge_flipped(self, prediction: PredictionT, flipped: PredictionT, flip_indices: Sequence[int]) -> PredictionT:
         """The mean of a prediction and the flipped-back prediction for the mirrored image (flip test)."""
 
-    def resample(
-        self,
-        prediction: PredictionT,
-        source: Self,
-        scale: Float[Tensor, " 2"],
-        offset: Float[Tensor, " 2"],
-        target: TargetT,
-        known: Bool[Tensor, " K"],
-    ) -> TargetT:
-        """The prediction of another model with this kind of codec as a target of this one, without decoding it.
+    def resample(self, prediction: PredictionT, source: Self, placement: Placement) -> TargetT:
+        """The prediction of another model with this kind of codec as a target of this one, without decoding it; all
+        weights are 1.
 
         Args:
-            prediction: of all keypoints of this codec's model; of unknown ones anything.
+            prediction: of the same keypoints.
             source: the other model's codec.
-            scale, offset: a point p of this codec's crop is p · scale + offset in the other one's, (x, y).
-            target: the decoded prediction as this codec encodes it, with the confidence as weights.
-            known: which keypoints the other model predicts.
+            placement: of this codec's crop in the other one.
         """
         raise NotImplementedError
 

@@ -19,11 +19,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from leanpose.choices import Decoding, Encoding
-from leanpose.codecs.base import Codec, Heatmaps
+from leanpose.codecs.base import Codec, Heatmaps, Placement
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
 from leanpose.device import device_constant
@@ -76,7 +76,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
     name = "heatmap"
     predicts = "heatmaps"
     examples = "a heatmap model, such as a tokenpose or simplebaseline model"
-    marks_absence = True
+    height_is_confidence = True
     resamples = True
     input_size: tuple[int, int] = (256, 192)
     heatmap_size: tuple[int, int] = (64, 48)
@@ -205,20 +205,12 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
             mean += back
         return Heatmaps(mean.mul_(0.5))
 
-    def resample(
-        self,
-        prediction: Heatmaps,
-        source: HeatmapCodec,
-        scale: Float[Tensor, " 2"],
-        offset: Float[Tensor, " 2"],
-        target: HeatmapTarget,
-        known: Bool[Tensor, " K"],
-    ) -> HeatmapTarget:
-        """See `Codec.resample`. The height of the maps is their confidence, so all known ones have weight 1."""
-        device = prediction.heatmaps.device
-        to_source = self.stride(device) * scale / source.stride(device), offset / source.stride(device)
-        maps = resample_heatmaps(prediction.heatmaps.float(), self.heatmap_size, *to_source)
-        return HeatmapTarget(maps, known.float().expand(target.weights.shape))
+    def resample(self, prediction: Heatmaps, source: HeatmapCodec, placement: Placement) -> HeatmapTarget:
+        """See `Codec.resample`."""
+        (scale, offset), stride = placement, source.stride(prediction.heatmaps.device)
+        maps = prediction.heatmaps.float()
+        maps = resample_heatmaps(maps, self.heatmap_size, self.stride(maps.device) * scale / stride, offset / stride)
+        return HeatmapTarget(maps, torch.ones_like(maps[..., 0, 0]))
 
 
 def resample_heatmaps(

@@ -13,10 +13,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec, SimCC
+from leanpose.codecs.base import Codec, Placement, SimCC
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import line_offsets
 from leanpose.device import device_constant
@@ -162,16 +162,9 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         x, y = (bins.float().index_select(1, order) for bins in (flipped.x.flip(-1), flipped.y))
         return SimCC((prediction.x.float() + x) / 2, (prediction.y.float() + y) / 2)
 
-    def resample(
-        self,
-        prediction: SimCC,
-        source: SimCCCodec,
-        scale: Float[Tensor, " 2"],
-        offset: Float[Tensor, " 2"],
-        target: SimCCTarget,
-        known: Bool[Tensor, " K"],
-    ) -> SimCCTarget:
-        """See `Codec.resample`. A softmax hides the height of the bins, so the weights stay the confidence."""
+    def resample(self, prediction: SimCC, source: SimCCCodec, placement: Placement) -> SimCCTarget:
+        """See `Codec.resample`."""
+        scale, offset = placement
         rows = []
         for axis, (row, length) in enumerate(zip((prediction.x, prediction.y), self.bins, strict=True)):
             at = torch.arange(length, device=row.device) / self.simcc_split_ratio
@@ -181,7 +174,7 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
             elif not source.label_softmax:  # a distribution's logits, on the scale that this codec's softmax takes
                 found = found * (source.beta / self.beta)
             rows.append(found)
-        return SimCCTarget(rows[0], rows[1], target.weights)
+        return SimCCTarget(rows[0], rows[1], torch.ones_like(rows[0][..., 0]))
 
 
 def _interpolate(rows: Float[Tensor, "B K X"], at: Float[Tensor, " N"]) -> Float[Tensor, "B K N"]:

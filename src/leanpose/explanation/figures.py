@@ -7,7 +7,8 @@ counted from 0 in arguments and from 1 in the figures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +39,20 @@ LEVEL_COLOURS = ("#ffd23f", "#ff5d8f", "#3fc1ff")  # fine to coarse; apart for c
 MAX_DOT, MIN_DOT = 130.0, 1.5  # square points
 WEIGHTS_SHOWN = 99.8  # per cent of the weights lie in the histogram
 NEAR_ZERO = 0.01  # weights so small are counted; SDPose says "near zero" and gives no number
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure, RGB, with the name of its file and its title."""
+
+    name: str
+    title: str
+    image: Image
+
+
+def draw(name: str, title: str, make: Callable[..., Image], *arguments: Any, **options: Any) -> Drawing:
+    """The drawing that one of the functions below makes."""
+    return Drawing(name, title, make(*arguments, title=title, **options))
 
 
 def tile_grid(count: int, columns: int, width: float, aspect: float) -> tuple[Figure, list[Any]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from leanpose.backends.base import ModelSpec
 from leanpose.errors import LeanposeError
-from leanpose.geometry import bbox_to_center_scale, box_area, warp_image, warp_matrix
+from leanpose.geometry import box_area, pixel_ratio
 from leanpose.inference.detectors import Detector
 from leanpose.models.base import PoseModel
 
@@ -73,18 +74,10 @@ def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Floa
 
 def look_at(image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"], model: PoseModel) -> PersonView:
     """Crop a person as `PoseEstimator` does."""
-    center, scale = (value[0] for value in bbox_to_center_scale(box[None], model.input_size, model.codec.padding))
-
-    def crop(times: int) -> UInt8[np.ndarray, "h w 3"]:
-        size = model.input_size[0] * times, model.input_size[1] * times
-        return warp_image(image, warp_matrix(center, scale, size, warp=model.codec.warp), size)
-
-    device = model.device
+    spec, (height, width) = ModelSpec.of(model), model.input_size
+    times = -(-SHOWN_HEIGHT // height)
+    size = height * times, width * times
+    crops, shown = (replace(spec, input_size=each).crop([image], box[None])[0] for each in (model.input_size, size))
     with torch.inference_mode():
-        images = model.normalize(torch.from_numpy(crop(1)[None]).to(device))
-    shown = crop(-(-SHOWN_HEIGHT // model.input_size[0]))
-    less = 1 if model.codec.warp == "udp" else 0  # UDP measures between the centres of the first and the last pixel
-    step_y, step_x = (
-        (large - less) / (small - less) for large, small in zip(shown.shape[:2], model.input_size, strict=True)
-    )
-    return PersonView(images, shown, (step_x, step_y))
+        images = model.normalize(torch.from_numpy(crops).to(model.device))
+    return PersonView(images, shown[0], pixel_ratio(size, model.input_size, model.codec.warp))

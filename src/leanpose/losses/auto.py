@@ -17,7 +17,8 @@ Unlabelled keypoints are learned from the teacher alone, weighted by its confide
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -135,6 +136,17 @@ class TeacherTargets(nn.Module):
         """Whether a codec can use the teacher's whole distributions instead of its decoded keypoints."""
         return codec.resamples and type(codec) is type(self.teacher)
 
+    @property
+    def how(self) -> str:
+        """What the student's loss compares, in words."""
+        if self.resampled_by(self.student):
+            what = self.student.predicts
+            return f"the teacher's {what}, resampled to the student's, since both predict {what}"
+        return (
+            f"the teacher's keypoints ({self.teacher.name}), encoded as the student predicts them ({self.student.name}) "
+            f"and weighted by their confidence, from {self.min_confidence:g} on"
+        )
+
     def placed(self, values: Float[Tensor, "B teachers *sizes"]) -> Float[Tensor, "B K *sizes"]:
         """The teacher's values for each of the student's keypoints; 0 for those that it does not predict."""
         placed = values.new_zeros(len(values), self.keypoints, *values.shape[2:])
@@ -154,9 +166,9 @@ class TeacherTargets(nn.Module):
         if not self.resampled_by(codec):
             return target
         placed = {name: self.placed(value) for name, value in vars(prediction).items() if value is not None}
-        known = torch.zeros(self.keypoints, dtype=torch.bool, device=points.device).index_fill_(0, self.own, True)
-        placement = self.alignment.placement(points.device)
-        return codec.resample(replace(prediction, **placed), self.teacher, *placement, target, known)
+        resampled = codec.resample(replace(prediction, **placed), self.teacher, self.alignment.placement(points.device))
+        known = torch.zeros_like(target.weights).index_fill(1, self.own, 1.0)
+        return replace(resampled, weights=known if codec.height_is_confidence else target.weights)
 
     @torch.no_grad()
     def heatmaps(self, prediction: Prediction) -> Float[Tensor, "B C H W"]:
@@ -176,6 +188,21 @@ class TeacherTargets(nn.Module):
         return resample_heatmaps(maps, size, own_stride * scale / stride, offset / stride)
 
 
+@dataclass(frozen=True)
+class Term:
+    """A term of the loss.
+
+    Attributes:
+        weight: its weight.
+        why: what it compares and why it is used, for people.
+        loss: computes it, without the weight, from the student's and the teacher's output and the target.
+    """
+
+    weight: float
+    why: str
+    loss: Callable[[PoseOutput, PoseOutput, Any], Float[Tensor, ""]]
+
+
 class AutoLoss(Distillation[AutoSection]):
     """`L = λ_labels L(student, labels) + λ_teacher L(student, teacher) + …`, L being the student's own loss.
 
@@ -185,6 +212,7 @@ class AutoLoss(Distillation[AutoSection]):
         student, teacher: what they provide decides on the terms.
 
     Attributes:
+        terms: the terms by name.
         feature_head, token_head: predict the teacher's heatmaps from the student's features and from its visual tokens;
             None for what it lacks.
         features: the loss between the features of both.
@@ -199,10 +227,6 @@ class AutoLoss(Distillation[AutoSection]):
     def __init__(self, criterion: Criterion, section: AutoSection, student: PoseModel, teacher: PoseModel) -> None:
         super().__init__(criterion, section)
         keypoints, warp = len(student.skeleton), student.codec.warp
-        self.cycles = student.num_cycles
-        self.simulate = section.simulated_heatmap_weight > 0 and "heatmap_sigma" in student.provides
-        self.score = section.confidence_weight > 0 and "score" in student.provides
-        self.auxiliary_weight = section.teacher_auxiliary_weight * (POOLED_SHARE if student.pools_features else 1)
         self.alignment = CropAlignment(student.input_size, teacher.input_size, warp)
         self.targets = TeacherTargets(
             student.codec,
@@ -221,9 +245,8 @@ class AutoLoss(Distillation[AutoSection]):
                 grid = (backbone.channels, height // backbone.stride, width // backbone.stride)
                 self.feature_head = LinearHeatmapHead(grid, keypoints, (height, width), warp)
             if student.feature_map_shape is not None:
-                self.token_head = LinearHeatmapHead(
-                    student.feature_map_shape, keypoints, student.feature_map_area, warp
-                )
+                area = student.feature_map_area
+                self.token_head = LinearHeatmapHead(student.feature_map_shape, keypoints, area, warp)
         if section.feature_loss != "none":
             channels = (feature_channels(student), feature_channels(teacher))
             self.features = FEATURE_LOSSES[section.feature_loss](channels)
@@ -231,6 +254,7 @@ class AutoLoss(Distillation[AutoSection]):
             assert student.token_dim is not None
             assert teacher.token_dim is not None
             self.tokens = nn.Linear(student.token_dim, teacher.token_dim)
+        self.terms = dict(self._chosen_terms(student))
 
     @classmethod
     def build(
@@ -239,115 +263,103 @@ class AutoLoss(Distillation[AutoSection]):
         assert teacher is not None, "a method with a TeacherSection always gets its teacher"
         return cls(criterion, section, student, teacher)
 
+    def _chosen_terms(self, student: PoseModel) -> Iterator[tuple[str, Term]]:
+        """The terms that apply, by name."""
+        section, provides, cycles, targets = self.section, student.provides, student.num_cycles, self.targets
+        each = f", in each of its {cycles} cycles" if cycles > 1 else ""
+        if section.gt_weight:
+            yield "pose", Term(section.gt_weight, f"the student's loss against the labels{each}", self._label_loss)
+        if section.teacher_weight:
+            why = (
+                f"the student's loss against {targets.how}; {len(targets.own)} of its {targets.keypoints} keypoints, "
+                f"{'where there is no label' if section.only_unlabelled else 'labelled or not'}{each}"
+            )
+            yield "teacher", Term(section.teacher_weight, why, self._teacher_loss)
+        if section.simulated_heatmap_weight and "heatmap_sigma" in provides:
+            why = (
+                "the Gaussian of the predicted point and sigma against the teacher's heatmap, since the student predicts "
+                "such a sigma"
+            )
+            yield "simulated_heatmaps", Term(section.simulated_heatmap_weight, why, self._simulated_heatmap_loss)
+        if section.confidence_weight and "score" in provides:
+            why = (
+                "the predicted score against the teacher's heatmap at the predicted point, since the student predicts a "
+                "score"
+            )
+            yield "confidence", Term(section.confidence_weight, why, self._confidence_loss)
+        heads = {"features": self.feature_head, "visual tokens": self.token_head}
+        if places := [name for name, head in heads.items() if head is not None]:
+            maps = "heatmaps" if isinstance(targets.teacher, HeatmapCodec) else "keypoints, as heatmaps,"
+            why = (
+                f"the teacher's {maps} predicted by one linear layer from the student's {' and '.join(places)}, which its "
+                "head's loss supervises only indirectly"
+            )
+            weight = section.teacher_auxiliary_weight * (POOLED_SHARE if student.pools_features else 1)
+            yield "teacher_auxiliary", Term(weight, why, self._auxiliary_loss)
+        if self.features is not None:
+            why = f"{self.features.title}, since feature_loss is {section.feature_loss}"
+            yield "features", Term(section.feature_weight, why, self._feature_loss)
+        if self.tokens is not None:
+            why = "the keypoint tokens against the teacher's, since both have them"
+            yield "keypoint_tokens", Term(section.token_weight, why, self._token_loss)
+        if cycles > 1 and section.cycle_weight:
+            why = f"the tokens of each cycle against those of the next, since the student has {cycles}"
+            yield "cycles", Term(section.cycle_weight, why, self._cycle_loss)
+
     def explain(self) -> list[str]:
         """The terms with their weights, and why each is used: one sentence per term."""
-        section, student, teacher = self.section, self.targets.student, self.targets.teacher
-        each = f", in each of its {self.cycles} cycles" if self.cycles > 1 else ""
-        terms = []
-        if section.gt_weight:
-            terms.append(f"pose: weight {section.gt_weight:g}, the student's loss against the labels{each}")
-        how = (
-            f"the teacher's keypoints ({teacher.name}), encoded as the student predicts them ({student.name}) "
-            f"and weighted by their confidence, from {section.min_confidence:g} on"
-        )
-        if self.targets.resampled_by(student):
-            what = student.predicts
-            how = f"the teacher's {what}, resampled to the student's, since both predict {what}"
-        where = "where there is no label" if section.only_unlabelled else "labelled or not"
-        if section.teacher_weight:
-            terms.append(
-                f"teacher: weight {section.teacher_weight:g}, the student's loss against {how}; "
-                f"{len(self.targets.own)} of its {self.targets.keypoints} keypoints, {where}{each}"
-            )
-        if self.simulate:
-            terms.append(
-                f"simulated_heatmaps: weight {section.simulated_heatmap_weight:g}, the Gaussian of the predicted point "
-                "and sigma against the teacher's heatmap, since the student predicts such a sigma"
-            )
-        if self.score:
-            terms.append(
-                f"confidence: weight {section.confidence_weight:g}, the predicted score against the teacher's heatmap "
-                "at the predicted point, since the student predicts a score"
-            )
-        places = [
-            name
-            for name, head in (("features", self.feature_head), ("visual tokens", self.token_head))
-            if head is not None
-        ]
-        if places:
-            maps = "heatmaps" if isinstance(teacher, HeatmapCodec) else "keypoints, as heatmaps,"
-            terms.append(
-                f"teacher_auxiliary: weight {self.auxiliary_weight:g}, the teacher's {maps} predicted by one linear "
-                f"layer from the student's {' and '.join(places)}, which its head's loss supervises only indirectly"
-            )
-        if self.features is not None:
-            terms.append(
-                f"features: weight {section.feature_weight:g}, {self.features.title}, since feature_loss is "
-                f"{section.feature_loss}"
-            )
-        if self.tokens is not None:
-            terms.append(
-                f"keypoint_tokens: weight {section.token_weight:g}, the keypoint tokens against the teacher's, since both have them"
-            )
-        if self.cycles > 1 and section.cycle_weight:
-            terms.append(
-                f"cycles: weight {section.cycle_weight:g}, the tokens of each cycle against those of the next, since "
-                f"the student has {self.cycles}"
-            )
-        return terms
+        return [f"{name}: weight {term.weight:g}, {term.why}" for name, term in self.terms.items()]
 
     def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         assert teacher is not None
-        section, losses = self.section, {}
-        cycles = student.cycles or (student,)
-        if section.gt_weight:
-            loss = sum_of(supervised_loss(self.criterion, cycle, target) for cycle in cycles)
-            losses["pose"] = section.gt_weight * loss
-        if section.teacher_weight:
-            wanted = self.targets(teacher.prediction)
-            if section.only_unlabelled:
-                wanted = replace(wanted, weights=wanted.weights * (target.weights == 0))
-            loss = sum_of(supervised_loss(self.criterion, cycle, wanted) for cycle in cycles)
-            losses["teacher"] = section.teacher_weight * loss
-        if self.simulate or self.score:
-            losses |= self._simulated(student.prediction, teacher.prediction)
-        if self.feature_head is not None or self.token_head is not None:
-            losses["teacher_auxiliary"] = self.auxiliary_weight * self._auxiliary(student, teacher.prediction)
-        if self.features is not None:
-            assert student.features is not None
-            assert teacher.features is not None
-            pair = on_one_grid(student.features, self.alignment.region(teacher.features))
-            losses["features"] = section.feature_weight * self.features(*pair)
-        if self.tokens is not None:
-            assert student.keypoint_tokens is not None
-            assert teacher.keypoint_tokens is not None
-            own = self.tokens(student.keypoint_tokens[:, self.targets.own])
-            loss = _scaled_distance(own, teacher.keypoint_tokens[:, self.targets.teachers])
-            losses["keypoint_tokens"] = section.token_weight * loss
-        if len(cycles) > 1 and section.cycle_weight:
-            losses["cycles"] = section.cycle_weight * sum_of(
-                _scaled_distance(one, deeper)
-                for a, b in pairwise(cycles)
-                for one, deeper in ((a.keypoint_tokens, b.keypoint_tokens), (a.visual_tokens, b.visual_tokens))
-                if one is not None and deeper is not None and one.shape == deeper.shape  # not where tokens were dropped
-            )
-        return losses
+        return {name: term.weight * term.loss(student, teacher, target) for name, term in self.terms.items()}
 
-    def _simulated(self, pred: Prediction, found: Prediction) -> dict[str, Float[Tensor, ""]]:
-        """DistilPose's eq. 5 and 7: the losses of the student's sigma and score."""
+    def _label_loss(self, student: PoseOutput, teacher: PoseOutput, target: Any) -> Float[Tensor, ""]:
+        return sum_of(supervised_loss(self.criterion, cycle, target) for cycle in student.cycles or (student,))
+
+    def _teacher_loss(self, student: PoseOutput, teacher: PoseOutput, target: Any) -> Float[Tensor, ""]:
+        wanted = self.targets(teacher.prediction)
+        if self.section.only_unlabelled:
+            wanted = replace(wanted, weights=wanted.weights * (target.weights == 0))
+        return self._label_loss(student, teacher, wanted)
+
+    def _simulated_heatmap_loss(self, student: PoseOutput, teacher: PoseOutput, target: Any) -> Float[Tensor, ""]:
+        """DistilPose's eq. 5."""
+        pred, own, maps = student.prediction, self.targets.own, self.targets.heatmaps(teacher.prediction)
         assert isinstance(pred, Coordinates)
-        losses, own, maps = {}, self.targets.own, self.targets.heatmaps(found)
-        if self.simulate:
-            assert pred.sigma is not None
-            simulated = simulate_heatmaps(pred.xy[:, own], pred.sigma[:, own], (maps.shape[2], maps.shape[3]))
-            losses["simulated_heatmaps"] = self.section.simulated_heatmap_weight * (simulated - maps).square().mean()
-        if self.score:
-            assert pred.score is not None
-            error = (pred.score[:, own].float() - sample_heatmaps(maps, pred.xy[:, own])).abs()
-            losses["confidence"] = self.section.confidence_weight * error.mean()
-        return losses
+        assert pred.sigma is not None
+        simulated = simulate_heatmaps(pred.xy[:, own], pred.sigma[:, own], (maps.shape[2], maps.shape[3]))
+        return (simulated - maps).square().mean()
 
-    def _auxiliary(self, student: PoseOutput, found: Prediction) -> Float[Tensor, ""]:
+    def _confidence_loss(self, student: PoseOutput, teacher: PoseOutput, target: Any) -> Float[Tensor, ""]:
+        """DistilPose's eq. 7."""
+        pred, own, maps = student.prediction, self.targets.own, self.targets.heatmaps(teacher.prediction)
+        assert isinstance(pred, Coordinates)
+        assert pred.score is not None
+        return (pred.score[:, own].float() - sample_heatmaps(maps, pred.xy[:, own])).abs().mean()
+
+    def _feature_loss(self, student: PoseOutput, teacher: PoseOutput, target: Any) -> Float[Tensor, ""]:
+        assert self.features is not None
+        assert student.features is not None
+        assert teacher.features is not None
+        return self.features(*on_one_grid(student.features, self.alignment.region(teacher.features)))
+
+    def _token_loss(self, student: PoseOutput, teacher: PoseOutput, target: Any) -> Float[Tensor, ""]:
+        assert self.tokens is not None
+        assert student.keypoint_tokens is not None
+        assert teacher.keypoint_tokens is not None
+        own = self.tokens(student.keypoint_tokens[:, self.targets.own])
+        return _scaled_distance(own, teacher.keypoint_tokens[:, self.targets.teachers])
+
+    def _cycle_loss(self, student: PoseOutput, teacher: PoseOutput, target: Any) -> Float[Tensor, ""]:
+        return sum_of(
+            _scaled_distance(one, deeper)
+            for a, b in pairwise(student.cycles)
+            for one, deeper in ((a.keypoint_tokens, b.keypoint_tokens), (a.visual_tokens, b.visual_tokens))
+            if one is not None and deeper is not None and one.shape == deeper.shape  # not where tokens were dropped
+        )
+
+    def _auxiliary_loss(self, student: PoseOutput, teacher: PoseOutput, target: Any) -> Float[Tensor, ""]:
         """The loss of the teacher's heatmaps predicted from the student's feature maps, the mean over its layers."""
         terms = []
         for head, maps in (
@@ -356,10 +368,10 @@ class AutoLoss(Distillation[AutoSection]):
         ):
             if head is None:
                 continue
-            target = self.targets(found, head.codec)
-            weights = target.weights[..., None, None]
-            scale = (weights * target.heatmaps.square()).mean().clamp(min=1e-8)
-            errors = [(weights * (head(each) - target.heatmaps).square()).mean() / scale for each in maps]
+            wanted = self.targets(teacher.prediction, head.codec)
+            weights = wanted.weights[..., None, None]
+            scale = (weights * wanted.heatmaps.square()).mean().clamp(min=1e-8)
+            errors = [(weights * (head(each) - wanted.heatmaps).square()).mean() / scale for each in maps]
             terms.append(sum_of(errors) / len(errors))
         return sum_of(terms)
 

@@ -208,6 +208,7 @@ class TFPose(PoseModel):
     """
 
     config: TFPoseConfig
+    attention_kind = "decoder"
 
     def __init__(self, name: str, config: TFPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
@@ -271,6 +272,10 @@ class TFPose(PoseModel):
         nn.init.uniform_(self.reference_points, -1, 1)
         if len(self.encoder):
             nn.init.normal_(self.level_position)
+
+    @property
+    def transformer_layers(self) -> Sequence[nn.Module]:
+        return [*self.encoder, *self.decoder]
 
     @property
     def provides(self) -> frozenset[Provision]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Literal
@@ -111,6 +111,7 @@ class TokenPose(PoseModel):
 
     config: TokenPoseConfig
     separable_head = True
+    attention_kind = "keypoint_tokens"
     official_names = TOKENPOSE_NAMES
 
     def __init__(self, name: str, config: TokenPoseConfig, skeleton: Skeleton) -> None:
@@ -170,6 +171,10 @@ class TokenPose(PoseModel):
     def provides(self) -> frozenset[Provision]:
         offers: frozenset[Provision] = frozenset({"tokens", "cycles"})
         return offers if isinstance(self.backbone, IdentityBackbone) else offers | super().provides
+
+    @property
+    def transformer_layers(self) -> Sequence[nn.Module]:
+        return [*self.layers]
 
     @property
     def values_per_keypoint(self) -> int:
