@@ -21,6 +21,7 @@ from leanpose.geometry import PADDING, Warp
 class Heatmaps:
     """One heatmap per keypoint: raw network output (unnormalized, can be negative)."""
 
+    exported_names: ClassVar = ("heatmaps",)
     heatmaps: Float[Tensor, "B K H W"]
 
 
@@ -34,6 +35,7 @@ class Coordinates:
         score: the predicted confidence, raw; None if the model predicts none.
     """
 
+    exported_names: ClassVar = ("xy", "sigma", "score")
     xy: Float[Tensor, "B K 2"]
     sigma: Float[Tensor, "B K 2"] | None = None
     score: Float[Tensor, "B K"] | None = None
@@ -43,12 +45,14 @@ class Coordinates:
 class SimCC:
     """Raw SimCC logits: one vector of bins per keypoint along x and one along y."""
 
+    exported_names: ClassVar = ("simcc_x", "simcc_y")
     x: Float[Tensor, "B K X"]
     y: Float[Tensor, "B K Y"]
 
 
 Prediction = Heatmaps | Coordinates | SimCC
-"""A model's keypoints in the representation of one of the codecs."""
+"""A model's keypoints in the representation of one of the codecs. `exported_names` are its fields' names in exported
+files."""
 
 
 PredictionT = TypeVar("PredictionT", bound=Prediction)

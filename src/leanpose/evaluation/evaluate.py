@@ -5,7 +5,7 @@ Confidence intervals of AP are by a bootstrap over images (Efron, 1979).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,14 +68,7 @@ def predict_people(
     spec = backend.spec
     if flip_test:
         spec.skeleton.require_pairs(FLIP_TEST)
-    dataset = TopDownDataset(
-        list(people),
-        spec.skeleton,
-        spec.input_size,
-        warp=spec.codec.warp,
-        padding=spec.codec.padding,
-        augmentation=None,
-    )
+    dataset = _crops_dataset(people, spec)
     require_whole_views(dataset.people, dataset.coarse_crops, spec.input_size, spec.codec.padding)
     loader = DataLoader(
         dataset,
@@ -106,15 +99,24 @@ def predict_people(
     return replace(predictions, calibrated=spec.codec.calibration is not None), broken
 
 
+def _crops_dataset(people: Sequence[PoseAnnotation], spec: ModelSpec) -> TopDownDataset:
+    """These people's crops for a model, without augmentation."""
+    codec = spec.codec
+    return TopDownDataset(list(people), spec.skeleton, spec.input_size, warp=codec.warp, padding=codec.padding)
+
+
+def readable_people(people: PoseDataset, broken: Mapping[str, str]) -> list[PoseAnnotation]:
+    """The people of whom there is a pose: those in images that could be read."""
+    return [person for person in people.people if str(person.image) not in broken]
+
+
 def crops_of(people: Sequence[PoseAnnotation], spec: ModelSpec) -> Crops:
     """These people's crops, as evaluation sees them; those whose image is broken are left out.
 
     Raises:
         LeanposeError: none of the images can be read.
     """
-    dataset = TopDownDataset(
-        people, spec.skeleton, spec.input_size, warp=spec.codec.warp, padding=spec.codec.padding, augmentation=None
-    )
+    dataset = _crops_dataset(people, spec)
     batch = dataset.collate([dataset[index] for index in range(len(dataset))])
     if not len(batch.images):
         raise LeanposeError(f"None of the images can be read: {next(iter(batch.broken.values()))}")
@@ -171,8 +173,7 @@ def evaluate(
         backend, people.people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test, advance=advance
     )
     if metric == "mpii":
-        readable = [person for person in people.people if str(person.image) not in broken]
-        return Evaluation(mpii_pckh(results, readable, model.skeleton), results, broken)
+        return Evaluation(mpii_pckh(results, readable_people(people, broken), model.skeleton), results, broken)
     return Evaluation(coco_ap(results, people, model.skeleton, metric=metric, **ranking), results, broken)
 
 

@@ -25,7 +25,7 @@ from leanpose.evaluation.ap import (
     part_rows,
     rank_people,
 )
-from leanpose.evaluation.evaluate import evaluate, ground_truth_of, labelled_only
+from leanpose.evaluation.evaluate import evaluate, ground_truth_of, labelled_only, readable_people
 from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, head_sizes, missing_mpii, pck, pckh, torso_sizes
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.files import atomic_write
@@ -113,7 +113,7 @@ def evaluation_report(
     part = _part(model.skeleton, labelled)
     plain = "crowdpose" if metric == "crowdpose" else "coco"
     table = keypoint_table(ground_truth, pred, part, scoring=scoring, nms=nms, metric=plain)
-    readable = [person for person in people.people if str(person.image) not in broken]
+    readable = readable_people(people, broken)
     keypoint_metrics = {} if source.bbox_file else _keypoint_metrics(pred, readable, labelled, part)
     if metric == "mpii":
         keypoint_metrics.pop(TOTAL, None)  # the mean over keypoints, where MPII's is the mean over labels

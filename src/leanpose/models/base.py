@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, TypedDict, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self, Unpack
 
-from leanpose.codecs import Codec, Coordinates, Heatmaps, Prediction, SimCC, build_codec
+from leanpose.codecs import Codec, Prediction, build_codec
 from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
 from leanpose.models import WEIGHTS
@@ -78,7 +78,7 @@ class PoseOutput:
 
 
 # So that torch.export can take a result apart into its tensors.
-for _form in (Coordinates, Heatmaps, SimCC, PoseOutput):
+for _form in (*get_args(Prediction), PoseOutput):
     torch.export.register_dataclass(_form, serialized_type_name=f"leanpose.{_form.__name__}")
 
 
@@ -204,6 +204,11 @@ class ImageModel(nn.Module):
         if not self.official_names:
             raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
         return renamed(key, self.official_names)
+
+    def official_hint(self, name: str, value: Tensor) -> str:
+        """The end of the message that an official tensor has another shape than the parameter `name` here: the setting
+        with which the model would fit, if there is one."""
+        return ""
 
     def adapt_official(self, weights: dict[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The official weights by their names here, changed where the original code computes with them otherwise.
