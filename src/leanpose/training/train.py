@@ -37,8 +37,8 @@ def train(
         folder: created if missing; a folder with another run is refused unless `resume`.
         say: receives the data summary, one sentence at a time.
 
-        Raises:
-            LeanposeError: something is incompatible or missing.
+    Raises:
+        LeanposeError: something is incompatible or missing.
     """
     if model_entry(recipe.model).task != "pose":
         raise LeanposeError(f"'{recipe.model}' is a classifier; leanpose.classification trains it.")
