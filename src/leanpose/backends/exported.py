@@ -130,10 +130,10 @@ def named_outputs(prediction: Prediction) -> dict[str, Any]:
 
 
 def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
-    """The prediction that these named tensors are.
+    """The prediction from an exported file's outputs by name.
 
     Raises:
-        LeanposeError: they are none.
+        LeanposeError: they are not the fields of a prediction.
     """
     for kind in get_args(Prediction):
         if kind.exported_names[0] in outputs:
@@ -150,7 +150,7 @@ class ExportedBackend(Backend):
     """An exported file that a backend has opened.
 
     Args:
-        card: what the file is.
+        card: the metadata of the file.
         outputs: the names of its outputs, in order.
     """
 
