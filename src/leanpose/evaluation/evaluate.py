@@ -260,13 +260,13 @@ def bootstrap_ap(
 
 
 def interval(values: Float[np.ndarray, " draws"], confidence: float = 0.95) -> tuple[float, float]:
-    """Between which two values this share of them lies, as many below as above."""
+    """The central interval that contains this fraction of the values (percentile bootstrap)."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def _drawn_truth(ground_truth: dict[str, Any], places: Int[np.ndarray, " I"]) -> dict[str, Any]:
-    """A ground truth of the images at these places, each drawn image being one of its own with a new id."""
+    """The ground truth of the images at these places; each drawn image gets a new id, also repeated ones."""
     of_image: dict[int, list[dict[str, Any]]] = {}
     for person in ground_truth["annotations"]:
         of_image.setdefault(person["image_id"], []).append(person)
@@ -281,7 +281,7 @@ def _drawn_truth(ground_truth: dict[str, Any], places: Int[np.ndarray, " I"]) ->
 
 
 def _drawn_poses(poses: PosePredictions, image_ids: Int[np.ndarray, " I"]) -> PosePredictions:
-    """The poses in drawn images, by the new ids."""
+    """The poses in the drawn images, with the new image ids."""
     rows = [np.flatnonzero(poses.image_ids == image_id) for image_id in image_ids]
     new_ids = np.repeat(np.arange(len(rows)), [len(group) for group in rows])
     drawn = poses.select(np.concatenate(rows))

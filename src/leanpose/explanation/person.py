@@ -23,9 +23,9 @@ class PersonView:
     """One person's crop.
 
     Attributes:
-        images: as the model takes it: one normalized crop.
-        shown: the same region in more pixels, to be drawn upon; a whole multiple of the model's input size.
-        step: how many of these pixels one pixel of the model's crop is, along x and y.
+        images: one normalized crop, the model's input.
+        shown: the same region at display resolution, an integer multiple of the model's input size.
+        step: pixels of `shown` per pixel of the model's crop, (x, y).
     """
 
     images: Float[Tensor, "1 3 H W"]
@@ -33,20 +33,20 @@ class PersonView:
     step: tuple[float, float]
 
     def to_shown(self, points: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:
-        """Points (x, y) in pixels of the model's crop, in those of the crop that is drawn upon."""
+        """Points (x, y) from pixels of the model's crop to pixels of `shown`."""
         return points * np.array(self.step)
 
 
 def choose_box(
     image: UInt8[np.ndarray, "H W 3"], detector: Detector, person: int = 0
 ) -> tuple[Float[np.ndarray, " 4"], int]:
-    """One person's box (xyxy) and how many people there are.
+    """One person's box (xyxy) and the number of people.
 
     Args:
-        person: 0 for the largest person, 1 for the next in size, and so on.
+        person: index by size, 0 for the largest.
 
     Raises:
-        LeanposeError: there are not so many.
+        LeanposeError: there are fewer people.
     """
     boxes = detector([image])[0][0]
     if not 0 <= person < len(boxes):
@@ -58,10 +58,10 @@ def choose_box(
 
 
 def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Float[np.ndarray, " 4"]:
-    """The box that a user gave.
+    """A user's box as an array.
 
     Raises:
-        LeanposeError: it is none, or lies outside the image.
+        LeanposeError: it is not a box, or lies outside the image.
     """
     (x1, y1, x2, y2), (height, width) = box, image.shape[:2]
     if not (np.isfinite(box).all() and max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)):
