@@ -206,8 +206,8 @@ class ImageModel(nn.Module):
         return renamed(key, self.official_names)
 
     def official_hint(self, name: str, value: Tensor) -> str:
-        """The end of the message that an official tensor has another shape than the parameter `name` here: the setting
-        with which the model would fit, if there is one."""
+        """How to create the model so that it fits an official tensor of another shape than its parameter `name`, as the
+        end of an error message; empty if no single setting determines it."""
         return ""
 
     def adapt_official(self, weights: dict[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -399,7 +399,7 @@ class PoseModel(ImageModel):
         the first three.
 
         Args:
-            stated: see `leanpose.weights.save_model`.
+            stated: `training_data`, `licence`, `metrics`, `notes` and `dtype`; see `leanpose.weights.save_model`.
 
         Raises:
             LeanposeError: a value is missing, the licence is empty, or the folder cannot be written.
@@ -424,7 +424,7 @@ class PoseModel(ImageModel):
             private: whether a new repository is private; None: the account's default.
             token: access token; None: the one stored by `hf auth login` or in `HF_TOKEN`.
             branch: an existing branch; None: main.
-            stated: see `save_pretrained`.
+            stated: `training_data`, `licence`, `metrics`, `notes` and `dtype`; see `save_pretrained`.
 
         Returns:
             The URL of the commit, which ends with its id, a revision for `from_pretrained`.
