@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from typing_extensions import Self
 
 from leanpose.choices import Decoding, Encoding
 from leanpose.codecs.base import Codec, Heatmaps, Placement
@@ -206,7 +205,7 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
             mean += back
         return Heatmaps(mean.mul_(0.5))
 
-    def resample(self, prediction: Heatmaps, source: Self, placement: Placement) -> HeatmapTarget:
+    def resample(self, prediction: Heatmaps, source: HeatmapCodec, placement: Placement) -> HeatmapTarget:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See `Codec.resample`."""
         (scale, offset), stride = placement, source.stride(prediction.heatmaps.device)
         maps = prediction.heatmaps.float()

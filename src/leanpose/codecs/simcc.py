@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from typing_extensions import Self
 
 from leanpose.codecs.base import Codec, Placement, SimCC
 from leanpose.codecs.calibration import ScoreCalibration
@@ -163,7 +162,7 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         x, y = (bins.float().index_select(1, order) for bins in (flipped.x.flip(-1), flipped.y))
         return SimCC((prediction.x.float() + x) / 2, (prediction.y.float() + y) / 2)
 
-    def resample(self, prediction: SimCC, source: Self, placement: Placement) -> SimCCTarget:
+    def resample(self, prediction: SimCC, source: SimCCCodec, placement: Placement) -> SimCCTarget:  # pyright: ignore[reportIncompatibleMethodOverride]
         """See `Codec.resample`."""
         scale, offset = placement
         rows = []
