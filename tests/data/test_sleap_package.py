@@ -104,4 +104,4 @@ def test_a_package_of_two_videos_written_by_sleap_io(tmp_path: Path) -> None:
             True,
             True,
         ]
-        assert read.accounts[0].left_out["predicted, not labelled"] == 2
+        assert read.summaries[0].left_out["predicted, not labelled"] == 2

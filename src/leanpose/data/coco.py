@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from leanpose.data.account import Account, start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco_boxes import (
     clip_boxes,
@@ -28,6 +27,7 @@ from leanpose.data.coco_boxes import (
 from leanpose.data.coco_file import CocoFile, as_flag, as_id, load_coco, record_errors
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.data.summary import DataSummary, start_summary
 from leanpose.data.wholebody import join_parts, mark_hidden_parts, parse_triples, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
@@ -178,19 +178,19 @@ def _read(
     group_of = {image_id: record.get("coco_image_id", image_id) for image_id, record in file.images.items()}
     chosen = {group for place, group in enumerate(sorted({*group_of.values()})) if in_split(place, config.split)}
     images = {image_id: record for image_id, record in file.images.items() if group_of[image_id] in chosen}
-    account = start_account(config.title, skeleton, file.skeleton, config.split)
+    summary = start_summary(config.title, skeleton, file.skeleton, config.split)
     truth = not training
-    people, annotations = collect_people(file, images, folder, skeleton, account, in_parts=in_parts, truth=truth)
+    people, annotations = collect_people(file, images, folder, skeleton, summary, in_parts=in_parts, truth=truth)
     if config.bbox_file is not None:
-        title = f"{config.bbox_file} for {account.title}"
-        account = Account(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=account.notes)
-        people = _read_detections(root / config.bbox_file, images, folder, len(skeleton), account)
-    account.notes.update(folder.notes)
+        title = f"{config.bbox_file} for {summary.title}"
+        summary = DataSummary(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=summary.notes)
+        people = _read_detections(root / config.bbox_file, images, folder, len(skeleton), summary)
+    summary.notes.update(folder.notes)
     looked_at = [(p.image, images[p.image_id]) for p in people[:: max(1, len(people) // 100)]]
     sizes = ((ref, image_side(record, "width"), image_side(record, "height")) for ref, record in looked_at)
-    note_other_sizes(sizes, account.notes)
+    note_other_sizes(sizes, summary.notes)
     content = ground_truth(images.values(), annotations, skeleton) if truth else None
-    return PoseDataset(config.title, people, content, (account,))
+    return PoseDataset(config.title, people, content, (summary,))
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,9 @@ class _People:
     sizes: Float[np.ndarray, "N 2"]
 
 
-def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], account: Account, *, in_parts: bool) -> _People:
+def _wanted_people(
+    file: CocoFile, images: dict[int, dict[str, Any]], summary: DataSummary, *, in_parts: bool
+) -> _People:
     """The people of the wanted images, their points cleaned.
 
     Raises:
@@ -227,7 +229,7 @@ def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], account: A
     size_of = {number: (image_side(image, "width"), image_side(image, "height")) for number, image in images.items()}
     sizes = np.array([size_of[record["image_id"]] for record in records], np.float64).reshape(-1, 2)
     require_pixels(raw, sizes, file.path)
-    return _People(records, clean_points(raw, sizes, account.notes, scores=in_parts), valid, sizes)
+    return _People(records, clean_points(raw, sizes, summary.notes, scores=in_parts), valid, sizes)
 
 
 def collect_people(
@@ -235,7 +237,7 @@ def collect_people(
     images: dict[int, dict[str, Any]],
     image_ref: Callable[[str], ImageRef],
     skeleton: Skeleton,
-    account: Account,
+    summary: DataSummary,
     *,
     in_parts: bool,
     truth: bool = True,
@@ -247,7 +249,7 @@ def collect_people(
         images: those of the file that are wanted.
         image_ref: where an image is, by its file name.
         skeleton: of the model.
-        account: gets who is left out, and what was changed.
+        summary: gets who is left out, and what was changed.
         in_parts: whether the file has COCO-WholeBody's fields. Parts that their flags call not valid are not to be
             learned; the annotations keep them, since the official metric does not look at the flags.
         truth: whether the annotations are wanted; otherwise there are none.
@@ -255,24 +257,23 @@ def collect_people(
     Raises:
         LeanposeError: a record is wrong, or the file labels no keypoint of the skeleton.
     """
-    indices = match_keypoints(account.title, file.skeleton, skeleton)
-    labels = _wanted_people(file, images, account, in_parts=in_parts)
-    account.left_out.update(reason for image_id, reason in file.left_out if as_id(image_id) in images)
-    account.notes.update(file.notes)
-    account.note_categories(file.joined)
+    indices = match_keypoints(summary.title, file.skeleton, skeleton)
+    labels = _wanted_people(file, images, summary, in_parts=in_parts)
+    left_out = (reason for image_id, reason in file.left_out if as_id(image_id) in images)
+    summary.add(left_out, file.notes, file.joined)
     targets = map_keypoints(labels.points, indices)
     learnt = targets * np.asarray(labels.valid)[:, list(indices), None] if in_parts else targets
-    records, counts = labels.records, _counts(file, labels, targets, skeleton, account, in_parts=in_parts)
-    xywh = read_boxes(file, records, labels.points, account.notes)
+    records, counts = labels.records, _counts(file, labels, targets, skeleton, summary, in_parts=in_parts)
+    xywh = read_boxes(file, records, labels.points, summary.notes)
     require_width_and_height(xywh, labels.points, labels.sizes, file.path)
     boxes, inside = clip_boxes(xywh, labels.sizes)
-    areas = read_areas(file, records, xywh, account.notes)
+    areas = read_areas(file, records, xywh, summary.notes)
     crowd = np.array([as_flag(record.get("iscrowd")) for record in records], bool)
     unlabelled = ~crowd & ((counts == 0) | ~np.any(learnt[..., 2] > 0, axis=1))
     outside = ~crowd & ~unlabelled & ~(inside & (areas > 0))
-    account.left_out["of a crowd"] += int(crowd.sum())
-    account.left_out["without a labelled keypoint of this skeleton"] += int(unlabelled.sum())
-    account.left_out["whose box has no extent in the image"] += int(outside.sum())
+    summary.left_out["of a crowd"] += int(crowd.sum())
+    summary.left_out["without a labelled keypoint of this skeleton"] += int(unlabelled.sum())
+    summary.left_out["whose box has no extent in the image"] += int(outside.sum())
     people, listed = [], areas.tolist()
     refs: dict[int, ImageRef] = {}
     for i in np.flatnonzero(~(crowd | unlabelled | outside)).tolist():
@@ -296,7 +297,7 @@ def _counts(
     labels: _People,
     targets: Float[np.ndarray, "N K 3"],
     skeleton: Skeleton,
-    account: Account,
+    summary: DataSummary,
     *,
     in_parts: bool,
 ) -> Int[np.ndarray, " N"]:
@@ -309,18 +310,18 @@ def _counts(
         return np.array(given).astype(np.int64)
     if not in_parts:
         in_file = (labels.points[..., 2] > 0).sum(axis=1).tolist()
-        account.notes["num_keypoints differ from the labelled keypoints, which count"] += sum(
+        summary.notes["num_keypoints differ from the labelled keypoints, which count"] += sum(
             isinstance(own, int | float) and own != count for own, count in zip(stated, in_file, strict=True)
         )
     return counts
 
 
 def labelled_dataset(
-    account: Account, people: Sequence[PoseAnnotation], images: Iterable[dict[str, Any]], skeleton: Skeleton
+    summary: DataSummary, people: Sequence[PoseAnnotation], images: Iterable[dict[str, Any]], skeleton: Skeleton
 ) -> PoseDataset:
     """A data set whose ground truth says of its people what they say themselves.
 
-    Who has no labelled keypoint or no extent stands in the ground truth alone, and is noted in the account.
+    Who has no labelled keypoint or no extent stands in the ground truth alone, and is noted in the summary.
     """
     annotations = [
         coco_annotation(p.person_id, p.image_id, xyxy_to_xywh(p.box).tolist(), p.area, p.keypoints) for p in people
@@ -328,12 +329,12 @@ def labelled_dataset(
     kept = []
     for person in people:
         if not (person.keypoints[:, 2] > 0).any():
-            account.left_out["without a labelled keypoint of this skeleton"] += 1
+            summary.left_out["without a labelled keypoint of this skeleton"] += 1
         elif person.area <= 0:
-            account.left_out["whose box has no extent"] += 1
+            summary.left_out["whose box has no extent"] += 1
         else:
             kept.append(person)
-    return PoseDataset(account.title, kept, ground_truth(images, annotations, skeleton), (account,))
+    return PoseDataset(summary.title, kept, ground_truth(images, annotations, skeleton), (summary,))
 
 
 def coco_annotation(
@@ -378,7 +379,7 @@ def coco_category(skeleton: Skeleton) -> dict[str, Any]:
 
 
 def _read_detections(
-    path: Path, images: dict[int, dict[str, Any]], folder: ImageFolder, count: int, account: Account
+    path: Path, images: dict[int, dict[str, Any]], folder: ImageFolder, count: int, summary: DataSummary
 ) -> list[PoseAnnotation]:
     """People from a detector's COCO result file: every box of the set's images, whatever its score. A result that names its image
     goes by that name, since other programs count images otherwise."""
@@ -389,7 +390,7 @@ def _read_detections(
     for number, record in enumerate(content):
         with record_errors(f"Result {number} of {path}"):
             categories.add(as_id(record.get("category_id", 1)))
-    wanted = person_category(categories, account)
+    wanted = person_category(categories, summary)
     bases = Counter(_base_name(image) for image in images.values())
     named = {base: i for i, image in images.items() if bases[base := _base_name(image)] == 1}
     people = []
@@ -402,13 +403,13 @@ def _read_detections(
             image_id = None
         elif "file_name" in record and named.get(base, image_id) != image_id:
             image_id = named[base]
-            account.notes["boxes have the ids of other images than their names say; these count"] += 1
+            summary.notes["boxes have the ids of other images than their names say; these count"] += 1
         if category != wanted:
-            account.left_out[f"of another category ({category})"] += 1
+            summary.left_out[f"of another category ({category})"] += 1
         elif image_id not in images:
-            account.left_out["of other images"] += 1
+            summary.left_out["of other images"] += 1
         elif not np.isfinite([x, y, w, h, score]).all() or x + w <= x or y + h <= y:  # also of less than a rounding
-            account.left_out["without extent"] += 1
+            summary.left_out["without extent"] += 1
         else:
             box = np.array([x, y, x + w, y + h])
             unlabelled = np.zeros((count, 3), np.float32)
@@ -425,11 +426,11 @@ def _base_name(record: dict[str, Any]) -> str:
     return str(record["file_name"]).replace("\\", "/").rsplit("/", 1)[-1]
 
 
-def person_category(categories: set[Any], account: Account | None = None) -> Any:
+def person_category(categories: set[Any], summary: DataSummary | None = None) -> Any:
     """The category of people in a list of detections: 1, or the only one that there is."""
     if 1 in categories or len(categories) != 1:
         return 1
     (only,) = categories
-    if account is not None:
-        account.notes[f"category of the list, {only}, is taken for people"] += 1
+    if summary is not None:
+        summary.notes[f"category of the list, {only}, is taken for people"] += 1
     return only

@@ -23,11 +23,11 @@ from torch.utils.data import Dataset
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation, CropParams, PhotometricParams
 from leanpose.data.batch import Batch, CropBatch
-from leanpose.data.cache import CropCache, CropLookup
 from leanpose.data.device_augmentation import SourceBatch, stack_photometric
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
 from leanpose.data.jpeg_records import JpegRecords
 from leanpose.data.mixing import Mixture
+from leanpose.data.pack_file import CropLookup, PackFile
 from leanpose.geometry import (
     PADDING,
     Warp,
@@ -179,7 +179,7 @@ class TopDownDataset(ImageDataset[Crop]):
         late_augmentation: tuple[int, Augmentation] | None = None,
         seed: int = 0,
         replace_broken: bool = False,
-        cache: CropCache | None = None,
+        cache: PackFile | None = None,
         mixture: Mixture | None = None,
         warp_on_device: bool = False,
         decode_on_device: bool = False,

@@ -17,8 +17,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from leanpose.data.annotations import ImageRef
-from leanpose.data.cache import is_pack_file
 from leanpose.data.image_files import SUFFIXES
+from leanpose.data.pack_file import is_pack_file
 from leanpose.data.sleap_package import is_package_frame
 from leanpose.data.video_frames import is_video_frame
 from leanpose.errors import LeanposeError

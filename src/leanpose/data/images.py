@@ -19,7 +19,6 @@ from jaxtyping import Float, UInt8
 
 from leanpose.data import bit_depth, deep_tiff
 from leanpose.data.annotations import ImageRef
-from leanpose.data.cache import packed_image
 from leanpose.data.image_files import (
     BrokenImageError,
     JpegHeader,
@@ -29,6 +28,7 @@ from leanpose.data.image_files import (
     parse_jpeg_header,
 )
 from leanpose.data.image_folder import tar_members
+from leanpose.data.pack_file import packed_image
 from leanpose.data.sleap_package import is_package_frame, package_frame
 from leanpose.data.video_frames import is_video_frame, video_frame
 from leanpose.files import open_regular, read_regular

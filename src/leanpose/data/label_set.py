@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.account import empty_set, start_account
 from leanpose.data.annotations import AREA_OF_BOX, ImageRef, PoseAnnotation, PoseDataset, padded_boxes
-from leanpose.data.cache import is_pack_file
 from leanpose.data.coco import clean_points, labelled_dataset, map_keypoints, require_pixels
 from leanpose.data.coco_boxes import note_other_sizes
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.image_sources import VideoFrames, image_source
+from leanpose.data.pack_file import is_pack_file
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import box_area
 from leanpose.skeleton import SKELETONS, Skeleton, keypoint_name
@@ -84,7 +84,7 @@ class LabelSet:
         images: all of them, in the file's order.
         people: all that have keypoints.
         left_out: annotations that are skipped, by reason.
-        notes: what was changed in reading, as in an `Account`.
+        notes: what was changed in reading, as in a `DataSummary`.
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
         located: whether the images' names are their places, below the file's folder or in the file.
         repeats: labels of the same people by further annotators, only used by the data check.
@@ -157,7 +157,7 @@ class LabelSet:
 
 
 def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
-    """A label file's people in the keypoints of a model, with everything that readers owe: split, boxes, account.
+    """A label file's people in the keypoints of a model, with everything that readers owe: split, boxes, data summary.
 
     Raises:
         LeanposeError: the images are not found, the file labels no keypoint of the skeleton or names none, or its
@@ -170,12 +170,10 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
         )
     labels = labels.of_category(config.category)
     labels = labels.relabelled(given) if not labels.named else labels
-    account = start_account(config.title, skeleton, labels.skeleton, config.split)
-    account.left_out.update(labels.left_out)
-    account.notes.update(labels.notes)
-    account.note_categories(labels.categories)
+    summary = start_summary(config.title, skeleton, labels.skeleton, config.split)
+    summary.add(labels.left_out, labels.notes, labels.categories)
     if not labels.people:
-        raise LeanposeError(empty_set(account))
+        raise LeanposeError(summary.empty_message())
     indices = match_keypoints(config.title, labels.skeleton, skeleton)
     find = images_of(labels, None if config.images is None else root / config.images, config.title)
     has_splits = any(image.split for image in labels.images)
@@ -187,33 +185,33 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
     sizes = np.array([(labels.images[p.image].width, labels.images[p.image].height) for p in chosen]).reshape(-1, 2)
     raw = np.array([p.points for p in chosen], np.float64).reshape(-1, len(labels.skeleton), 3)
     require_pixels(raw, sizes, labels.path)
-    points = clean_points(raw, sizes, account.notes)
+    points = clean_points(raw, sizes, summary.notes)
     targets, made = map_keypoints(points, indices), padded_boxes(points)
     people, annotated = [], []
     for number, person in enumerate(chosen):
         if person.crowd:
-            account.left_out["of a crowd"] += 1
+            summary.left_out["of a crowd"] += 1
             continue
         box = made[number] if person.box is None else person.box
         if person.box is None:
-            account.notes["boxes are missing and made from the keypoints"] += 1
+            summary.notes["boxes are missing and made from the keypoints"] += 1
         area = person.area if person.area > 0 else float(box_area(box)) * (AREA_OF_BOX if person.box is None else 1.0)
         ref = find(labels.images[person.image].name)
         annotated.append((ref, labels.images[person.image].width, labels.images[person.image].height))
         people.append(PoseAnnotation(ref, box, targets[number], person.image + 1, number + 1, area))
     if isinstance(find, (ImageFolder, VideoFrames)):
-        account.notes.update(find.notes)
+        summary.notes.update(find.notes)
     if isinstance(find, VideoFrames):
-        account.notes["images are frames of videos, which a pack (`data.cache`) decodes only once"] += len(
+        summary.notes["images are frames of videos, which a pack (`data.cache`) decodes only once"] += len(
             {person.image for person in people}
         )
-    note_other_sizes(annotated, account.notes)
+    note_other_sizes(annotated, summary.notes)
     images = [
         {"id": number + 1, "file_name": image.name} | size_fields(image)
         for number, image in enumerate(labels.images)
         if wanted[number]
     ]
-    return labelled_dataset(account, people, images, skeleton)
+    return labelled_dataset(summary, people, images, skeleton)
 
 
 def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[str], ImageRef]:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.account import start_account
 from leanpose.data.annotations import AREA_OF_BOX, PoseAnnotation, PoseDataset, padded_boxes
 from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
 from leanpose.data.coco_file import record_errors
@@ -27,6 +26,7 @@ from leanpose.data.image_folder import ImageFolder
 from leanpose.data.matlab import load_matlab, matlab_names
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
 from leanpose.data.sniffing import FileContent
+from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
 from leanpose.geometry import box_area
@@ -251,7 +251,7 @@ def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
     folder = ImageFolder(image_path, config.title)
     labelled = config.labelled_skeleton(root) or MPII16
     indices = match_keypoints(config.title, labelled, skeleton)
-    account = start_account(config.title, skeleton, labelled, config.split)
+    summary = start_summary(config.title, skeleton, labelled, config.split)
     numbers = {name: number for number, name in enumerate(file.images, start=1)}
     people, images = [], {}
     for person_id, person in enumerate(file.people, start=1):
@@ -259,7 +259,7 @@ def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
         if not in_split(number - 1, config.split):
             continue
         if box is None or not (training or person.alone):
-            account.left_out[
+            summary.left_out[
                 "without centre and scale" if box is None else "close to others (not measured officially)"
             ] += 1
             continue
@@ -268,4 +268,4 @@ def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
         images[number] = {"id": number, "file_name": person.image}
         keypoints, head = map_keypoints(person.points, indices), person.head_size
         people.append(PoseAnnotation(folder(person.image), box, keypoints, number, person_id, area, head_size=head))
-    return labelled_dataset(account, people, images.values(), skeleton)
+    return labelled_dataset(summary, people, images.values(), skeleton)

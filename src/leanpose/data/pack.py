@@ -1,4 +1,4 @@
-"""Packs (`leanpose.data.cache`) as data sets of their own, and data sets about to be packed."""
+"""Packs (`leanpose.data.pack_file`) as data sets of their own, and data sets about to be packed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.account import start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.cache import CropCache, is_pack_file, open_pack
 from leanpose.data.coco import labelled_dataset, map_keypoints
 from leanpose.data.label_digest import LabelDigest
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
 from leanpose.data.mixing import distinct
+from leanpose.data.pack_file import PackFile, is_pack_file, open_pack
 from leanpose.data.readers import DatasetConfig, in_split, match_keypoints, read_people
 from leanpose.data.sets import find_sets, has_splits, load_labels, resolve, split_of
 from leanpose.data.sniffing import FileContent
+from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import LSP14, MPII16, Skeleton, get_skeleton, join_skeletons
 
@@ -62,7 +62,7 @@ def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
     assert config.annotations is not None
     pack = open_pack(root / config.annotations)
     _say_what_has_changed(pack)
-    account = start_account(config.title, skeleton, pack.skeleton, config.split)
+    summary = start_summary(config.title, skeleton, pack.skeleton, config.split)
     indices = match_keypoints(config.title, pack.skeleton, skeleton)
     shown = [number for number, size in enumerate(pack.images["height"].tolist()) if size]
     wanted = {number for place, number in enumerate(shown) if in_split(place, config.split)}
@@ -78,18 +78,18 @@ def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
         )
     ]
     if config.split == "all":
-        account.left_out.update(_without_crop(pack))
-    account.notes.update(packing_notes(pack))
+        summary.left_out.update(_without_crop(pack))
+    summary.notes.update(packing_notes(pack))
     ids = dict(zip(image_ids, entries["image"].tolist(), strict=True))
     images = [
         {"id": image_id, "file_name": pack.image_names[number]}
         | {side: int(pack.images[side][number]) for side in ("width", "height")}
         for image_id, number in ids.items()
     ]
-    return labelled_dataset(account, people, images, skeleton)
+    return labelled_dataset(summary, people, images, skeleton)
 
 
-def _say_what_has_changed(pack: CropCache) -> None:
+def _say_what_has_changed(pack: PackFile) -> None:
     """Warn where label files have other content now than when they were packed."""
     folder = pack.path.parent
     changed = [path for path, size, checksum in pack.labels if LabelDigest(path, size, checksum).changed(folder)]
@@ -110,8 +110,8 @@ def _ids(entries: np.ndarray) -> tuple[list[int], list[int]]:
     return image_ids.tolist(), person_ids.tolist()
 
 
-def packing_notes(pack: CropCache) -> Counter[str]:
-    """For an account: who was left out when a pack was made, and what was changed in reading the labels."""
+def packing_notes(pack: PackFile) -> Counter[str]:
+    """Notes for a data summary: who was left out when a pack was made, and what was changed in reading the labels."""
     notes = Counter(pack.notes)
     if pack.left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(pack.left_out).most_common())
@@ -119,7 +119,7 @@ def packing_notes(pack: CropCache) -> Counter[str]:
     return notes
 
 
-def _without_crop(pack: CropCache) -> Counter[str]:
+def _without_crop(pack: PackFile) -> Counter[str]:
     """The people of a pack who have no crop, by reason."""
     images = pack.index["image"][pack.index["length"] == 0]
     unread = int((pack.images["height"][images] == 0).sum())

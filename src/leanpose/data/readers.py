@@ -15,8 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from leanpose.choices import SetMetric, Split
-from leanpose.data.account import Account, empty_set
-from leanpose.data.annotations import PoseAnnotation, PoseDataset
+from leanpose.data.annotations import PoseAnnotation, PoseDataset, stack_keypoints
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import any_damage
 from leanpose.schema import Section, validate
@@ -246,12 +245,13 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     source = config.title if config.annotations is None else Path(root) / config.annotations
     with _without_garbage_collection(), any_damage("data set", source):
         dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
-        dataset = _closed(dataset, skeleton)
         if config.annotations is not None:
             dataset = replace(dataset, labels=Path(root) / config.annotations)
-        _require_numbers(dataset, source)
+        _require_finite(dataset.people, source)
+    (summary,) = dataset.summaries
+    summary.count_used(stack_keypoints(dataset.people))
     if not dataset.people:
-        raise LeanposeError(" ".join(map(empty_set, dataset.accounts)))
+        raise LeanposeError(summary.empty_message())
     if not training:
         return dataset
     people = _hide_labels(dataset.people, config)
@@ -259,24 +259,21 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
         raise LeanposeError(
             f"The data set '{config.title}' has no labels left after labelled_people and labelled_keypoints."
         )
-    (account,) = dataset.accounts
-    account.left_out["whose labels are hidden (labelled_people, labelled_keypoints)"] += len(dataset.people) - len(
-        people
-    )
-    close_account(account, people)
+    hidden = len(dataset.people) - len(people)
+    summary.left_out["whose labels are hidden (labelled_people, labelled_keypoints)"] += hidden
+    summary.count_used(stack_keypoints(people))
     return replace(dataset, people=people * config.repeat)
 
 
-def _require_numbers(dataset: PoseDataset, source: object) -> None:
+def _require_finite(people: Sequence[PoseAnnotation], source: object) -> None:
     """Check that all coordinates fit float32: one that overflows would spoil the whole batch.
 
     Raises:
         LeanposeError: somebody's cannot.
     """
-    people = dataset.people
     if not people:
         return
-    points = np.stack([person.keypoints for person in people]).reshape(len(people), -1)
+    points = stack_keypoints(people).reshape(len(people), -1)
     boxes = np.stack([person.box for person in people])
     others = np.array([(person.area**0.5 if person.area >= 0 else np.nan, person.score) for person in people])
     with np.errstate(invalid="ignore"):
@@ -317,21 +314,6 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _closed(dataset: PoseDataset, skeleton: Skeleton) -> PoseDataset:
-    """The data set with the counts of its people and keypoints in its data summary."""
-    account = dataset.accounts[0] if dataset.accounts else Account(dataset.name, skeleton.keypoints)
-    close_account(account, dataset.people)
-    return replace(dataset, accounts=(account,))
-
-
-def close_account(account: Account, people: Sequence[PoseAnnotation]) -> None:
-    """Count the people used, and the labels of each keypoint."""
-    account.used = len(people)
-    if people and account.noun == "people":
-        points = np.stack([person.keypoints for person in people])
-        account.labelled = tuple((points[..., 2] > 0).sum(axis=0).tolist())
 
 
 def match_keypoints(title: str, labelled: Skeleton, skeleton: Skeleton) -> tuple[int, ...]:

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.account import start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco import collect_people, ground_truth
 from leanpose.data.coco_file import CocoFile, as_id, load_coco
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split
+from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular, read_errors, read_regular
 from leanpose.skeleton import WHOLEBODY133, Skeleton
@@ -43,19 +43,19 @@ def read_ubody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, trainin
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     first_image = first_person = 0
-    account = start_account(config.title, skeleton, WHOLEBODY133, config.split)
+    summary = start_summary(config.title, skeleton, WHOLEBODY133, config.split)
     for scene in scenes:
         file = _renumbered(load_coco(scene, WHOLEBODY133), first_image, first_person)
         chosen = _chosen_frames(file, config, val_videos)
         image_ref = _find_frames(image_path, scene.parent.name, file, config.title)
-        new_people, new_annotations = collect_people(file, chosen, image_ref, skeleton, account, in_parts=True)
+        new_people, new_annotations = collect_people(file, chosen, image_ref, skeleton, summary, in_parts=True)
         people += new_people
         annotations += new_annotations
         images += chosen.values()
         if len(scenes) > 1:
             first_image = max(file.images, default=first_image) + 1
             first_person = max((record["id"] for record in file.annotations), default=first_person) + 1
-    return PoseDataset(config.title, people, ground_truth(images, annotations, skeleton), (account,))
+    return PoseDataset(config.title, people, ground_truth(images, annotations, skeleton), (summary,))
 
 
 def scene_files(path: Path) -> list[Path]:

@@ -11,8 +11,8 @@ import yaml
 from jaxtyping import Float
 
 from leanpose.console import one_line
-from leanpose.data.account import Account
 from leanpose.data.annotations import ImageRef
+from leanpose.data.summary import DataSummary
 from leanpose.skeleton import Skeleton
 
 _SHOWN_PAIRS, _SHOWN_SPREADS = 8, 26
@@ -103,7 +103,7 @@ class CheckedSet:
         splits: image id → `train` or `val`, where the file itself says it.
         people: all of them but crowds.
         findings: what is wrong with it.
-        account: who of it would be used, and why the others would not.
+        summary: how many of its people would be used, and why others would not.
         spreads: of keypoints that enough people have labels of two times.
         repeats: people as further annotators have labelled them.
     """
@@ -117,7 +117,7 @@ class CheckedSet:
     splits: dict[int, str] = field(default_factory=dict)
     people: list[CheckedPerson] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    account: Account | None = None
+    summary: DataSummary | None = None
     spreads: dict[str, Spread] = field(default_factory=dict)
     repeats: list[CheckedPerson] = field(default_factory=list)
 
@@ -126,8 +126,8 @@ class CheckedSet:
         """Whether all of its coordinates are fractions of the images."""
         return any(finding.kind == "fractions" for finding in self.findings)
 
-    def account_sentences(self) -> list[str]:
-        """The account, which keypoints change places in a mirrored image, and how far repeated labels lie apart."""
+    def summary_sentences(self) -> list[str]:
+        """The data summary, the left/right pairs, and how far repeated labels lie apart."""
         names, alone = self.skeleton.keypoints, self.skeleton.unpaired_sides
         pairs = ", ".join(f"{names[a]} / {names[b]}" for a, b in self.skeleton.pairs[:_SHOWN_PAIRS])
         more = len(self.skeleton.pairs) - _SHOWN_PAIRS
@@ -135,7 +135,7 @@ class CheckedSet:
         missing = f"; {', '.join(alone[:_SHOWN_PAIRS])} have no partner" if alone else ""
         more_lines = [f"{self.file.stem}: mirror pairs: {text}{missing}."]
         more_lines += [f"{self.file.stem}: {self._spreads()}."] if self.spreads else []
-        return [*(self.account.sentences() if self.account else []), *map(one_line, more_lines)]
+        return [*(self.summary.sentences() if self.summary else []), *map(one_line, more_lines)]
 
     def _spreads(self) -> str:
         shown = [f"{name} {spread.sigma:.3f} ({spread.repeats})" for name, spread in self.spreads.items()]

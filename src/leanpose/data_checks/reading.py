@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.account import empty_set, start_account
-from leanpose.data.annotations import ImageRef, padded_boxes
+from leanpose.data.annotations import ImageRef, padded_boxes, stack_keypoints
 from leanpose.data.coco import clean_points, collect_people, require_pixels
 from leanpose.data.coco_boxes import MAX_AREA, MIN_AREA
 from leanpose.data.coco_file import CocoFile, as_flag, as_id, parse_box, parse_coco
@@ -19,8 +18,8 @@ from leanpose.data.image_sources import image_source
 from leanpose.data.label_set import LabelSet, images_of
 from leanpose.data.lsp import load_lsp
 from leanpose.data.mpii import MpiiFile, load_mpii
-from leanpose.data.readers import close_account
 from leanpose.data.sets import format_of, load_labels, unknown_format
+from leanpose.data.summary import start_summary
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts, parse_triples
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError
@@ -101,31 +100,27 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
             box = None if person.box is None else xyxy_to_xywh(person.box).tolist()
             checked.people.append(CheckedPerson(number, person.image + 1, person.points, box))
     checked.repeats = [CheckedPerson(0, person.image + 1, person.points, None) for person in labels.repeats]
-    account = start_account(labels.path.stem, labels.skeleton, labels.skeleton)
-    account.left_out.update(labels.left_out)
-    account.notes.update(labels.notes)
-    account.note_categories(labels.categories)
+    summary = start_summary(labels.path.stem, labels.skeleton, labels.skeleton)
+    summary.add(labels.left_out, labels.notes, labels.categories)
     raw = np.array([p.points for p in checked.people], np.float64).reshape(-1, len(labels.skeleton), 3)
     sizes = np.array([checked.sizes.get(p.image_id, (np.nan, np.nan)) for p in checked.people]).reshape(-1, 2)
     try:
         require_pixels(raw, sizes, labels.path)
     except LeanposeError as error:
         checked.add("fractions", str(error))
-    points = clean_points(raw, sizes, account.notes)
+    points = clean_points(raw, sizes, summary.notes)
     used = (points[..., 2] > 0).any(axis=1)
     boxes = sum(person.box is None for person in checked.people)
-    account.notes["boxes are missing and made from the keypoints"] += boxes
-    account.left_out["without a labelled keypoint"] += int((~used).sum())
-    account.used = int(used.sum())
-    if account.used:
-        account.labelled = tuple((points[..., 2] > 0).sum(axis=0).tolist())
-    checked.account = account
+    summary.notes["boxes are missing and made from the keypoints"] += boxes
+    summary.left_out["without a labelled keypoint"] += int((~used).sum())
+    summary.count_used(points[used])
+    checked.summary = summary
     if not labels.named:
         checked.add("unnamed", f"{len(labels.skeleton)} keypoints have no names; say which skeleton they are")
     elif checked.skeleton.unpaired_sides:
         checked.add("sides", f"{', '.join(checked.skeleton.unpaired_sides)} would change places with nothing")
-    if not account.used and not checked.in_fractions:
-        checked.add("nobody", empty_set(account))
+    if not summary.used and not checked.in_fractions:
+        checked.add("nobody", summary.empty_message())
     return checked
 
 
@@ -155,15 +150,15 @@ def _read_coco(
             checked.add("image id", f"person {record['id']} belongs to image {record['image_id']}")
         elif not as_flag(record.get("iscrowd")):
             _read_coco_person(checked, record, in_parts=in_parts)
-    _account_for(checked, coco, in_parts=in_parts)
+    _add_summary(checked, coco, in_parts=in_parts)
     return checked
 
 
-def _account_for(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None:
-    """Enter who of a file would be used."""
-    account = start_account(checked.file.stem, file.skeleton, file.skeleton)
+def _add_summary(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None:
+    """Add the data summary, as if the set was read for training."""
+    summary = start_summary(checked.file.stem, file.skeleton, file.skeleton)
     try:
-        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, account, in_parts=in_parts, truth=False)
+        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, summary, in_parts=in_parts, truth=False)
     except LeanposeError as error:
         # A garbled record is a finding of its own.
         if "fractions of the image" in str(error):
@@ -171,10 +166,10 @@ def _account_for(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None
         elif "where x, y, width, height are expected" in str(error):
             checked.add("corners", str(error))
         return
-    close_account(account, people)
-    checked.account = account
+    summary.count_used(stack_keypoints(people))
+    checked.summary = summary
     if not people:
-        checked.add("nobody", empty_set(account))
+        checked.add("nobody", summary.empty_message())
     if checked.skeleton.unpaired_sides:
         checked.add("sides", f"{', '.join(checked.skeleton.unpaired_sides)} would change places with nothing")
 

@@ -19,12 +19,12 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.checksums import checksum
-from leanpose.data.account import Account, start_account
 from leanpose.data.annotations import ImageRef
 from leanpose.data.coco import clean_keypoints
 from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.summary import DataSummary, start_summary
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, atomic_write, describe_os_error, load_json
 from leanpose.geometry import xywh_to_xyxy
@@ -63,13 +63,13 @@ class PseudoLabels:
 
     Attributes:
         people: in the file's order; those without labelled body points and crowds are not among them.
-        account: who they are, and why the others are not among them.
+        summary: how many they are, and why the others are not among them.
         broken: a sentence for each image that was left out.
         resumed: how many images an earlier run had done already.
     """
 
     people: list[LabelledPerson]
-    account: Account
+    summary: DataSummary
     broken: list[str] = field(default_factory=list)
     resumed: int = 0
 
@@ -119,18 +119,16 @@ class BodyDataset:
                 people[record["image_id"]].append(position)
         return dict(sorted(people.items()))
 
-    def account(self) -> Account:
-        """Whose faces, hands and feet are looked for, and why not the others'."""
-        account = start_account(self.file.path.stem, COCO17, self.file.skeleton)
-        account.left_out.update(reason for _, reason in self.file.left_out)
-        account.note_categories(self.file.joined)
-        account.notes.update(self.file.notes)
+    def summary(self) -> DataSummary:
+        """How many people's faces, hands and feet are looked for, and why not the others'."""
+        summary = start_summary(self.file.path.stem, COCO17, self.file.skeleton)
+        summary.add((reason for _, reason in self.file.left_out), self.file.notes, self.file.joined)
         used = [position for people in self.people_by_image().values() for position in people]
         crowds = sum(as_flag(record.get("iscrowd")) for record in self.file.annotations)
-        account.left_out["of a crowd"] += crowds
-        account.left_out["without a labelled keypoint of the body"] += len(self.file.annotations) - crowds - len(used)
-        account.used = len(used)
-        return account
+        summary.left_out["of a crowd"] += crowds
+        summary.left_out["without a labelled keypoint of the body"] += len(self.file.annotations) - crowds - len(used)
+        summary.used = len(used)
+        return summary
 
     def image(self, image_id: int) -> ImageRef:
         """Where an image's pixels are."""
@@ -243,7 +241,7 @@ def find_parts(
         raise LeanposeError(f"None of the {len(by_image)} images in {dataset.images.path} can be read. {broken[0]}")
     records = dataset.file.annotations
     people = [LabelledPerson(records[p], dataset.image(records[p]["image_id"]), parts[p]) for p in sorted(parts)]
-    return PseudoLabels(people, dataset.account(), broken, sum(image_id in done for image_id in by_image))
+    return PseudoLabels(people, dataset.summary(), broken, sum(image_id in done for image_id in by_image))
 
 
 def label_wholebody(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
 
 from leanpose.console import one_line
 from leanpose.skeleton import Skeleton, keypoint_name
@@ -16,8 +19,8 @@ _ONE = {"people": "person", "boxes": "box"}
 
 
 @dataclass
-class Account:
-    """Counts of used people, and of others by reason. Readers add notes; `read_people` completes it with the counts.
+class DataSummary:
+    """Numbers of used people, and of skipped ones by reason. Readers add notes; `read_people` adds the numbers.
 
     Attributes:
         title: of the data set, with its split.
@@ -39,10 +42,25 @@ class Account:
     used: int = 0
     labelled: tuple[int, ...] = ()
 
-    def note_categories(self, names: Sequence[str]) -> None:
-        """Note that people of several categories are read as one."""
-        if len(names) > 1:
-            self.notes[f"categories are read together ({', '.join(names)}); `category` chooses one"] = len(names)
+    def add(
+        self, left_out: Iterable[str] | Mapping[str, int], notes: Mapping[str, int], categories: Sequence[str] = ()
+    ) -> None:
+        """Add what a file's reader has counted, and note that people of several categories are read as one."""
+        self.left_out.update(left_out)
+        self.notes.update(notes)
+        if len(categories) > 1:
+            names = ", ".join(categories)
+            self.notes[f"categories are read together ({names}); `category` chooses one"] = len(categories)
+
+    def count_used(self, points: Float[np.ndarray, "N K 3"]) -> None:
+        """Count the people who are used, and the labels of each keypoint.
+
+        Args:
+            points: of these people: x, y, visibility.
+        """
+        self.used = len(points)
+        if self.used and self.noun == "people":
+            self.labelled = tuple((points[..., 2] > 0).sum(axis=0).tolist())
 
     @property
     def total(self) -> int:
@@ -73,6 +91,17 @@ class Account:
         """What was changed in reading, the most frequent first; empty where nothing was."""
         return "; ".join(f"{count} {what}" for what, count in self.notes.most_common() if count)
 
+    def empty_message(self) -> str:
+        """The message for a set without usable people."""
+        changes = f" In reading it: {self.changes}." if self.changes else ""
+        if not self.total:
+            return f"The data set '{self.title}' is empty: no person has a valid box and a labelled keypoint.{changes}"
+        near = {name: found for name in self.keypoints if (found := self.nearest(name))}
+        hints = _some([f"{name} may be {found} in the file" for name, found in near.items()])
+        return f"The data set '{self.title}' is empty: of {self.counted} none can be used, {self.reasons}." + (
+            f" Of its keypoints, {hints}." if hints else changes
+        )
+
     def _keypoint_counts(self) -> str:
         counts = dict(zip(self.keypoints, self.labelled, strict=True))
         missing = [name for name, count in counts.items() if not count]
@@ -98,20 +127,20 @@ class Account:
         return free[near[0]] if near else None
 
 
-def start_account(title: str, skeleton: Skeleton, labelled: Skeleton, split: str = "all") -> Account:
-    """An account before anything is counted.
+def start_summary(title: str, skeleton: Skeleton, labelled: Skeleton, split: str = "all") -> DataSummary:
+    """A summary before anything is counted.
 
     Args:
         skeleton: of the model.
         labelled: what the set labels.
         split: is named where it is not all.
     """
-    account = Account(title if split == "all" else f"{title} ({split})", skeleton.keypoints, labelled.keypoints)
+    summary = DataSummary(title if split == "all" else f"{title} ({split})", skeleton.keypoints, labelled.keypoints)
     if lost := _lost_pairs(skeleton, labelled):
-        account.notes[
+        summary.notes[
             f"pairs that the file exchanges in mirrored images ({_some(lost)}) keep their places in '{skeleton.name}': say its `pairs`"
         ] = len(lost)
-    return account
+    return summary
 
 
 def _lost_pairs(skeleton: Skeleton, labelled: Skeleton) -> list[str]:
@@ -125,21 +154,9 @@ def _lost_pairs(skeleton: Skeleton, labelled: Skeleton) -> list[str]:
     ]
 
 
-def account_sentences(accounts: Iterable[Account]) -> list[str]:
+def summary_sentences(summaries: Iterable[DataSummary]) -> list[str]:
     """The sentences of several sets, each set once however often a recipe repeats it."""
-    return list(dict.fromkeys(sentence for account in accounts for sentence in account.sentences()))
-
-
-def empty_set(account: Account) -> str:
-    """The message for a set without usable people."""
-    changes = f" In reading it: {account.changes}." if account.changes else ""
-    if not account.total:
-        return f"The data set '{account.title}' is empty: no person has a valid box and a labelled keypoint.{changes}"
-    near = {name: found for name in account.keypoints if (found := account.nearest(name))}
-    hints = _some([f"{name} may be {found} in the file" for name, found in near.items()])
-    return f"The data set '{account.title}' is empty: of {account.counted} none can be used, {account.reasons}." + (
-        f" Of its keypoints, {hints}." if hints else changes
-    )
+    return list(dict.fromkeys(sentence for summary in summaries for sentence in summary.sentences()))
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation
-from leanpose.data.cache import CropLookup
+from leanpose.data.pack_file import CropLookup
 from leanpose.errors import LeanposeError
 from leanpose.geometry import PADDING, apply_affine, bbox_to_center_scale, invert_affine, warp_matrix
 from leanpose.skeleton import Skeleton
@@ -90,11 +90,11 @@ def require_whole_views(
     seen = np.concatenate([np.maximum(low, wholes[:, :2]), np.minimum(high, wholes[:, 2:])], axis=1)
     beyond = np.concatenate([regions[:, :2] - seen[:, :2], seen[:, 2:] - regions[:, 2:]], axis=1).max(axis=1) > 1.0
     if beyond.any() or coarser_share(people, crops, input_size, padding) > 0:
-        plan = crops.caches[int(crops.sources[chosen[0]])].plan
-        (h, w), (height, width) = plan.input_size, input_size
+        config = crops.caches[int(crops.sources[chosen[0]])].config
+        (h, w), (height, width) = config.input_size, input_size
         raise LeanposeError(
             f"The pack {crops.caches[int(crops.sources[chosen[0]])].path} was made for {h}×{w} crops with padding "
-            f"{plan.padding:g}, which are smaller or coarser than this model's input of {height}×{width} with padding "
+            f"{config.padding:g}, which are smaller or coarser than this model's input of {height}×{width} with padding "
             f"{padding:g}: evaluate on the images, or on a pack made for the model (`leanpose data pack --model`)."
         )
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from leanpose.data.cache import FINGERPRINT_BYTES, CropCache
-from leanpose.data.cache import MAGIC as PACK_MAGIC
+from leanpose.data.pack_file import FINGERPRINT_BYTES, PackFile
+from leanpose.data.pack_file import MAGIC as PACK_MAGIC
 from leanpose.data.shards import MAGIC, ShardedBytes, attempted, open_storage, shard_name
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
@@ -22,8 +22,8 @@ Progress = Callable[[int, int], None]
 
 
 def write_shards(
-    pack: CropCache, url: str, index: Path, *, megabytes: float = 32, progress: Progress | None = None
-) -> CropCache:
+    pack: PackFile, url: str, index: Path, *, megabytes: float = 32, progress: Progress | None = None
+) -> PackFile:
     """Cut a pack into shards at an address, and write the index that they are read by. Shards that are there already
     stay.
 
@@ -68,10 +68,10 @@ def write_shards(
         content = MAGIC + json.dumps(described).encode() + b"\n" + kept
         with atomic_write(index) as path:
             path.write_bytes(content + zlib.crc32(content).to_bytes(4, "little"))
-    return CropCache(index)
+    return PackFile(index)
 
 
-def _cuts(pack: CropCache, size: int) -> list[int]:
+def _cuts(pack: PackFile, size: int) -> list[int]:
     """Where shards of about this size begin, each with a crop, and where the last one ends."""
     crops = pack.index[pack.rows]
     begins = crops["offset"].astype(np.int64).tolist()

@@ -26,22 +26,22 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.cache import (
+from leanpose.data.image_folder import tar_members
+from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.label_digest import LabelDigest
+from leanpose.data.pack_file import (
     FINGERPRINT_BYTES,
     IMAGE,
     INDEX,
     MAGIC,
     PLACE,
-    CropCache,
-    CropPlan,
+    PackConfig,
+    PackFile,
     UnusablePackError,
     is_pack_file,
-    pack_file,
+    pack_path,
     person_key,
 )
-from leanpose.data.image_folder import tar_members
-from leanpose.data.images import BrokenImageError, read_image
-from leanpose.data.label_digest import LabelDigest
 from leanpose.data.prefetch import threaded_map
 from leanpose.data.shards import ShardedBytes
 from leanpose.errors import LeanposeError
@@ -87,15 +87,15 @@ class _Frame:
 def pack_people(
     sets: Sequence[PoseDataset],
     skeleton: Skeleton,
-    plan: CropPlan,
+    config: PackConfig,
     path: Path | str,
     progress: Callable[[int, int], None] | None = None,
-) -> CropCache:
+) -> PackFile:
     """Cut the coarse crops of all people, decoding every image once, and write them with the labels into one file.
 
     Args:
         sets: their people are in the keypoints of `skeleton`; repeated ones are packed once. People of broken images
-            have no crop (see `CropCache.broken`).
+            have no crop (see `PackFile.broken`).
         path: the file to write.
         progress: called with the number of people done and of all, image by image.
 
@@ -112,11 +112,11 @@ def pack_people(
         files = dict.fromkeys(each.labels for each in sets if each.labels is not None)
         # A pack's own checksum is not looked at again: what it was made of may be gone.
         labels = [LabelDigest.of(file, path.parent) for file in files if not is_pack_file(file)]
-        tables = _Tables(sets, skeleton, plan, chosen, stats, labels)
+        tables = _Tables(sets, skeleton, config, chosen, stats, labels)
         header = MAGIC + tables.fingerprint()
         partial = path.with_name(f"{path.name}.partial")
         frames, end = _read_partial(partial, header, chosen.groups)
-        _require_space(path, chosen, plan, len(frames), end)
+        _require_space(path, chosen, config, len(frames), end)
         done = sum(len(group) for group in chosen.groups[: len(frames)])
         if progress is not None:
             progress(done, len(chosen.people))
@@ -126,7 +126,7 @@ def pack_people(
                 file.seek(end)
                 file.write(b"" if end else header)
                 rest = chosen.groups[len(frames) :]
-                for group, frame in threaded_map(lambda group: _cut_image(group, chosen, plan), rest):
+                for group, frame in threaded_map(lambda group: _cut_image(group, chosen, config), rest):
                     frames.append(_write_frame(file, frame))
                     done += len(group)
                     if progress is not None:
@@ -142,16 +142,16 @@ def pack_people(
                     "pack again, which resumes there."
                 ) from error
             raise describe_os_error(path, error) from error
-    return CropCache(path)
+    return PackFile(path)
 
 
-def cached_crops(
+def ensure_pack(
     sets: Sequence[PoseDataset],
     skeleton: Skeleton,
-    plan: CropPlan,
+    config: PackConfig,
     path: Path | str,
     say: Callable[[str], None] = LOG.warning,
-) -> CropCache | None:
+) -> PackFile | None:
     """The pack at `path` if it fits the people whose images are files, otherwise one made there now; None where
     nobody's is.
 
@@ -164,18 +164,18 @@ def cached_crops(
     Raises:
         LeanposeError: as `pack_people`; or there is another file.
     """
-    path = pack_file(path)
+    path = pack_path(path)
     sets = [replace(each, people=[p for p in each.people if p.row is None]) for each in sets]
     people = [person for each in sets for person in each.people]
     if not people:
         return None
     if path.exists():
         try:
-            cache = CropCache(path)
+            cache = PackFile(path)
         except UnusablePackError as error:
             say(f"{error} This is done now.")
         else:
-            reason = _misfit(cache, people, plan)
+            reason = _misfit(cache, people, config)
             if reason is None:
                 return cache
             if isinstance(cache.data, ShardedBytes):
@@ -183,14 +183,14 @@ def cached_crops(
                     f"The shards of {path} do not fit: {reason}; pack the people and cut that pack again."
                 )
             say(f"The pack {path} is made again: {reason}.")
-    return pack_people(sets, skeleton, plan, path)
+    return pack_people(sets, skeleton, config, path)
 
 
-def _misfit(cache: CropCache, people: Sequence[PoseAnnotation], plan: CropPlan) -> str | None:
+def _misfit(cache: PackFile, people: Sequence[PoseAnnotation], config: PackConfig) -> str | None:
     """Why a pack cannot stand in for these people's images; None where it can."""
     # Margin, density and encoding are the choice of whoever packed it.
-    if cache.plan.input_size != plan.input_size:
-        (height, width), (h, w) = cache.plan.input_size, plan.input_size
+    if cache.config.input_size != config.input_size:
+        (height, width), (h, w) = cache.config.input_size, config.input_size
         return f"it is for crops of {height}×{width} pixels, not of {h}×{w}"
     rows = cache.find(people)
     if missing := int((rows < 0).sum()):
@@ -244,7 +244,7 @@ class _Tables:
         self,
         sets: Sequence[PoseDataset],
         skeleton: Skeleton,
-        plan: CropPlan,
+        config: PackConfig,
         chosen: _People,
         stats: np.ndarray,
         labels: Sequence[LabelDigest],
@@ -260,15 +260,15 @@ class _Tables:
             self.index["box"] = np.stack([person.box for person in people])
         points = [person.keypoints for person in people]
         self.keypoints = np.array(points, np.float32).reshape(count, len(skeleton), 3)
-        accounts = [account for each in sets for account in each.accounts]
+        summaries = [summary for each in sets for summary in each.summaries]
         self.description = {
-            "plan": asdict(plan),
+            "plan": asdict(config),
             "skeleton": skeleton.to_dict(),
             "sets": [each.name for each in sets],
             "image_names": _names_of(chosen.images),
             "labels": [asdict(digest) for digest in labels],
-            "left_out": dict(sum((+account.left_out for account in accounts), Counter())),
-            "notes": dict(sum((+account.notes for account in accounts), Counter())),
+            "left_out": dict(sum((+summary.left_out for summary in summaries), Counter())),
+            "notes": dict(sum((+summary.notes for summary in summaries), Counter())),
         }
 
     def fingerprint(self) -> bytes:
@@ -308,7 +308,7 @@ def _names_of(images: Sequence[ImageRef]) -> list[str]:
     return [os.path.normpath(os.path.join(folders[folder], name)).replace(os.sep, "/") for folder, name in places]
 
 
-def _cut_image(group: list[int], chosen: _People, plan: CropPlan) -> _Frame:
+def _cut_image(group: list[int], chosen: _People, config: PackConfig) -> _Frame:
     """The coarse crops of one image's people, or why it cannot be read."""
     import cv2
 
@@ -319,15 +319,15 @@ def _cut_image(group: list[int], chosen: _People, plan: CropPlan) -> _Frame:
     places, crops = np.zeros(len(group), _PLACE), []
     for place, number in zip(places, group, strict=True):
         place["person"] = number
-        centers, scales = bbox_to_center_scale(chosen.people[number].box[None], plan.input_size, plan.padding)
-        half = scales[0] * plan.margin / 2
+        centers, scales = bbox_to_center_scale(chosen.people[number].box[None], config.input_size, config.padding)
+        half = scales[0] * config.margin / 2
         limits = np.array([image.shape[1], image.shape[0]])
         x0, y0 = np.clip(np.floor(centers[0] - half), 0, limits).astype(int)
         x1, y1 = np.clip(np.ceil(centers[0] + half) + 1, 0, limits).astype(int)
         if x1 <= x0 or y1 <= y0:
             continue  # the box lies outside its image: the crop is black either way
         crop = image[y0:y1, x0:x1]
-        fineness = min(1.0, plan.density * plan.input_size[1] / scales[0][0])
+        fineness = min(1.0, config.density * config.input_size[1] / scales[0][0])
         width, height = max(1, round((x1 - x0) * fineness)), max(1, round((y1 - y0) * fineness))
         if (height, width) != crop.shape[:2]:
             crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
@@ -335,14 +335,14 @@ def _cut_image(group: list[int], chosen: _People, plan: CropPlan) -> _Frame:
         sx, sy = width / (x1 - x0), height / (y1 - y0)
         place["height"], place["width"], place["scale"] = height, width, (sx, sy)
         place["shift"] = ((0.5 - x0) * sx - 0.5, (0.5 - y0) * sy - 0.5)
-        data = _encode(crop, plan)
+        data = _encode(crop, config)
         place["offset"], place["length"], place["crc"] = sum(map(len, crops)), len(data), zlib.crc32(data)
         crops.append(data)
     return _Frame(places, "", (image.shape[0], image.shape[1]), b"".join(crops))
 
 
-def _encode(crop: UInt8[np.ndarray, "h w 3"], plan: CropPlan) -> bytes:
-    if plan.encoding == "raw":
+def _encode(crop: UInt8[np.ndarray, "h w 3"], config: PackConfig) -> bytes:
+    if config.encoding == "raw":
         return crop.tobytes()
     import cv2
 
@@ -409,7 +409,7 @@ def _frames_of(file: BinaryIO, groups: Sequence[list[int]]) -> Iterator[_Frame]:
         yield _placed(_Frame(places, sentence, (height, width)), begin)
 
 
-def _require_space(path: Path, chosen: _People, plan: CropPlan, images_done: int, bytes_done: int) -> None:
+def _require_space(path: Path, chosen: _People, config: PackConfig, images_done: int, bytes_done: int) -> None:
     """Check that a pack fits the disk, estimated from some of its images where the greatest possible size does not fit.
 
     Raises:
@@ -420,18 +420,18 @@ def _require_space(path: Path, chosen: _People, plan: CropPlan, images_done: int
     left = [number for group in groups for number in group]
     if not left:
         return
-    _, scales = bbox_to_center_scale(np.stack([chosen.people[i].box for i in left]), plan.input_size, plan.padding)
-    fineness = np.minimum(1.0, plan.density * plan.input_size[1] / scales[:, :1])
-    most = 3 * float(((scales * plan.margin + 3) * fineness + 1).prod(axis=1).sum())
+    _, scales = bbox_to_center_scale(np.stack([chosen.people[i].box for i in left]), config.input_size, config.padding)
+    fineness = np.minimum(1.0, config.density * config.input_size[1] / scales[:, :1])
+    most = 3 * float(((scales * config.margin + 3) * fineness + 1).prod(axis=1).sum())
     if most < free:
         return
     some = groups[:: -(-len(groups) // _SAMPLE)]
-    cut = sum(len(frame.crops) for _, frame in threaded_map(lambda group: _cut_image(group, chosen, plan), some))
+    cut = sum(len(frame.crops) for _, frame in threaded_map(lambda group: _cut_image(group, chosen, config), some))
     needed = _SPARE * cut / sum(map(len, some)) * len(left)
     if needed > free:
         done = f" beside the {_size(bytes_done)} that are there" if bytes_done else ""
         raise LeanposeError(
-            f"The pack {path} takes about {_size(needed)} ({plan.encoding}){done}, but {_size(free)} are free there: "
+            f"The pack {path} takes about {_size(needed)} ({config.encoding}){done}, but {_size(free)} are free there: "
             "choose another place, --encoding jpeg or a smaller --margin."
         )
 

@@ -1,7 +1,7 @@
 """Packs: coarse crops and labels of all people in one memory-mapped file, instead of a data set's images.
 
 A coarse crop is the upright part of an image around a person, larger than the model's crop, so that augmentation
-keeps its context, and at most as fine as the model can use. `leanpose.data.packing` writes packs:
+keeps its context, and at most as fine as the model can use. `leanpose.data.pack_writer` writes packs:
 
     MAGIC │ fingerprint │ an image's crops … │ tables │ description (JSON) │ lengths of these two │ checksum │ MAGIC
 
@@ -63,7 +63,7 @@ class UnusablePackError(LeanposeError):
 
 
 @dataclass(frozen=True)
-class CropPlan:
+class PackConfig:
     """What a pack holds of each person.
 
     Attributes:
@@ -81,7 +81,7 @@ class CropPlan:
     padding: float = PADDING
 
 
-class CropCache:
+class PackFile:
     """A pack, mapped into memory.
 
     Args:
@@ -99,11 +99,11 @@ class CropCache:
         image_names: theirs, below the folder that all of them were in; each once.
         sets: the names of the data sets.
         skeleton: what is labelled.
-        plan: how the crops were made.
+        config: how the crops were made.
         broken: image → sentence for those that could not be read while packing.
         labels: path, bytes and checksum of the label files that it was made of
             (`leanpose.data.label_digest.LabelDigest`).
-        left_out, notes: who of the sets is not here, and what was changed in reading them, as in an `Account`.
+        left_out, notes: who of the sets is not here, and what was changed in reading them, as in a `DataSummary`.
 
     Raises:
         LeanposeError: the file is missing, no pack, or not the expected one.
@@ -111,7 +111,7 @@ class CropCache:
     """
 
     def __init__(self, path: Path | str, expected: int | None = None) -> None:
-        self.path = pack_file(path)
+        self.path = pack_path(path)
         try:
             with open_regular(self.path) as file:
                 sharded = file.read(len(SHARDS_MAGIC)) == SHARDS_MAGIC
@@ -167,7 +167,7 @@ class CropCache:
         self.keypoints = np.frombuffer(tables, "<f4", people * len(self.skeleton) * 3, self.index.nbytes)
         self.images = np.frombuffer(tables, IMAGE, images, self.index.nbytes + self.keypoints.nbytes)
         self.keypoints = self.keypoints.reshape(people, len(self.skeleton), 3)
-        self.plan = CropPlan(**{**description["plan"], "input_size": tuple(description["plan"]["input_size"])})
+        self.config = PackConfig(**{**description["plan"], "input_size": tuple(description["plan"]["input_size"])})
         self.image_names: list[str] = description["image_names"]
         self.sets: list[str] = description["sets"]
         self.broken: dict[str, str] = description["broken"]
@@ -193,7 +193,7 @@ class CropCache:
             and (index["offset"] + index["length"] <= len(self.data)).all()
             and (pixels <= max_pixels()).all()
             and (pixels[there] > 0).all()
-            and (self.plan.encoding == "jpeg" or (3 * pixels == index["length"]).all())
+            and (self.config.encoding == "jpeg" or (3 * pixels == index["length"]).all())
             and np.isfinite(index["shift"]).all()
             and (np.isfinite(index["scale"]) & (index["scale"] > 0))[there].all()
         )
@@ -205,7 +205,7 @@ class CropCache:
         return int((self.index["length"] > 0).sum())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CropCache, (self.path, self.checksum)
+        return PackFile, (self.path, self.checksum)
 
     @property
     def rows(self) -> Int[np.ndarray, " N"]:
@@ -263,7 +263,9 @@ class CropCache:
             )
         height, width = int(entry["height"]), int(entry["width"])
         pixels = (
-            data.reshape(height, width, 3) if self.plan.encoding == "raw" else self._jpeg(data, height, width, decoded)
+            data.reshape(height, width, 3)
+            if self.config.encoding == "raw"
+            else self._jpeg(data, height, width, decoded)
         )
         (sx, sy), (tx, ty) = entry["scale"], entry["shift"]
         return np.asarray(pixels), np.array([[sx, 0.0, tx], [0.0, sy, ty]])
@@ -329,7 +331,7 @@ class CropLookup:
         rows: each person's there.
     """
 
-    def __init__(self, people: Sequence[PoseAnnotation], cache: CropCache | None = None) -> None:
+    def __init__(self, people: Sequence[PoseAnnotation], cache: PackFile | None = None) -> None:
         paths = dict.fromkeys(person.image.path for person in people if person.row is not None)
         self.caches = [open_pack(path) for path in paths]
         numbers = {path: number for number, path in enumerate(paths)}
@@ -364,7 +366,7 @@ class CropLookup:
     def read(
         self, index: int, *, decoded: bool = True
     ) -> tuple[UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, " bytes"], Float[np.ndarray, "2 3"]] | None:
-        """A person's coarse crop and the affine map from the image to it (`CropCache.read`); None where there is none.
+        """A person's coarse crop and the affine map from the image to it (`PackFile.read`); None where there is none.
 
         Raises:
             BrokenImageError: it is corrupt.
@@ -373,22 +375,22 @@ class CropLookup:
         return None if source < 0 else self.caches[source].read(int(self.rows[index]), decoded=decoded)
 
 
-def pack_file(path: Path | str) -> Path:
+def pack_path(path: Path | str) -> Path:
     """The file of a pack: the path itself, or the one in that folder."""
     path = Path(path)
     return path / FILE_NAME if path.is_dir() else path
 
 
 @lru_cache(maxsize=8)
-def _opened(path: str, _size: int, _time: int) -> CropCache:
-    return CropCache(path)
+def _opened(path: str, _size: int, _time: int) -> PackFile:
+    return PackFile(path)
 
 
-def open_pack(path: Path | str) -> CropCache:
+def open_pack(path: Path | str) -> PackFile:
     """A pack that is opened once in each process, and again when it has changed.
 
     Raises:
-        LeanposeError: as `CropCache`.
+        LeanposeError: as `PackFile`.
     """
     try:
         status = os.stat(path)
@@ -413,7 +415,7 @@ def is_pack_file(path: Path | str) -> bool:
 
 
 def packed_image(image: ImageRef) -> bytes | None:
-    """An image of a pack (`CropCache.read_image`) as the bytes of a BMP file; None for an image that is in no pack.
+    """An image of a pack (`PackFile.read_image`) as the bytes of a BMP file; None for an image that is in no pack.
 
     Raises:
         BrokenImageError: it cannot be read.
