@@ -28,8 +28,8 @@ import torch
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.augmentation import Augmentation
-from leanpose.data.coco import coco_category
 from leanpose.data.dataset import TopDownDataset
+from leanpose.data.ground_truth import coco_category
 from leanpose.data.pack_file import PackConfig
 from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people

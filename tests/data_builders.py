@@ -14,7 +14,7 @@ import numpy as np
 from scipy.io import savemat
 
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
-from leanpose.data.coco import coco_category
+from leanpose.data.ground_truth import coco_category
 from leanpose.data.pack_file import PackConfig, PackFile
 from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people

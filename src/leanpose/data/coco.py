@@ -7,7 +7,7 @@ areas of 0, which are taken for missing ones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,120 +25,23 @@ from leanpose.data.coco_boxes import (
     require_width_and_height,
 )
 from leanpose.data.coco_file import CocoFile, as_flag, as_id, load_coco, record_errors
+from leanpose.data.ground_truth import coco_content, coco_record
 from leanpose.data.image_folder import ImageFolder
-from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.data.keypoints import (
+    FRACTIONS,
+    clean_points,
+    map_keypoints,
+    match_keypoints,
+    parse_triples,
+    require_pixels,
+)
+from leanpose.data.readers import DatasetConfig, in_split
 from leanpose.data.summary import DataSummary, start_summary
-from leanpose.data.wholebody import join_parts, mark_hidden_parts, parse_triples, valid_points
+from leanpose.data.wholebody import join_parts, mark_hidden_parts, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
-from leanpose.geometry import box_area, xyxy_to_xywh
+from leanpose.geometry import box_area
 from leanpose.skeleton import CROWDPOSE14, WHOLEBODY133, Skeleton
-
-_FARTHEST = 3.0  # sides of the image that a point may lie outside it; of an unknown image 10⁶ pixels
-_FRACTIONS = 1.5  # coordinates that are all below this are fractions of the image
-_MIN_POINTS, _MIN_POINTS_OF_ONE = 4, 3  # points that can show it, of all people and of one
-
-
-def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
-    """The (x, y, v) triples of a record, `count` of them, cleaned as `clean_points` does.
-
-    Raises:
-        LeanposeError: their number does not fit the skeleton.
-    """
-    return clean_points(parse_triples(values, "keypoints", count, where)[None], np.full((1, 2), np.nan), Counter())[0]
-
-
-def clean_points(
-    points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], notes: Counter[str], *, scores: bool = False
-) -> Float[np.ndarray, "N K 3"]:
-    """The points of many people with flags 0, 1 or 2. What no label can be counts as not labelled, and is noted.
-
-    Args:
-        points: x, y, flag as a file has them.
-        sizes: (width, height) of each person's image in pixels; NaN where it is not known.
-        notes: gets how many points were not finite, at 0, 0 or -1, -1, far outside, or fractions of the image; and how
-            many stay that lie outside.
-        scores: whether scores stand for flags, as COCO-WholeBody has them behind the body.
-    """
-    x, y, flags = points[..., 0], points[..., 1], points[..., 2]  # each by itself: axes of 2 or 3 are slow to reduce
-    with np.errstate(invalid="ignore"):
-        flagged = ~(flags <= 0)
-        finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(flags)
-        placed = flagged & finite
-        corner, marked = placed & (x == 0) & (y == 0), placed & (x == -1) & (y == -1)
-        width, height = np.where(np.isfinite(sizes), sizes, np.inf).T[..., None]
-        far = placed & (_is_far(x, width) | _is_far(y, height))
-        labelled = placed & ~corner & ~far & ~marked
-        # Nobody is so small: such points are fractions among pixels, unless the image itself is.
-        tiny = np.minimum(width, height) < 10 * _FRACTIONS
-        near = (x >= 0) & (x <= _FRACTIONS) & (y >= 0) & (y <= _FRACTIONS) | ~labelled
-        fractions = labelled & (near.all(axis=1) & (labelled.sum(axis=1) >= _MIN_POINTS_OF_ONE))[:, None] & ~tiny
-        labelled &= ~fractions
-        outside = labelled & ((x < -1) | (x > width) | (y < -1) | (y > height))
-    for chosen, text in (
-        (flagged & ~finite, "labelled points without a finite position count as not labelled"),
-        (corner, "labelled points at exactly 0, 0 count as not labelled"),
-        (marked, "labelled points at exactly -1, -1 count as not labelled"),
-        (far, "labelled points far outside their images count as not labelled"),
-        (
-            fractions,
-            "labelled points of people within 1.5 pixels of 0, 0, as fractions of the image are, count as not labelled",
-        ),
-        (labelled & (flags > 2), "flags above 2 are taken for visible (2)"),
-        (
-            labelled & (flags < 2) & (flags != 1) & (not scores),
-            "flags between 0 and 2 that are not 1 are taken for 1 or 2",
-        ),
-        (outside, "labelled points lie outside their images"),
-    ):
-        notes[text] += int(chosen.sum())
-    cleaned = np.zeros(points.shape)
-    cleaned[..., 0], cleaned[..., 1] = np.where(labelled, x, 0.0), np.where(labelled, y, 0.0)
-    cleaned[..., 2] = np.where(labelled, np.where(flags <= 1, 1.0, 2.0), 0.0)
-    return cleaned
-
-
-def _is_far(values: Float[np.ndarray, "N K"], sides: Float[np.ndarray, "N 1"]) -> Bool[np.ndarray, "N K"]:
-    """Whether coordinates lie farther outside of images than a label can, given the images' sides (infinite: not
-    known)."""
-    known = np.isfinite(sides)
-    reach = np.where(known, sides * _FARTHEST, 1e6)
-    return (values < -reach) | (values > np.where(known, sides, 0.0) + reach)
-
-
-def require_pixels(points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object) -> None:
-    """Check that coordinates are pixels.
-
-    Raises:
-        LeanposeError: all of them lie between 0 and 1, as fractions of an image do.
-    """
-    xy = np.zeros((0, 2))
-    for some in (points[:64], points):  # the first ones nearly always show it
-        xy = some[..., :2][np.isfinite(some).all(axis=-1) & (some[..., 2] > 0)]
-        if len(xy) and np.abs(xy).max() > _FRACTIONS:
-            return
-    small = np.isfinite(sizes).any() and np.nanmax(sizes) < 10 * _FRACTIONS  # images of a few pixels
-    if len(xy) >= _MIN_POINTS and not small and xy.any():
-        raise LeanposeError(
-            f"All labelled keypoints of {where} lie between {xy.min():.3g} and {xy.max():.3g}: they look like "
-            "fractions of the image, where pixels are expected; multiply them by its width and height."
-        )
-
-
-def zero_unlabelled(points: Float[np.ndarray, "*N K 3"]) -> Float[np.ndarray, "*N K 3"]:
-    """Points (x, y, v) that are not labelled, or not finite, become 0, 0, 0."""
-    labelled = np.isfinite(points).all(axis=-1) & (points[..., 2] > 0)
-    return np.where(labelled[..., None], points, 0.0)
-
-
-def map_keypoints(points: Float[np.ndarray, "*N S 3"], indices: tuple[int, ...]) -> Float[np.ndarray, "*N K 3"]:
-    """Keypoints of a set in a model's order; `indices` as `Skeleton.indices_in` gives them."""
-    if indices == tuple(range(points.shape[-2])):
-        return points.astype(np.float32)
-    chosen = np.array(indices)
-    mapped = np.where(chosen[:, None] >= 0, points[..., np.maximum(chosen, 0), :], 0.0)
-    with np.errstate(over="ignore"):  # `read_people` refuses what overflows, with the person's name
-        return mapped.astype(np.float32)
 
 
 def read_coco(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
@@ -189,7 +92,7 @@ def _read(
     looked_at = [(p.image, images[p.image_id]) for p in people[:: max(1, len(people) // 100)]]
     sizes = ((ref, image_side(record, "width"), image_side(record, "height")) for ref, record in looked_at)
     note_other_sizes(sizes, summary.notes)
-    content = ground_truth(images.values(), annotations, skeleton) if truth else None
+    content = coco_content(images.values(), annotations, skeleton) if truth else None
     return PoseDataset(config.title, people, content, (summary,))
 
 
@@ -287,7 +190,7 @@ def collect_people(
     values = targets.astype(np.float64).round(4).reshape(len(targets), 3 * len(skeleton)).tolist()
     columns = zip(records, xywh.tolist(), listed, values, counts.tolist(), crowd.tolist(), strict=True)
     return people, [
-        _annotation(record["id"], record["image_id"], box, area, points, count, crowd=is_crowd)
+        coco_record(record["id"], record["image_id"], box, area, points, count, crowd=is_crowd)
         for record, box, area, points, count, is_crowd in columns
     ]
 
@@ -314,68 +217,6 @@ def _counts(
             isinstance(own, int | float) and own != count for own, count in zip(stated, in_file, strict=True)
         )
     return counts
-
-
-def labelled_dataset(
-    summary: DataSummary, people: Sequence[PoseAnnotation], images: Iterable[dict[str, Any]], skeleton: Skeleton
-) -> PoseDataset:
-    """A data set whose ground truth says of its people what they say themselves.
-
-    Who has no labelled keypoint or no extent stands in the ground truth alone, and is noted in the summary.
-    """
-    annotations = [
-        coco_annotation(p.person_id, p.image_id, xyxy_to_xywh(p.box).tolist(), p.area, p.keypoints) for p in people
-    ]
-    kept = []
-    for person in people:
-        if not (person.keypoints[:, 2] > 0).any():
-            summary.left_out["without a labelled keypoint of this skeleton"] += 1
-        elif person.area <= 0:
-            summary.left_out["whose box has no extent"] += 1
-        else:
-            kept.append(person)
-    return PoseDataset(summary.title, kept, ground_truth(images, annotations, skeleton), (summary,))
-
-
-def coco_annotation(
-    person_id: int, image_id: int, xywh: list[float], area: float, keypoints: Float[np.ndarray, "K 3"]
-) -> dict[str, Any]:
-    """A record of a COCO file."""
-    values = keypoints.astype(np.float64).round(4).reshape(-1).tolist()
-    return _annotation(person_id, image_id, xywh, area, values, int((keypoints[:, 2] > 0).sum()), crowd=False)
-
-
-def _annotation(
-    person_id: int, image_id: int, xywh: list[float], area: float, keypoints: list[float], count: int, *, crowd: bool
-) -> dict[str, Any]:
-    return {
-        "id": person_id,
-        "image_id": image_id,
-        "category_id": 1,
-        "iscrowd": int(crowd),
-        "bbox": xywh,
-        "area": area,
-        "num_keypoints": count,
-        "keypoints": keypoints,
-    }
-
-
-def ground_truth(
-    images: Iterable[dict[str, Any]], annotations: list[dict[str, Any]], skeleton: Skeleton
-) -> dict[str, Any]:
-    """The content of a COCO file: what `PoseDataset.ground_truth` is."""
-    return {"images": list(images), "annotations": annotations, "categories": [coco_category(skeleton)]}
-
-
-def coco_category(skeleton: Skeleton) -> dict[str, Any]:
-    """The `person` category of a COCO file with this skeleton (limbs count from 1 there)."""
-    return {
-        "id": 1,
-        "name": "person",
-        "supercategory": "person",
-        "keypoints": list(skeleton.keypoints),
-        "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs],
-    }
 
 
 def _read_detections(
@@ -415,7 +256,7 @@ def _read_detections(
             unlabelled = np.zeros((count, 3), np.float32)
             image = folder(str(images[image_id]["file_name"]))
             people.append(PoseAnnotation(image, box, unlabelled, image_id, number, float(box_area(box)), score))
-    if people and max(float(np.abs(person.box).max()) for person in people) <= _FRACTIONS:
+    if people and max(float(np.abs(person.box).max()) for person in people) <= FRACTIONS:
         raise LeanposeError(
             f"All boxes of {path} lie between 0 and 1: they look like fractions of the image, not pixels."
         )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leanpose.data.wholebody import has_parts, parse_triples
+from leanpose.data.keypoints import parse_triples
+from leanpose.data.wholebody import has_parts
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import any_damage, load_json
 from leanpose.skeleton import SKELETONS, Skeleton, join_skeletons, keypoint_name

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.coco import coco_category
 from leanpose.data.coco_boxes import image_side
 from leanpose.data.coco_file import as_flag, as_id, load_coco, parse_box
-from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, size_fields
+from leanpose.data.ground_truth import coco_category
+from leanpose.data.keypoints import parse_triples
+from leanpose.data.label_set import PERSON, LabelledImage, LabelledPerson, LabelSet, size_fields
 from leanpose.data.sniffing import FileContent
-from leanpose.data.wholebody import has_parts, join_parts, parse_triples
-from leanpose.files import atomic_write, load_json
+from leanpose.data.wholebody import has_parts, join_parts
+from leanpose.files import load_json, write_text
 from leanpose.skeleton import WHOLEBODY133, Skeleton
 
 CANNOT_HOLD = ("split",)
@@ -58,10 +59,10 @@ def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str
     for record in file.annotations:
         file.image_of(record)
         where = file.where(record)
-        values = record["keypoints"]
-        points = (
-            join_parts(record, where) if in_parts else parse_triples(values, "keypoints", len(file.skeleton), where)
-        )
+        if in_parts:
+            points = join_parts(record, where)
+        else:
+            points = parse_triples(record["keypoints"], "keypoints", len(file.skeleton), where)
         box = None
         if record.get("bbox") not in (None, []):
             x, y, w, h = parse_box(record["bbox"], where)
@@ -72,7 +73,7 @@ def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str
                 numbers[record["image_id"]],
                 points,
                 box,
-                names.get(as_id(record.get("category_id")), "person"),
+                names.get(as_id(record.get("category_id")), PERSON),
                 float(area) if isinstance(area, int | float) and area > 0 else float("nan"),
                 as_flag(record.get("iscrowd")),
             )
@@ -83,7 +84,7 @@ def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str
 
 def write_coco_labels(labels: LabelSet, path: Path) -> None:
     """Write a COCO file; each category has the same keypoints."""
-    categories = list(dict.fromkeys(person.category for person in labels.people)) or ["person"]
+    categories = labels.categories or (PERSON,)
     kinds = [{**coco_category(labels.skeleton), "id": n, "name": name} for n, name in enumerate(categories, start=1)]
     if labels.skeleton.given_pairs is not None:
         kinds = [kind | {"flip_indices": list(labels.skeleton.flip_indices)} for kind in kinds]
@@ -95,13 +96,11 @@ def write_coco_labels(labels: LabelSet, path: Path) -> None:
     for number, person in enumerate(labels.people, start=1):
         assert person.box is not None, "`with_boxes` has made them"
         x1, y1, x2, y2 = person.box.tolist()
-        seen = person.points[:, 2] > 0
-        points = np.where(seen[:, None], person.points, 0.0).round(4)
+        points = np.where(person.labelled[:, None], person.points, 0.0).round(4)
         area = person.area if person.area > 0 else (x2 - x1) * (y2 - y1)
         annotations.append({
             "id": number, "image_id": person.image + 1, "category_id": categories.index(person.category) + 1,
             "iscrowd": int(person.crowd), "bbox": [round(v, 4) for v in (x1, y1, x2 - x1, y2 - y1)], "area": area,
-            "num_keypoints": int(seen.sum()), "keypoints": points.reshape(-1).tolist(),
+            "num_keypoints": int(person.labelled.sum()), "keypoints": points.reshape(-1).tolist(),
         })  # fmt: skip
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({"images": images, "annotations": annotations, "categories": kinds}))
+    write_text(path, json.dumps({"images": images, "annotations": annotations, "categories": kinds}))

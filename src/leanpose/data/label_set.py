@@ -8,6 +8,7 @@ points; without one the extent of its labelled keypoints times `BOX_PADDING` sta
 from __future__ import annotations
 
 import os
+import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from leanpose.data.annotations import AREA_OF_BOX, ImageRef, PoseAnnotation, PoseDataset, padded_boxes
-from leanpose.data.coco import clean_points, labelled_dataset, map_keypoints, require_pixels
 from leanpose.data.coco_boxes import note_other_sizes
+from leanpose.data.ground_truth import labelled_dataset
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.image_sources import VideoFrames, image_source
+from leanpose.data.keypoints import clean_points, map_keypoints, match_keypoints, require_pixels
 from leanpose.data.pack_file import is_pack_file
-from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.data.readers import READERS, DatasetConfig, in_split
 from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import box_area
@@ -73,6 +75,11 @@ class LabelledPerson:
     area: float = float("nan")
     crowd: bool = False
 
+    @property
+    def labelled(self) -> Bool[np.ndarray, " K"]:
+        """Which keypoints are labelled."""
+        return self.points[:, 2] > 0
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -105,8 +112,15 @@ class LabelSet:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The categories of its people, the first first."""
+        """The categories of its people in order of appearance."""
         return tuple(dict.fromkeys(person.category for person in self.people))
+
+    def people_by_image(self) -> list[list[LabelledPerson]]:
+        """The people of each image."""
+        people: list[list[LabelledPerson]] = [[] for _ in self.images]
+        for person in self.people:
+            people[person.image].append(person)
+        return people
 
     @property
     def has_frames(self) -> bool:
@@ -144,7 +158,7 @@ class LabelSet:
             return replace(self, skeleton=skeleton, named=True)
         indices = match_keypoints(self.path.stem, self.skeleton, skeleton)
         notes, missing = Counter(self.notes), sorted({*range(len(self.skeleton))} - {*indices})
-        lost = sum(int((person.points[missing, 2] > 0).sum()) for person in self.people)
+        lost = sum(int(person.labelled[missing].sum()) for person in self.people)
         names = ", ".join(self.skeleton.keypoints[place] for place in missing[:3])
         notes[
             f"labels of keypoints that '{skeleton.name}' lacks ({names}{', …' * (len(missing) > 3)}) are left out"
@@ -156,8 +170,16 @@ class LabelSet:
         return replace(self, skeleton=skeleton, people=people, repeats=repeats, notes=notes)
 
 
+def read_labels(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read a data set in the format of an annotation tool; see `leanpose.data.readers.read_people`."""
+    load = READERS[config.format].loads
+    assert load is not None
+    assert config.annotations is not None
+    return dataset_of(pkgutil.resolve_name(load)(root / config.annotations), config, skeleton, root)
+
+
 def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
-    """A label file's people in the keypoints of a model, with everything that readers owe: split, boxes, data summary.
+    """A data set of the people of a label file, in the keypoints of a model.
 
     Raises:
         LeanposeError: the images are not found, the file labels no keypoint of the skeleton or names none, or its
@@ -263,12 +285,12 @@ def skeleton_of_names(
 
 @dataclass
 class NamedPoints:
-    """The points of one person while a file is read that keeps them one by one.
+    """The points of one person of a file that lists points one by one.
 
     Attributes:
         image: index of the image.
         points: name → x, y, visibility.
-        group: what the file calls the person, to find its box by.
+        group: the file's id of the person, by which it is matched with its box.
     """
 
     image: int
@@ -287,37 +309,45 @@ class Rectangle:
     category: str = PERSON
 
 
-def assemble(
-    path: Path,
-    images: list[LabelledImage],
-    people: Sequence[NamedPoints],
-    rectangles: Sequence[Rectangle] = (),
-    *,
-    skeleton: Skeleton | None = None,
-    left_out: Counter[str] | None = None,
-    notes: Counter[str] | None = None,
-) -> LabelSet:
-    """A label set of points that have names.
+@dataclass
+class LabelSetBuilder:
+    """Collects what a file holds that lists points and rectangles one by one.
 
-    Args:
-        skeleton: what the file says of its keypoints; otherwise they are those that occur, the first first.
+    Attributes:
+        path, images, left_out, notes: as in `LabelSet`.
+        people: with their points by name.
+        rectangles: that may be people's boxes.
     """
-    names = [name for person in people for name in person.points]
-    skeleton = skeleton or skeleton_of_names(names or ["nothing"], path.stem)
-    places = {keypoint_name(name): i for i, name in enumerate(skeleton.keypoints)}
-    left_out, boxes = Counter(left_out or ()), _boxes_of(people, rectangles)
-    done = []
-    for person, box in zip(people, boxes, strict=True):
-        points = np.zeros((len(skeleton), 3))
-        for name, values in person.points.items():
-            points[places[keypoint_name(name)]] = values
-        category = box.category if box is not None and person.category == PERSON else person.category
-        corners = None if box is None else np.array(box.xyxy, np.float64)
-        done.append(LabelledPerson(person.image, points, corners, category))
-    alone = len(rectangles) - sum(box is not None for box in boxes)
-    if alone:
-        left_out["a rectangle without keypoints"] += alone
-    return LabelSet(path, skeleton, images, done, left_out, Counter(notes or ()))
+
+    path: Path
+    images: list[LabelledImage] = field(default_factory=list)
+    people: list[NamedPoints] = field(default_factory=list)
+    rectangles: list[Rectangle] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def build(self, skeleton: Skeleton | None = None) -> LabelSet:
+        """The label set of everything that was collected.
+
+        Args:
+            skeleton: the file's; otherwise its keypoints are the names that occur, in this order.
+        """
+        names = [name for person in self.people for name in person.points]
+        skeleton = skeleton or skeleton_of_names(names or ["nothing"], self.path.stem)
+        places = {keypoint_name(name): i for i, name in enumerate(skeleton.keypoints)}
+        boxes = _boxes_of(self.people, self.rectangles)
+        people = []
+        for person, box in zip(self.people, boxes, strict=True):
+            points = np.zeros((len(skeleton), 3))
+            for name, (x, y, visibility) in person.points.items():
+                if visibility > 0:
+                    points[places[keypoint_name(name)]] = x, y, visibility
+            category = box.category if box is not None and person.category == PERSON else person.category
+            corners = None if box is None else np.array(box.xyxy, np.float64)
+            people.append(LabelledPerson(person.image, points, corners, category))
+        unused = len(self.rectangles) - sum(box is not None for box in boxes)
+        left_out = self.left_out + Counter({"a rectangle without keypoints": unused})
+        return LabelSet(self.path, skeleton, self.images, people, left_out, self.notes)
 
 
 def _boxes_of(people: Sequence[NamedPoints], rectangles: Sequence[Rectangle]) -> list[Rectangle | None]:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.coco import labelled_dataset, map_keypoints
+from leanpose.data.ground_truth import labelled_dataset
+from leanpose.data.keypoints import map_keypoints, match_keypoints
 from leanpose.data.label_digest import LabelDigest
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
 from leanpose.data.mixing import distinct
 from leanpose.data.pack_file import PackFile, is_pack_file, open_pack
-from leanpose.data.readers import DatasetConfig, in_split, match_keypoints, read_people
+from leanpose.data.readers import DatasetConfig, in_split, read_people
 from leanpose.data.sets import find_sets, has_splits, load_labels, resolve, split_of
 from leanpose.data.sniffing import FileContent
 from leanpose.data.summary import start_summary

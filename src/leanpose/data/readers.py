@@ -70,10 +70,9 @@ class Reader:
 _ANY = ("images", "skeleton", "category")
 
 
-def _tool(module: str, name: str, *, writes: bool = True) -> Reader:
-    """The reader of an annotation tool's format, whose module has a function of each kind."""
-    functions = [f"leanpose.data.{module}:{kind}_{name}" for kind in ("read", "is", "load", "write")]
-    read, recognises, loads, write = functions
+def _tool(name: str, *, read: str = "leanpose.data.label_set:read_labels", writes: bool = True) -> Reader:
+    """The reader of an annotation tool's format: its module has the functions `is_NAME`, `load_NAME`, `write_NAME`."""
+    recognises, loads, write = (f"leanpose.data.{name}:{kind}_{name}" for kind in ("is", "load", "write"))
     return Reader(read, ("annotations",), _ANY, "coco", recognises, loads, write if writes else None)
 
 
@@ -93,11 +92,11 @@ READERS = {
         loads="leanpose.data.coco_labels:load_coco_labels",
     ),
     "crowdpose": Reader("leanpose.data.coco:read_crowdpose", takes=("bbox_file", "skeleton"), metric="crowdpose"),
-    "csv": _tool("csv_table", "csv_table"),
-    "cvat": _tool("cvat", "cvat"),
-    "dlc": _tool("deeplabcut", "deeplabcut"),
-    "labelme": _tool("labelme", "labelme", writes=False),
-    "labelstudio": _tool("label_studio", "label_studio"),
+    "csv": _tool("csv_table"),
+    "cvat": _tool("cvat"),
+    "dlc": _tool("deeplabcut"),
+    "labelme": _tool("labelme", writes=False),
+    "labelstudio": _tool("label_studio"),
     "lsp": Reader("leanpose.data.lsp:read_lsp", takes=("skeleton",), recognises="leanpose.data.lsp:is_lsp"),
     "mpii": Reader(
         "leanpose.data.mpii:read_mpii",
@@ -111,9 +110,9 @@ READERS = {
         recognises="leanpose.data.pack:is_pack",
         loads="leanpose.data.pack:load_pack",
     ),
-    "sleap": _tool("sleap", "sleap", writes=False),
+    "sleap": _tool("sleap", writes=False),
     "ubody": Reader("leanpose.data.ubody:read_ubody", takes=("split_list", "frame_stride")),
-    "yolo": _tool("yolo", "yolo"),
+    "yolo": _tool("yolo", read="leanpose.data.yolo:read_yolo"),
     "synthetic": Reader(
         "leanpose.synthetic.dataset:read_synthetic", needs=(), takes=("images", "count", "seed", "size")
     ),
@@ -314,21 +313,6 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def match_keypoints(title: str, labelled: Skeleton, skeleton: Skeleton) -> tuple[int, ...]:
-    """For each keypoint of `skeleton` its index among those of the data set, or -1.
-
-    Raises:
-        LeanposeError: they have no name in common.
-    """
-    indices = skeleton.indices_in(labelled)
-    if max(indices) < 0:
-        raise LeanposeError(
-            f"The data set '{title}' labels {', '.join(labelled.keypoints[:4])} …; none of them is a keypoint of the "
-            f"skeleton '{skeleton.name}' ({', '.join(skeleton.keypoints[:4])} …)."
-        )
-    return indices
 
 
 def in_split(position: int, split: Split) -> bool:

@@ -12,16 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.annotations import PoseDataset
 from leanpose.data.image_sources import video_names
-from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, dataset_of, skeleton_of_names
-from leanpose.data.readers import DatasetConfig
+from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, skeleton_of_names
 from leanpose.data.sleap_package import frame_name
 from leanpose.data.sniffing import FileContent
 from leanpose.data.video_frames import frame_name as video_frame_name
 from leanpose.errors import LeanposeError
 from leanpose.files import read_errors
-from leanpose.skeleton import Skeleton
 
 _FILES, _PACKAGE, _VIDEO = "image files", "frames in the project", "frames of videos"
 
@@ -29,12 +26,6 @@ _FILES, _PACKAGE, _VIDEO = "image files", "frames in the project", "frames of vi
 def is_sleap(file: FileContent) -> bool:
     """Whether a file is a project of SLEAP."""
     return file.path.suffix == ".slp"
-
-
-def read_sleap(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a project of SLEAP; see `leanpose.data.readers.read_people`."""
-    assert config.annotations is not None
-    return dataset_of(load_sleap(root / config.annotations), config, skeleton, root)
 
 
 def load_sleap(path: Path) -> LabelSet:

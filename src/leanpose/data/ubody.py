@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.coco import collect_people, ground_truth
+from leanpose.data.coco import collect_people
 from leanpose.data.coco_file import CocoFile, as_id, load_coco
+from leanpose.data.ground_truth import coco_content
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split
 from leanpose.data.summary import start_summary
@@ -55,7 +56,7 @@ def read_ubody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, trainin
         if len(scenes) > 1:
             first_image = max(file.images, default=first_image) + 1
             first_person = max((record["id"] for record in file.annotations), default=first_person) + 1
-    return PoseDataset(config.title, people, ground_truth(images, annotations, skeleton), (summary,))
+    return PoseDataset(config.title, people, coco_content(images, annotations, skeleton), (summary,))
 
 
 def scene_files(path: Path) -> list[Path]:

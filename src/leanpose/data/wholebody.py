@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from leanpose.errors import LeanposeError
+from leanpose.data.keypoints import parse_triples
 from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
 from leanpose.skeleton import WHOLEBODY133, Skeleton
 
@@ -55,21 +55,6 @@ def part_triples(record: dict[str, Any], part: str, where: str) -> Float[np.ndar
     values = record.get(FIELDS[part])
     count = len(WHOLEBODY133.parts[part])
     return parse_triples(values, FIELDS[part], count, where) if values not in (None, []) else np.zeros((count, 3))
-
-
-def parse_triples(values: Any, field: str, count: int, where: str) -> Float[np.ndarray, "S 3"]:
-    """The (x, y, v) triples that a field holds as one list.
-
-    Raises:
-        LeanposeError: it holds anything else, or another number of points than `count`.
-    """
-    try:
-        triples = np.array(values, np.float64).reshape(-1, 3)
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has `{field}` that are not a list of (x, y, v).") from error
-    if len(triples) != count:
-        raise LeanposeError(f"{where} has {len(triples)} points in `{field}`, not {count}.")
-    return triples
 
 
 def join_parts(record: dict[str, Any], where: str) -> Float[np.ndarray, "133 3"]:
