@@ -30,7 +30,7 @@ from leanpose.data.label_set import (
 )
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
-from leanpose.files import read_errors, read_regular
+from leanpose.files import read_errors, read_regular, write_text
 
 _NUMBERED = re.compile(r"keypoint_\d+")  # of points whose element holds several
 _OTHER_SHAPES = ("polygon", "polyline", "ellipse", "cuboid", "mask")
