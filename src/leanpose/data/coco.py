@@ -24,18 +24,12 @@ from leanpose.data.coco_boxes import (
     read_boxes,
     require_width_and_height,
 )
-from leanpose.data.coco_file import CocoFile, as_flag, as_id, load_coco, record_errors
+from leanpose.data.coco_file import CocoFile, load_coco
 from leanpose.data.ground_truth import coco_content, coco_record
 from leanpose.data.image_folder import ImageFolder
-from leanpose.data.keypoints import (
-    FRACTIONS,
-    clean_points,
-    map_keypoints,
-    match_keypoints,
-    parse_triples,
-    require_pixels,
-)
+from leanpose.data.keypoints import FRACTIONS, clean_points, map_keypoints, match_keypoints, require_pixels
 from leanpose.data.readers import DatasetConfig, in_split
+from leanpose.data.records import as_flag, as_id, base_name, parse_triples, record_errors
 from leanpose.data.summary import DataSummary, start_summary
 from leanpose.data.wholebody import join_parts, mark_hidden_parts, valid_points
 from leanpose.errors import LeanposeError
@@ -232,15 +226,15 @@ def _read_detections(
         with record_errors(f"Result {number} of {path}"):
             categories.add(as_id(record.get("category_id", 1)))
     wanted = person_category(categories, summary)
-    bases = Counter(_base_name(image) for image in images.values())
-    named = {base: i for i, image in images.items() if bases[base := _base_name(image)] == 1}
+    bases = Counter(base_name(str(image["file_name"])) for image in images.values())
+    named = {base: i for i, image in images.items() if bases[base := base_name(str(image["file_name"]))] == 1}
     people = []
     for number, record in enumerate(content):
         with record_errors(f"Result {number} of {path}"):
             image_id, score = int(record["image_id"]), float(record["score"])
             x, y, w, h = (float(value) for value in record["bbox"])
             category = as_id(record.get("category_id", 1))
-        if "file_name" in record and (base := _base_name(record)) not in bases:
+        if "file_name" in record and (base := base_name(str(record["file_name"]))) not in bases:
             image_id = None
         elif "file_name" in record and named.get(base, image_id) != image_id:
             image_id = named[base]
@@ -261,10 +255,6 @@ def _read_detections(
             f"All boxes of {path} lie between 0 and 1: they look like fractions of the image, not pixels."
         )
     return people
-
-
-def _base_name(record: dict[str, Any]) -> str:
-    return str(record["file_name"]).replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def person_category(categories: set[Any], summary: DataSummary | None = None) -> Any:

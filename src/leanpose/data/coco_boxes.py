@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from leanpose.data.annotations import ImageRef, padded_boxes
-from leanpose.data.coco_file import CocoFile, Record, as_id, parse_box
+from leanpose.data.coco_file import CocoFile, Record
 from leanpose.data.image_files import BrokenImageError
 from leanpose.data.images import upright_size
+from leanpose.data.records import as_id, parse_box
 from leanpose.errors import LeanposeError
 from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
 

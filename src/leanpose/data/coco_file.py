@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leanpose.data.keypoints import parse_triples
+from leanpose.data.keypoints import skeleton_of_names
+from leanpose.data.records import as_id, pairs_of_order, parse_triples, record_errors
 from leanpose.data.wholebody import has_parts
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import any_damage, load_json
-from leanpose.skeleton import SKELETONS, Skeleton, join_skeletons, keypoint_name
+from leanpose.skeleton import Skeleton, join_skeletons, keypoint_name
 
 Record = dict[str, Any]
 
@@ -65,22 +65,6 @@ class CocoFile:
         if record["image_id"] not in self.images:
             raise LeanposeError(f"{self.where(record)} belongs to image {record['image_id']}, which is not there.")
         return self.images[record["image_id"]]
-
-
-@contextmanager
-def record_errors(what: str) -> Iterator[None]:
-    """Any way in which a file's record can be unlike what is read of it becomes one sentence about `what`.
-
-    Raises:
-        LeanposeError: a field is missing, or holds something else.
-    """
-    try:
-        yield
-    except LeanposeError:
-        raise
-    except Exception as error:
-        shown = " ".join(str(error).split())[:300]
-        raise LeanposeError(f"{what} lacks or garbles {shown or type(error).__name__}.") from error
 
 
 def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> CocoFile:
@@ -155,26 +139,6 @@ def _numbers(ids: list[Any]) -> dict[Any, int] | None:
     if all(type(each) is int or isinstance(as_id(each), int) for each in ids):
         return None
     return {each: number for number, each in enumerate(dict.fromkeys(ids), start=1)}
-
-
-def as_id(value: Any) -> Any:
-    """An id as an integer where it is one, also where it is written as text or with a decimal point."""
-    if type(value) is int:  # nearly always
-        return value
-    try:
-        number = float(value)
-        if number != int(number):
-            return value
-        return int(value) if isinstance(value, str) and value.strip().lstrip("+-").isdigit() else int(number)
-    except (TypeError, ValueError, OverflowError):
-        return value
-
-
-def as_flag(value: Any) -> bool:
-    """A truth value, also where it is written as text: `"0"`, `"false"` and `"no"` are not set."""
-    if isinstance(value, str):
-        return value.strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
-    return bool(value)
 
 
 def _check_names(kind: Record, path: Path) -> None:
@@ -256,39 +220,20 @@ def _people_of(
 
 
 def category_skeleton(category: Record, path: Path) -> Skeleton:
-    """The known skeleton of a category's keypoint names, or one made of them.
+    """The skeleton of a category.
 
     Raises:
         LeanposeError: its limbs are not pairs of keypoints, or a name occurs twice.
     """
-    names = tuple(keypoint_name(str(name)) for name in category["keypoints"])
-    for known in SKELETONS.values():
-        if known.keypoints == names:
-            return known
+    names, order = [str(name) for name in category["keypoints"]], category.get("flip_indices")
     try:
         pairs = [(int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or []]
     except (TypeError, ValueError) as error:
         raise LeanposeError(f"{path}: the `skeleton` of its category is not a list of pairs of keypoints.") from error
     limbs = [pair for pair in pairs if min(pair) >= 0 and max(pair) < len(names)]
-    values = {"name": path.stem, "keypoints": names, "limbs": limbs}
-    order = category.get("flip_indices")
-    return Skeleton.from_dict(values if order is None else values | {"pairs": pairs_of_order(order, len(names), path)})
-
-
-def pairs_of_order(order: Any, count: int, where: object) -> list[tuple[int, int]]:
-    """The pairs of keypoints that change places in the mirror, from the order after mirroring (`flip_indices`,
-    `flip_idx`).
-
-    Raises:
-        LeanposeError: it is no such order of so many keypoints.
-    """
-    try:
-        places = [int(place) for place in order]
-    except (TypeError, ValueError):
-        places = []
-    if sorted(places) != list(range(count)) or any(places[places[i]] != i for i in range(count)):
-        raise LeanposeError(f"{where}: the order after mirroring, {order!r}, is none of {count} keypoints.")
-    return [(i, place) for i, place in enumerate(places) if i < place]
+    return skeleton_of_names(
+        names, path.stem, limbs, None if order is None else pairs_of_order(order, len(names), path)
+    )
 
 
 def _reordered(record: Record, orders: dict[Any, tuple[int, ...]], lengths: dict[Any, int], path: Path) -> Record:
@@ -297,16 +242,3 @@ def _reordered(record: Record, orders: dict[Any, tuple[int, ...]], lengths: dict
     triples = parse_triples(record["keypoints"], "keypoints", lengths[number], f"Annotation {record['id']} of {path}")
     rows = [triples[i].tolist() if i >= 0 else [0.0, 0.0, 0.0] for i in orders[number]]
     return {**record, "keypoints": [value for row in rows for value in row]}
-
-
-def parse_box(values: Any, where: str) -> list[float]:
-    """The four numbers of a record's box.
-
-    Raises:
-        LeanposeError: it holds anything else.
-    """
-    try:
-        x, y, w, h = (float(value) for value in values)
-        return [x, y, w, h]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise LeanposeError(f"{where} has no valid box ({str(error)[:100]}).") from error

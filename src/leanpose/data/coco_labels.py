@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.coco_boxes import image_side
-from leanpose.data.coco_file import as_flag, as_id, load_coco, parse_box
+from leanpose.data.coco_file import load_coco
 from leanpose.data.ground_truth import coco_category
-from leanpose.data.keypoints import parse_triples
 from leanpose.data.label_set import PERSON, LabelledImage, LabelledPerson, LabelSet, size_fields
+from leanpose.data.records import as_flag, as_id, parse_box, parse_triples
 from leanpose.data.sniffing import FileContent
 from leanpose.data.wholebody import has_parts, join_parts
 from leanpose.files import load_json, write_text

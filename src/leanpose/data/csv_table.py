@@ -11,8 +11,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from leanpose.data.coco_file import record_errors
-from leanpose.data.label_set import LabelledImage, LabelSet, LabelSetBuilder, NamedPoints, skeleton_of_names
+from leanpose.data.label_set import LabelledImage, LabelSet, LabelSetBuilder, NamedPoints
+from leanpose.data.records import record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import from_cell, open_whole, read_errors, read_regular, to_cell
@@ -78,7 +78,7 @@ def load_csv_table(path: Path) -> LabelSet:
             position = (float(value["x"]), float(value["y"])) if visibility > 0 else (0.0, 0.0)
             person.points[value["name"]] = (*position, visibility)
     labels = LabelSetBuilder(path, [LabelledImage(name) for name in images], list(people.values()))
-    return labels.build(skeleton_of_names(names, path.stem) if names else None)
+    return labels.build(names)
 
 
 def write_csv_table(labels: LabelSet, path: Path) -> None:

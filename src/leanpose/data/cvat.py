@@ -18,16 +18,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from leanpose.data.coco_file import as_flag, record_errors
-from leanpose.data.label_set import (
-    PERSON,
-    LabelledImage,
-    LabelSet,
-    LabelSetBuilder,
-    NamedPoints,
-    Rectangle,
-    skeleton_of_names,
-)
+from leanpose.data.label_set import PERSON, LabelledImage, LabelSet, LabelSetBuilder, NamedPoints, Rectangle
+from leanpose.data.records import as_flag, record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import read_errors, read_regular, write_text
@@ -73,8 +65,8 @@ def load_cvat(path: Path) -> LabelSet:
         names = [label.findtext("name", "") for label in _point_labels(tree)]
     used = {name for person in labels.people for name in person.points}
     labelled = [name for name in names if name] or sorted(used)
-    skeleton = skeleton_of_names(labelled, path.stem) if used and used <= set(labelled) else None
-    return replace(labels.build(skeleton), named=not used or not all(_NUMBERED.fullmatch(name) for name in used))
+    found = labels.build(labelled if used and used <= set(labelled) else None)
+    return replace(found, named=not used or not all(_NUMBERED.fullmatch(name) for name in used))
 
 
 def _split(subset: str | None) -> str | None:

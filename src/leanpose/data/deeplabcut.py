@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.coco_file import record_errors
-from leanpose.data.label_set import PERSON, LabelledImage, LabelSet, LabelSetBuilder, NamedPoints, skeleton_of_names
+from leanpose.data.label_set import PERSON, LabelledImage, LabelSet, LabelSetBuilder, NamedPoints
+from leanpose.data.records import record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import from_cell, open_whole, read_errors, read_regular, to_cell
@@ -80,7 +80,7 @@ def load_deeplabcut(path: Path) -> LabelSet:
                 }
                 if named:
                     labels.people.append(NamedPoints(len(labels.images) - 1, named, category=category))
-    return labels.build(skeleton_of_names(columns, path.stem))
+    return labels.build(columns)
 
 
 def _csv_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[float]]]]:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from leanpose.data.annotations import ImageRef
 from leanpose.data.image_files import SUFFIXES
 from leanpose.data.pack_file import is_pack_file
+from leanpose.data.records import base_name
 from leanpose.data.sleap_package import is_package_frame
 from leanpose.data.video_frames import is_video_frame
 from leanpose.errors import LeanposeError
@@ -144,7 +145,7 @@ class ImageFolder:
 
     def _look_up(self, file_name: str) -> ImageRef:
         found = self.find(file_name)
-        base = _base_name(file_name)
+        base = base_name(file_name)
         if found is None and not self.whole_names and base not in self._shared:
             place = self._places_below().get(base)
             found = None if place is None else (place, SUB_FOLDER)
@@ -202,7 +203,7 @@ class ImageFolder:
             self._below = {}
             in_place = any(name in self for name in islice(self._names, _SOME) if not _leaves(name))
             for place in () if in_place else self.members if self.archive else self._walk():
-                base = _base_name(place)
+                base = base_name(place)
                 self._below[base] = None if base in self._below else place
         return self._below
 
@@ -291,14 +292,10 @@ def _shared_ends(names: Sequence[str]) -> set[str]:
         (plain if _is_plain(name) else others).append(name)
     counts = Counter(plain)  # whose only spelling they are
     for name in others:
-        counts.update({spelling for spelling, _ in spellings(name)} | {_base_name(name)})
+        counts.update({spelling for spelling, _ in spellings(name)} | {base_name(name)})
     return {spelling for spelling, count in counts.items() if count > 1}
 
 
 def _is_plain(name: str) -> bool:
     """Whether a name has a single spelling."""
     return _PLAIN.fullmatch(name) is not None and _UPLOADED.match(name) is None
-
-
-def _base_name(name: str) -> str:
-    return name.replace("\\", "/").rsplit("/", 1)[-1]

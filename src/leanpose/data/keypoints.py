@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from leanpose.data.records import parse_triples
 from leanpose.errors import LeanposeError
-from leanpose.skeleton import Skeleton
+from leanpose.skeleton import SKELETONS, Skeleton, keypoint_name
 
 FRACTIONS = 1.5
 """Coordinates that are all below this are fractions of the image."""
 _FARTHEST = 3.0  # sides of the image that a point may lie outside it; of an unknown image 10⁶ pixels
 _MIN_POINTS, _MIN_POINTS_OF_ONE = 4, 3  # points that can show it, of all people and of one
-
-
-def parse_triples(values: Any, field: str, count: int, where: str) -> Float[np.ndarray, "S 3"]:
-    """The (x, y, v) triples that a field holds as one list.
-
-    Raises:
-        LeanposeError: it holds anything else, or another number of points than `count`.
-    """
-    try:
-        triples = np.array(values, np.float64).reshape(-1, 3)
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has `{field}` that are not a list of (x, y, v).") from error
-    if len(triples) != count:
-        raise LeanposeError(f"{where} has {len(triples)} points in `{field}`, not {count}.")
-    return triples
 
 
 def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
@@ -132,6 +119,23 @@ def map_keypoints(points: Float[np.ndarray, "*N S 3"], indices: tuple[int, ...])
     mapped = np.where(chosen[:, None] >= 0, points[..., np.maximum(chosen, 0), :], 0.0)
     with np.errstate(over="ignore"):  # `read_people` refuses what overflows, with the person's name
         return mapped.astype(np.float32)
+
+
+def skeleton_of_names(
+    names: Iterable[str],
+    title: str,
+    limbs: Sequence[tuple[int, int]] = (),
+    pairs: Sequence[tuple[int, int]] | None = None,
+) -> Skeleton:
+    """The known skeleton with these keypoints in this order, or else a new one.
+
+    Raises:
+        LeanposeError: a name occurs twice.
+    """
+    keypoints = tuple(keypoint_name(name) for name in names)
+    known = next((known for known in SKELETONS.values() if known.keypoints == keypoints), None)
+    values = {"name": title, "keypoints": keypoints, "limbs": limbs, "pairs": pairs}
+    return known or Skeleton.from_dict(values)
 
 
 def match_keypoints(title: str, labelled: Skeleton, skeleton: Skeleton) -> tuple[int, ...]:

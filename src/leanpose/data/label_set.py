@@ -23,13 +23,13 @@ from leanpose.data.coco_boxes import note_other_sizes
 from leanpose.data.ground_truth import labelled_dataset
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.image_sources import VideoFrames, image_source
-from leanpose.data.keypoints import clean_points, map_keypoints, match_keypoints, require_pixels
+from leanpose.data.keypoints import clean_points, map_keypoints, match_keypoints, require_pixels, skeleton_of_names
 from leanpose.data.pack_file import is_pack_file
 from leanpose.data.readers import READERS, DatasetConfig, in_split
 from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import box_area
-from leanpose.skeleton import SKELETONS, Skeleton, keypoint_name
+from leanpose.skeleton import Skeleton, keypoint_name
 
 PERSON = "person"
 
@@ -270,19 +270,6 @@ def size_fields(image: LabelledImage) -> dict[str, Any]:
     return {side: int(value) for side, value in sizes.items() if np.isfinite(value)}
 
 
-def skeleton_of_names(
-    names: Iterable[str],
-    title: str,
-    limbs: Sequence[tuple[int, int]] = (),
-    pairs: Sequence[tuple[int, int]] | None = None,
-) -> Skeleton:
-    """The known skeleton of these names in this order, or one made of them."""
-    spelt = tuple(dict.fromkeys(keypoint_name(name) for name in names))
-    known = next((known for known in SKELETONS.values() if known.keypoints == spelt), None)
-    values = {"name": title, "keypoints": spelt, "limbs": [list(limb) for limb in limbs], "pairs": pairs}
-    return known or Skeleton.from_dict(values)
-
-
 @dataclass
 class NamedPoints:
     """The points of one person of a file that lists points one by one.
@@ -326,14 +313,14 @@ class LabelSetBuilder:
     left_out: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
 
-    def build(self, skeleton: Skeleton | None = None) -> LabelSet:
+    def build(self, names: Iterable[str] | None = None) -> LabelSet:
         """The label set of everything that was collected.
 
         Args:
-            skeleton: the file's; otherwise its keypoints are the names that occur, in this order.
+            names: of the keypoints, in their order; by default those that occur, in order of appearance.
         """
-        names = [name for person in self.people for name in person.points]
-        skeleton = skeleton or skeleton_of_names(names or ["nothing"], self.path.stem)
+        names = names or [name for person in self.people for name in person.points]
+        skeleton = skeleton_of_names(dict.fromkeys(map(keypoint_name, names)) or ["nothing"], self.path.stem)
         places = {keypoint_name(name): i for i, name in enumerate(skeleton.keypoints)}
         boxes = _boxes_of(self.people, self.rectangles)
         people = []

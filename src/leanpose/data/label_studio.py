@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.coco_file import record_errors
 from leanpose.data.label_set import LabelledImage, LabelSet, LabelSetBuilder, NamedPoints, Rectangle
+from leanpose.data.records import record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json, write_text
@@ -73,7 +73,7 @@ def load_label_studio(path: Path) -> LabelSet:
                     repeats += _people(points, [], number - 1, size)
     found = labels.build()
     known = [p for p in repeats if {keypoint_name(name) for name in p.points} <= set(found.skeleton.keypoints)]
-    return replace(found, repeats=LabelSetBuilder(path, found.images, known).build(found.skeleton).people)
+    return replace(found, repeats=LabelSetBuilder(path, found.images, known).build(found.skeleton.keypoints).people)
 
 
 def _require_upright_image(regions: list[dict[str, Any]], path: Path, number: int) -> None:

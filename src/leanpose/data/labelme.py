@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from leanpose.data.coco_file import as_flag, record_errors
 from leanpose.data.label_set import LabelledImage, LabelSet, LabelSetBuilder, NamedPoints, Rectangle
+from leanpose.data.records import as_flag, base_name, record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import files_below, load_json
@@ -36,7 +36,7 @@ def load_labelme(path: Path) -> LabelSet:
         number = len(labels.images)
         with record_errors(f"{file}: a shape"):
             # The path in the file is often that of another machine: the last part of it counts.
-            name = str(content.get("imagePath") or file.stem).replace("\\", "/").rsplit("/", 1)[-1]
+            name = base_name(str(content.get("imagePath") or file.stem))
             folder = file.parent.relative_to(path).as_posix() if path.is_dir() else "."
             width, height = (float(content.get(key) or "nan") for key in ("imageWidth", "imageHeight"))
             labels.images.append(LabelledImage(name if folder == "." else f"{folder}/{name}", width, height))

@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.data.annotations import AREA_OF_BOX, PoseAnnotation, PoseDataset, padded_boxes
-from leanpose.data.coco_file import record_errors
 from leanpose.data.ground_truth import labelled_dataset
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.keypoints import map_keypoints, match_keypoints, zero_unlabelled
 from leanpose.data.matlab import load_matlab, matlab_names
 from leanpose.data.readers import DatasetConfig, in_split
+from leanpose.data.records import record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError

@@ -26,6 +26,7 @@ from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation
 from leanpose.data.image_files import BrokenImageError, check_size, max_pixels, parse_jpeg_header
+from leanpose.data.records import base_name
 from leanpose.data.shards import MAGIC as SHARDS_MAGIC
 from leanpose.data.shards import ShardedBytes
 from leanpose.errors import LeanposeError
@@ -438,7 +439,7 @@ def _full_name(image: ImageRef) -> str:
 
 def person_key(person: PoseAnnotation) -> int:
     """What a person is found by: the image's name, the set's ids and the box, wherever the set lies."""
-    name = _full_name(person.image).rsplit("/", 1)[-1]
+    name = base_name(_full_name(person.image))
     box = ",".join(f"{value:.2f}" for value in person.box)
     text = f"{name}|{person.image_id}|{person.person_id}|{box}"
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "little")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.image_sources import video_names
-from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, skeleton_of_names
+from leanpose.data.keypoints import skeleton_of_names
+from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
 from leanpose.data.sleap_package import frame_name
 from leanpose.data.sniffing import FileContent
 from leanpose.data.video_frames import frame_name as video_frame_name

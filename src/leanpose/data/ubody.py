@@ -19,10 +19,11 @@ import numpy as np
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco import collect_people
-from leanpose.data.coco_file import CocoFile, as_id, load_coco
+from leanpose.data.coco_file import CocoFile, load_coco
 from leanpose.data.ground_truth import coco_content
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split
+from leanpose.data.records import as_id
 from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular, read_errors, read_regular

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from leanpose.data.keypoints import parse_triples
+from leanpose.data.records import parse_triples
 from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
 from leanpose.skeleton import WHOLEBODY133, Skeleton
 

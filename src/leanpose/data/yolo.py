@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.data.annotations import ImageRef, PoseDataset
-from leanpose.data.coco_file import pairs_of_order
 from leanpose.data.images import upright_size
-from leanpose.data.keypoints import zero_unlabelled
-from leanpose.data.label_set import PERSON, LabelledImage, LabelledPerson, LabelSet, dataset_of, skeleton_of_names
+from leanpose.data.keypoints import skeleton_of_names, zero_unlabelled
+from leanpose.data.label_set import PERSON, LabelledImage, LabelledPerson, LabelSet, dataset_of
 from leanpose.data.readers import DatasetConfig
+from leanpose.data.records import pairs_of_order
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import dump_yaml, files_below, load_yaml, read_regular, write_text

@@ -12,13 +12,14 @@ import numpy as np
 from leanpose.data.annotations import ImageRef, padded_boxes, stack_keypoints
 from leanpose.data.coco import collect_people
 from leanpose.data.coco_boxes import MAX_AREA, MIN_AREA
-from leanpose.data.coco_file import CocoFile, as_flag, as_id, parse_box, parse_coco
+from leanpose.data.coco_file import CocoFile, parse_coco
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.image_sources import image_source
-from leanpose.data.keypoints import clean_points, parse_triples, require_pixels
+from leanpose.data.keypoints import clean_points, require_pixels
 from leanpose.data.label_set import LabelSet, images_of
 from leanpose.data.lsp import load_lsp
 from leanpose.data.mpii import MpiiFile, load_mpii
+from leanpose.data.records import as_flag, as_id, parse_box, parse_triples
 from leanpose.data.sets import format_of, load_labels, unknown_format
 from leanpose.data.summary import start_summary
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts

@@ -20,10 +20,11 @@ from jaxtyping import Float
 
 from leanpose.checksums import checksum
 from leanpose.data.annotations import ImageRef
-from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
+from leanpose.data.coco_file import CocoFile, parse_coco
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.keypoints import clean_keypoints
+from leanpose.data.records import as_flag, parse_box
 from leanpose.data.summary import DataSummary, start_summary
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, atomic_write, describe_os_error, load_json
