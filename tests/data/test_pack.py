@@ -17,11 +17,11 @@ from leanpose.data.annotations import PoseDataset
 from leanpose.data.convert import convert_labels
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.label_digest import LabelDigest
-from leanpose.data.pack import load_pack, read_sets
+from leanpose.data.pack import load_pack
 from leanpose.data.pack_file import PackConfig, PackFile
 from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
-from leanpose.data.sets import training_sets
+from leanpose.data.sets import read_sets, training_sets
 from leanpose.data_checks import check_data
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, MPII16, Skeleton

@@ -142,9 +142,9 @@ def pack(
 
     from leanpose.data.augmentation import Augmentation
     from leanpose.data.crop_coverage import MAX_OUTSIDE, outside_share
-    from leanpose.data.pack import read_sets
     from leanpose.data.pack_file import CropLookup, pack_path
     from leanpose.data.pack_writer import pack_people
+    from leanpose.data.sets import read_sets
     from leanpose.data.summary import summary_sentences
 
     loaded = _recipe_of(datasets)

@@ -15,7 +15,7 @@ from leanpose.data.image_files import BrokenImageError
 from leanpose.data.images import upright_size
 from leanpose.data.records import as_id, parse_box
 from leanpose.errors import LeanposeError
-from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
+from leanpose.geometry import box_area, boxes_from_keypoints, xyxy_to_xywh
 
 _MIN_CORNERS = 4  # boxes that can show that all of them are corners
 _OVER = 0.1  # of the image's side: so far, and no nearer, boxes reach over its edge that are corners
@@ -176,9 +176,8 @@ def _overlap(
     low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"], extents: Float[np.ndarray, "N 4"]
 ) -> Float[np.ndarray, " N"]:
     """Intersection over union of boxes and extents; 0 where a box has none."""
-    common = np.minimum(high, extents[:, 2:]) - np.maximum(low, extents[:, :2])
-    shared = np.where((high > low).all(axis=1), np.maximum(common, 0.0).prod(axis=1), 0.0)
-    areas = np.maximum(high - low, 0.0).prod(axis=1) + (extents[:, 2:] - extents[:, :2]).prod(axis=1)
+    common = np.concatenate([np.maximum(low, extents[:, :2]), np.minimum(high, extents[:, 2:])], axis=1)
+    shared, areas = box_area(common), box_area(np.concatenate([low, high], axis=1)) + box_area(extents)
     return shared / np.maximum(areas - shared, 1e-9)
 
 

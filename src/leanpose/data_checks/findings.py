@@ -44,6 +44,11 @@ class CheckedPerson:
     box: list[float] | None
 
     @property
+    def finite(self) -> bool:
+        """Whether all points are finite numbers; also False without points."""
+        return self.points is not None and bool(np.isfinite(self.points).all())
+
+    @property
     def valid_box(self) -> list[float] | None:
         """The box, if its numbers are finite and it has an extent."""
         if self.box is None or not np.isfinite(self.box).all() or min(self.box[2:]) <= 0:
@@ -120,6 +125,12 @@ class CheckedSet:
     summary: DataSummary | None = None
     spreads: dict[str, Spread] = field(default_factory=dict)
     repeats: list[CheckedPerson] = field(default_factory=list)
+
+    def finite_people(self) -> tuple[list[CheckedPerson], Float[np.ndarray, "N K 3"]]:
+        """The people whose points are all finite, and their points."""
+        people = [person for person in self.people if person.finite]
+        points = [person.points for person in people if person.points is not None]
+        return people, np.array(points, np.float64).reshape(-1, len(self.skeleton), 3)
 
     @property
     def in_fractions(self) -> bool:

@@ -21,7 +21,7 @@ from leanpose.data.lsp import load_lsp
 from leanpose.data.mpii import MpiiFile, load_mpii
 from leanpose.data.records import as_flag, as_id, parse_box, parse_triples
 from leanpose.data.sets import format_of, load_labels, unknown_format
-from leanpose.data.summary import start_summary
+from leanpose.data.summary import DataSummary, start_summary
 from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError
@@ -116,14 +116,19 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
     summary.notes["boxes are missing and made from the keypoints"] += boxes
     summary.left_out["without a labelled keypoint"] += int((~used).sum())
     summary.count_used(points[used])
+    _add_summary(checked, summary, named=labels.named)
+    return checked
+
+
+def _add_summary(checked: CheckedSet, summary: DataSummary, *, named: bool = True) -> None:
+    """Add the data summary, and what is wrong with the skeleton or with all people."""
     checked.summary = summary
-    if not labels.named:
-        checked.add("unnamed", f"{len(labels.skeleton)} keypoints have no names; say which skeleton they are")
+    if not named:
+        checked.add("unnamed", f"{len(checked.skeleton)} keypoints have no names; say which skeleton they are")
     elif checked.skeleton.unpaired_sides:
         checked.add("sides", f"{', '.join(checked.skeleton.unpaired_sides)} would change places with nothing")
     if not summary.used and not checked.in_fractions:
         checked.add("nobody", summary.empty_message())
-    return checked
 
 
 def _read_coco(
@@ -152,11 +157,11 @@ def _read_coco(
             checked.add("image id", f"person {record['id']} belongs to image {record['image_id']}")
         elif not as_flag(record.get("iscrowd")):
             _read_coco_person(checked, record, in_parts=in_parts)
-    _add_summary(checked, coco, in_parts=in_parts)
+    _summarise_coco(checked, coco, in_parts=in_parts)
     return checked
 
 
-def _add_summary(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None:
+def _summarise_coco(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None:
     """Add the data summary, as if the set was read for training."""
     summary = start_summary(checked.file.stem, file.skeleton, file.skeleton)
     try:
@@ -169,11 +174,7 @@ def _add_summary(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None
             checked.add("corners", str(error))
         return
     summary.count_used(stack_keypoints(people))
-    checked.summary = summary
-    if not people:
-        checked.add("nobody", summary.empty_message())
-    if checked.skeleton.unpaired_sides:
-        checked.add("sides", f"{', '.join(checked.skeleton.unpaired_sides)} would change places with nothing")
+    _add_summary(checked, summary)
 
 
 def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: bool) -> None:

@@ -45,10 +45,9 @@ _MIXED, _MIXED_PEOPLE = 0.08, 5  # share and number of suspects that spoil a tra
 
 def check_sides(checked: CheckedSet) -> None:
     """Add people whose left and right look exchanged, and say where there are so many that training learns both."""
-    people = [p for p in checked.people if p.points is not None and np.isfinite(p.points).all()]
+    people, points = checked.finite_people()
     if not people or not checked.skeleton.pairs:
         return
-    points = np.stack([p.points for p in people if p.points is not None])
     shares = exchanged_shares(points, checked.skeleton)
     for pair, share in shares.items():
         if share >= _PAIR_MIXED:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from leanpose.geometry import box_area, boxes_from_keypoints
+from leanpose.geometry import box_area, box_intersection, box_iou, boxes_from_keypoints
 from leanpose.inference.results import PoseResult
 from leanpose.nms import oks_between, oks_nms
 from leanpose.skeleton import Skeleton
@@ -213,7 +213,7 @@ class TrackTable:
         if not active:
             return
         boxes = np.stack([track.box for track in active])
-        inside = overlap(boxes, detections) / np.maximum(box_area(boxes), 1e-9)[:, None]
+        inside = box_intersection(boxes, detections) / np.maximum(box_area(boxes), 1e-9)[:, None]
         for track, share in zip(active, inside.max(axis=1, initial=0.0).tolist(), strict=True):
             track.unconfirmed = 0 if share >= INSIDE else track.unconfirmed + 1
 
@@ -302,19 +302,6 @@ def spans_a_person(skeleton: Skeleton) -> bool:
     names = skeleton.keypoints
     head = any(word in name for name in names for word in ("nose", "eye", "ear", "head"))
     return head and any("ankle" in name for name in names)
-
-
-def overlap(first: Float[np.ndarray, "N 4"], second: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:
-    """The area that each two boxes (xyxy) share, in square pixels."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    return box_area(np.concatenate([low, high], axis=2))
-
-
-def box_iou(first: Float[np.ndarray, "N 4"], second: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:
-    """Intersection over union of each two boxes (xyxy)."""
-    shared = overlap(first, second)
-    return shared / np.maximum(box_area(first)[:, None] + box_area(second)[None] - shared, 1e-9)
 
 
 def _step(track: Track, seconds: float) -> Float[np.ndarray, " 2"]:
