@@ -27,10 +27,12 @@ from leanpose.errors import LeanposeError
 if TYPE_CHECKING:
     import numpy as np
 
-    from leanpose.data.pack_file import PackConfig
+    from leanpose.data.annotations import PoseDataset
+    from leanpose.data.pack_file import PackConfig, PackFile
     from leanpose.data_checks import CheckReport
     from leanpose.data_checks.findings import Level
     from leanpose.pseudo_labels import AcceptanceThresholds, PseudoLabels
+    from leanpose.skeleton import Skeleton
     from leanpose.training.recipe import Recipe
 
 data_app = Typer(help="Check, convert, pack, render or label data sets.", no_args_is_help=True)
@@ -140,32 +142,25 @@ def pack(
     """
     import time
 
-    from leanpose.data.augmentation import Augmentation
-    from leanpose.data.crop_coverage import MAX_OUTSIDE, outside_share
-    from leanpose.data.pack_file import CropLookup, pack_path
+    from leanpose.data.pack_file import pack_path
     from leanpose.data.pack_writer import pack_people
-    from leanpose.data.sets import read_sets
     from leanpose.data.summary import summary_sentences
 
-    loaded = _recipe_of(datasets)
-    if loaded is not None:
-        given = {"--images": images, "--skeleton": skeleton, "--category": category, "--size": size}
-        if named := [option for option, value in (given | {"--model": model}).items() if value is not None]:
+    recipe = _recipe_of(datasets)
+    if recipe is not None:
+        given = {"--images": images, "--skeleton": skeleton, "--category": category, "--size": size, "--model": model}
+        if named := [option for option, value in given.items() if value is not None]:
             raise LeanposeError(f"{named[0]} is for annotation files; a recipe sets it itself.")
-        from leanpose.models.registry import skeleton_of
-        from leanpose.training.build import pack_config, read_training_sets
-
-        out = out or loaded.data.cache
-        config, sets, said = pack_config(loaded), read_training_sets(loaded), []
-        known = skeleton_of(loaded.model, loaded.skeleton)
-        augmentation, whose = loaded.augmentation if loaded.augmentation.enabled else None, "the recipe's"
+        config, sets, known, messages = _recipe_to_pack(recipe)
+        out = out or recipe.data.cache
     else:
-        config = _pack_config(model, size)
-        sets, known, said = read_sets([Path(d) for d in datasets], images=images, skeleton=skeleton, category=category)
-        augmentation, whose = Augmentation(), "SDPose's"
+        from leanpose.data.sets import read_sets
+
+        config, paths = _pack_config(model, size), [Path(path) for path in datasets]
+        sets, known, messages = read_sets(paths, images=images, skeleton=skeleton, category=category)
     if out is None:
         raise LeanposeError("No output file: give --out FILE, or data.cache in the recipe.")
-    for sentence in (*said, *summary_sentences(summary for each in sets for summary in each.summaries)):
+    for sentence in (*messages, *summary_sentences(summary for each in sets for summary in each.summaries)):
         print(sentence)
     config = replace(config, margin=margin, density=density, encoding=encoding, padding=padding or config.padding)
     file, began, done = pack_path(out), time.monotonic(), list[int]()
@@ -180,19 +175,33 @@ def pack(
         print(f"{counted(done[0], 'person', 'people')} already packed by an earlier run.")
     seconds, megabytes = time.monotonic() - began, len(cache.data) / 1e6
     print(f"{counted(len(cache), 'person', 'people')} in {file}: {megabytes:.1f} MB, {seconds:.1f} seconds.")
-    if augmentation is not None:
-        people = [person for each in sets for person in each.people]
-        share = outside_share(people, CropLookup(people, cache), augmentation, known, config.input_size, config.padding)
-        hint = (
-            "Warning: " if share > MAX_OUTSIDE else "",
-            "; a larger --margin keeps more" if share > MAX_OUTSIDE else "",
-        )
-        print(
-            f"{hint[0]}{share:.2%} of the pixels of crops under {whose} augmentation "
-            f"lie outside the stored crops{hint[1]}."
-        )
+    _print_coverage(sets, cache, recipe)
     _print_left_out(list(cache.broken.values()))
     exit_if_skipped(cache.broken)
+
+
+def _recipe_to_pack(recipe: "Recipe") -> "tuple[PackConfig, list[PoseDataset], Skeleton, list[str]]":
+    """The configuration of a recipe's pack, the training sets, their skeleton, and no messages."""
+    from leanpose.models.registry import skeleton_of
+    from leanpose.training.build import pack_config, read_training_sets
+
+    return pack_config(recipe), read_training_sets(recipe), skeleton_of(recipe.model, recipe.skeleton), []
+
+
+def _print_coverage(sets: "Sequence[PoseDataset]", cache: "PackFile", recipe: "Recipe | None") -> None:
+    """Print which share of augmented crops lies outside of a pack's coarse crops."""
+    from leanpose.data.augmentation import Augmentation
+    from leanpose.data.crop_coverage import MAX_OUTSIDE, outside_share
+    from leanpose.data.pack_file import CropLookup
+
+    if recipe is not None and not recipe.augmentation.enabled:
+        return
+    augmentation, whose = (Augmentation(), "SDPose's") if recipe is None else (recipe.augmentation, "the recipe's")
+    people, config = [person for each in sets for person in each.people], cache.config
+    lookup = CropLookup(people, cache)
+    share = outside_share(people, lookup, augmentation, cache.skeleton, config.input_size, config.padding)
+    warning, hint = ("Warning: ", "; a larger --margin keeps more") if share > MAX_OUTSIDE else ("", "")
+    print(f"{warning}{share:.2%} of the pixels of crops under {whose} augmentation lie outside the stored crops{hint}.")
 
 
 @data_app.command()
