@@ -170,11 +170,11 @@ def test_damage_is_fetched_again_and_else_named(
 
     answers = [damage, bytes]
 
-    def attempted(run: Callable[[], Any], what: str) -> Any:
+    def retry(run: Callable[[], Any], what: str) -> Any:
         return answers.pop(0)(run()) if what.startswith("The shard") and answers else run()
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards, "attempted", attempted)
+        patched.setattr(shards, "retry", retry)
         np.testing.assert_array_equal(streamed.cache.read(first)[0], streamed.pack.read(first)[0])
     assert not caplog.messages
     os.environ["LEANPOSE_CACHE"] += "2"

@@ -53,10 +53,10 @@ INDEX = np.dtype(
     [("key", "<u8"), ("image", "<u4"), ("set", "<u2"), ("image_id", "<i8"), ("person_id", "<i8"), ("box", "<f8", (4,)),
      ("area", "<f8"), ("head_size", "<f8"), *PLACE]
 )  # fmt: skip
-"""A person: `key` as `person_key`, `image` and `set` by number, the rest as in `PoseAnnotation`."""
+"""One row per person: `key` from `person_key`, `image` and `set` by index, the rest as in `PoseAnnotation`."""
 
 IMAGE = np.dtype([("bytes", "<u8"), ("mtime", "<i8"), ("height", "<u4"), ("width", "<u4")])
-"""An image as it was packed: its file's size and time (ns), its sides in pixels; 0 where it could not be read."""
+"""One row per image: size and modification time (ns) of its file, its sides in pixels; 0 if it could not be read."""
 
 
 class UnusablePackError(LeanposeError):
@@ -65,7 +65,7 @@ class UnusablePackError(LeanposeError):
 
 @dataclass(frozen=True)
 class PackConfig:
-    """What a pack holds of each person.
+    """What a pack stores of each person.
 
     Attributes:
         input_size: height and width of the crops that are to be cut from it.
@@ -104,7 +104,7 @@ class PackFile:
         broken: image → sentence for those that could not be read while packing.
         labels: path, bytes and checksum of the label files that it was made of
             (`leanpose.data.label_digest.LabelDigest`).
-        left_out, notes: who of the sets is not here, and what was changed in reading them, as in a `DataSummary`.
+        left_out, notes: of the sets when they were packed, as in `DataSummary`.
 
     Raises:
         LeanposeError: the file is missing, no pack, or not the expected one.
@@ -181,9 +181,10 @@ class PackFile:
         self._require_possible()
 
     def _require_possible(self) -> None:
-        """
+        """Check that the tables describe crops that the file can hold.
+
         Raises:
-            ValueError: the tables tell of what the file cannot hold.
+            ValueError: they do not.
         """
         index, there = self.index, self.index["length"] > 0
         pixels = index["height"].astype(np.uint64) * index["width"]
@@ -312,7 +313,7 @@ class PackFile:
         return {name: number for number, name in enumerate(self.image_names)}
 
     def regions(self, rows: Sequence[int] | Int[np.ndarray, " N"]) -> Float[np.ndarray, "N 4"]:
-        """What these people's crops show of their images: xyxy from edge to edge, so a whole image begins at -0.5."""
+        """The regions of the images that these people's crops show: xyxy from edge to edge, so an image begins at -0.5."""
         entries = self.index[np.asarray(rows, int)]
         size = np.stack([entries["width"], entries["height"]], axis=1)
         low = (-0.5 - entries["shift"]) / entries["scale"]
@@ -320,7 +321,7 @@ class PackFile:
 
 
 class CropLookup:
-    """Where people's coarse crops are: in the pack that they were read from, or in a cache.
+    """Finds the coarse crop of each person: in the pack that the person was read from, or in a cache.
 
     Args:
         people: of one data set.
@@ -388,7 +389,7 @@ def _opened(path: str, _size: int, _time: int) -> PackFile:
 
 
 def open_pack(path: Path | str) -> PackFile:
-    """A pack that is opened once in each process, and again when it has changed.
+    """Open a pack: once per process, and again when it has changed.
 
     Raises:
         LeanposeError: as `PackFile`.
@@ -438,7 +439,7 @@ def _full_name(image: ImageRef) -> str:
 
 
 def person_key(person: PoseAnnotation) -> int:
-    """What a person is found by: the image's name, the set's ids and the box, wherever the set lies."""
+    """Identifies a person by the image's name, the set's ids and the box, independent of the set's location."""
     name = base_name(_full_name(person.image))
     box = ",".join(f"{value:.2f}" for value in person.box)
     text = f"{name}|{person.image_id}|{person.person_id}|{box}"

@@ -1,8 +1,8 @@
-"""Making packs: every image is decoded once, and its people's coarse crops are cut, in threads.
+"""Writing packs: every image is decoded once, and its people's coarse crops are cut, in threads.
 
-While a pack is made, `FILE.partial` holds what is done, an image's crops after a frame with their places and a
-checksum. A run that was killed, or that filled the disk, resumes there, and the file is the same, byte for byte, as
-without.
+While a pack is written, `FILE.partial` holds the finished images: for each a frame with the places and a checksum of
+its crops, and the crops. A run that was killed, or that filled the disk, resumes there; the result is the same, byte
+for byte, as without interruption.
 """
 
 from __future__ import annotations
@@ -62,24 +62,35 @@ _MARK = b"IMG\n"
 
 
 @dataclass(frozen=True)
-class _People:
-    """What is to be packed, in the order of the file: by image, and in each by key."""
+class _OrderedPeople:
+    """The people to be packed in the order of the file: by image, and in each image by key.
+
+    Attributes:
+        people, keys, sets: one entry per person; the key as of `person_key`, the index of the data set.
+        images: each once.
+        groups: the indices of each image's people.
+    """
 
     people: list[PoseAnnotation]
     keys: list[int]
     sets: list[int]
     images: list[ImageRef]
     groups: list[list[int]]
-    """The numbers of each image's people."""
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What is known of an image once it has been cut; `places` are relative to the end of the frame until it is
-    written."""
+    """The crops of one image, or the reason why it cannot be read.
+
+    Attributes:
+        places: of the crops, as `_PLACE`; offsets count from the end of the frame until it is written.
+        error: a sentence; empty if the image could be read.
+        size: height and width of the image.
+        crops: their bytes; empty once they are written.
+    """
 
     places: np.ndarray
-    sentence: str
+    error: str
     size: tuple[int, int]
     crops: bytes = b""
 
@@ -104,7 +115,7 @@ def pack_people(
             it.
     """
     path = Path(path)
-    chosen = _in_order(sets)
+    chosen = _in_file_order(sets)
     with lock_file(path):
         if path.exists() and not is_pack_file(path):
             raise LeanposeError(f"{path} is there already and no pack; name another file.")
@@ -152,14 +163,14 @@ def ensure_pack(
     path: Path | str,
     say: Callable[[str], None] = LOG.warning,
 ) -> PackFile | None:
-    """The pack at `path` if it fits the people whose images are files, otherwise one made there now; None where
-    nobody's is.
+    """The pack at `path` if it contains all people whose images are files; otherwise it is written first. None if all
+    people come from packs.
 
-    It does not fit where it holds less than these people, or where an image has changed since. Labels are not looked
-    at: whoever trains takes them from the sets.
+    A pack is written again if it lacks people or if an image has changed since. Its labels are not compared: training
+    takes the labels from the sets.
 
     Args:
-        say: gets a sentence where an existing pack is made again.
+        say: receives a sentence if an existing pack is written again.
 
     Raises:
         LeanposeError: as `pack_people`; or there is another file.
@@ -175,7 +186,7 @@ def ensure_pack(
         except UnusablePackError as error:
             say(f"{error} This is done now.")
         else:
-            reason = _misfit(cache, people, config)
+            reason = _mismatch(cache, people, config)
             if reason is None:
                 return cache
             if isinstance(cache.data, ShardedBytes):
@@ -186,9 +197,9 @@ def ensure_pack(
     return pack_people(sets, skeleton, config, path)
 
 
-def _misfit(cache: PackFile, people: Sequence[PoseAnnotation], config: PackConfig) -> str | None:
-    """Why a pack cannot stand in for these people's images; None where it can."""
-    # Margin, density and encoding are the choice of whoever packed it.
+def _mismatch(cache: PackFile, people: Sequence[PoseAnnotation], config: PackConfig) -> str | None:
+    """Why a pack cannot replace the images of these people; None if it can."""
+    # Margin, density and encoding are chosen when packing.
     if cache.config.input_size != config.input_size:
         (height, width), (h, w) = cache.config.input_size, config.input_size
         return f"it is for crops of {height}×{width} pixels, not of {h}×{w}"
@@ -206,7 +217,7 @@ def _misfit(cache: PackFile, people: Sequence[PoseAnnotation], config: PackConfi
     return None
 
 
-def _in_order(sets: Sequence[PoseDataset]) -> _People:
+def _in_file_order(sets: Sequence[PoseDataset]) -> _OrderedPeople:
     """The people of several sets, each once."""
     unique: dict[tuple[int, ImageRef], tuple[PoseAnnotation, int]] = {}
     for number, each in enumerate(sets):
@@ -218,7 +229,7 @@ def _in_order(sets: Sequence[PoseDataset]) -> _People:
         images.append(image)
         groups.append(list(group))
     people, numbers = [unique[item][0] for item in ordered], [unique[item][1] for item in ordered]
-    return _People(people, [key for key, _ in ordered], numbers, images, groups)
+    return _OrderedPeople(people, [key for key, _ in ordered], numbers, images, groups)
 
 
 def _stat(image: ImageRef) -> tuple[int, int, int, int]:
@@ -233,7 +244,7 @@ def _stat(image: ImageRef) -> tuple[int, int, int, int]:
 
 
 class _Tables:
-    """All of a pack that is not crops.
+    """The tables and the description of a pack: everything but the crops.
 
     Args:
         stats: of the images, as `_stat` gives them.
@@ -245,7 +256,7 @@ class _Tables:
         sets: Sequence[PoseDataset],
         skeleton: Skeleton,
         config: PackConfig,
-        chosen: _People,
+        chosen: _OrderedPeople,
         stats: np.ndarray,
         labels: Sequence[LabelDigest],
     ) -> None:
@@ -272,21 +283,21 @@ class _Tables:
         }
 
     def fingerprint(self) -> bytes:
-        """What a part of a pack is recognised by: of other people, images or settings it is another."""
+        """Identifies the people, images and settings, so that only a partial file of the same ones is continued."""
         state = hashlib.blake2b(json.dumps(self.description).encode(), digest_size=FINGERPRINT_BYTES)
         for table in (self.index, self.keypoints, self.images):
             state.update(table.tobytes())
         return state.digest()
 
     def encoded(self, header: bytes, frames: Sequence[_Frame]) -> bytes:
-        """What follows the crops."""
+        """The bytes behind the crops."""
         names, broken = self.description["image_names"], {}
         for number, frame in enumerate(frames):
             self.images["height"][number], self.images["width"][number] = frame.size
             for field, _, *_ in PLACE:
                 self.index[field][frame.places["person"]] = frame.places[field]
-            if frame.sentence:
-                broken[names[number]] = frame.sentence
+            if frame.error:
+                broken[names[number]] = frame.error
         order = np.argsort(self.index["key"], kind="stable")
         tables = b"".join(table.tobytes() for table in (self.index[order], self.keypoints[order], self.images))
         counts = {"people": len(self.index), "images": len(self.images)}
@@ -308,7 +319,7 @@ def _names_of(images: Sequence[ImageRef]) -> list[str]:
     return [os.path.normpath(os.path.join(folders[folder], name)).replace(os.sep, "/") for folder, name in places]
 
 
-def _cut_image(group: list[int], chosen: _People, config: PackConfig) -> _Frame:
+def _cut_image(group: list[int], chosen: _OrderedPeople, config: PackConfig) -> _Frame:
     """The coarse crops of one image's people, or why it cannot be read."""
     import cv2
 
@@ -353,12 +364,12 @@ def _encode(crop: UInt8[np.ndarray, "h w 3"], config: PackConfig) -> bytes:
 
 
 def _write_frame(file: BinaryIO, frame: _Frame) -> _Frame:
-    """Append an image's frame and crops; the frame with their places in the file."""
-    sentence = frame.sentence.encode()
-    sizes = (len(frame.places), len(sentence), *frame.size)
-    told = frame.places.tobytes() + sentence
-    mark = zlib.crc32(told, zlib.crc32(_FRAME.pack(_MARK, *sizes, 0)))
-    file.write(_FRAME.pack(_MARK, *sizes, mark) + told)
+    """Append an image's frame and crops; return the frame with the places of the crops in the file."""
+    error = frame.error.encode()
+    sizes = (len(frame.places), len(error), *frame.size)
+    payload = frame.places.tobytes() + error
+    crc = zlib.crc32(payload, zlib.crc32(_FRAME.pack(_MARK, *sizes, 0)))
+    file.write(_FRAME.pack(_MARK, *sizes, crc) + payload)
     start = file.tell()
     file.write(frame.crops)
     return _placed(frame, start)
@@ -372,8 +383,8 @@ def _placed(frame: _Frame, start: int) -> _Frame:
 
 
 def _read_partial(path: Path, header: bytes, groups: Sequence[list[int]]) -> tuple[list[_Frame], int]:
-    """The frames that a run has left that was stopped, and where the last whole one ends; none, and 0, where it had
-    others to pack."""
+    """The frames that an interrupted run has written, and where the last complete one ends; none, and 0, if that run
+    packed something else."""
     frames: list[_Frame] = []
     try:
         with path.open("rb") as file:
@@ -397,19 +408,19 @@ def _frames_of(file: BinaryIO, groups: Sequence[list[int]]) -> Iterator[_Frame]:
         mark, count, length, height, width, crc = _FRAME.unpack(start)
         if mark != _MARK or count not in (0, len(group)) or length > 1 << 20:
             return
-        told = file.read(count * _PLACE.itemsize + length)
-        if zlib.crc32(told, zlib.crc32(_FRAME.pack(mark, count, length, height, width, 0))) != crc:
+        payload = file.read(count * _PLACE.itemsize + length)
+        if zlib.crc32(payload, zlib.crc32(_FRAME.pack(mark, count, length, height, width, 0))) != crc:
             return
-        places = np.frombuffer(told[: count * _PLACE.itemsize], _PLACE)
+        places = np.frombuffer(payload[: count * _PLACE.itemsize], _PLACE)
         begin = file.tell()
         for place in places:
             if zlib.crc32(file.read(int(place["length"]))) != place["crc"]:
                 return
-        sentence = told[count * _PLACE.itemsize :].decode(errors="replace")
-        yield _placed(_Frame(places, sentence, (height, width)), begin)
+        error = payload[count * _PLACE.itemsize :].decode(errors="replace")
+        yield _placed(_Frame(places, error, (height, width)), begin)
 
 
-def _require_space(path: Path, chosen: _People, config: PackConfig, images_done: int, bytes_done: int) -> None:
+def _require_space(path: Path, chosen: _OrderedPeople, config: PackConfig, images_done: int, bytes_done: int) -> None:
     """Check that a pack fits the disk, estimated from some of its images where the greatest possible size does not fit.
 
     Raises:

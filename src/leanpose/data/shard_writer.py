@@ -1,4 +1,4 @@
-"""Cutting a pack into shards (`leanpose.data.shards`), in a folder or in object storage."""
+"""Splitting a pack into shards (`leanpose.data.shards`), in a folder or in object storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from leanpose.data.pack_file import FINGERPRINT_BYTES, PackFile
 from leanpose.data.pack_file import MAGIC as PACK_MAGIC
-from leanpose.data.shards import MAGIC, ShardedBytes, attempted, open_storage, shard_name
+from leanpose.data.shards import MAGIC, ShardedBytes, open_storage, retry, shard_name
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.locks import lock_file
@@ -49,7 +49,7 @@ def write_shards(
     checksums = []
     with lock_file(index):
         files, root = open_storage(url, index.absolute().parent)
-        attempted(lambda: files.makedirs(root, exist_ok=True), f"The folder {url}")
+        retry(lambda: files.makedirs(root, exist_ok=True), f"The folder {url}")
         for number, (begin, end) in enumerate(pairwise(begins)):
             content, path = pack.data[begin:end].tobytes(), f"{root}/{shard_name(name, number)}"
             checksums.append(zlib.crc32(content))
@@ -58,7 +58,7 @@ def write_shards(
                 if not files.exists(path) or files.size(path) != len(content):
                     files.pipe_file(path, content)
 
-            attempted(put, f"The shard {path}")
+            retry(put, f"The shard {path}")
             if progress is not None:
                 progress(number + 1, len(begins) - 1)
         described = {
