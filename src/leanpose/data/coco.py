@@ -29,13 +29,13 @@ from leanpose.data.ground_truth import coco_content, coco_record
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.keypoints import FRACTIONS, clean_points, map_keypoints, match_keypoints, require_pixels
 from leanpose.data.readers import DatasetConfig, in_split
-from leanpose.data.records import as_flag, as_id, base_name, parse_triples, record_errors
+from leanpose.data.records import as_flag, as_id, base_name, record_errors
 from leanpose.data.summary import DataSummary, start_summary
-from leanpose.data.wholebody import join_parts, mark_hidden_parts, valid_points
+from leanpose.data.wholebody import mark_hidden_parts, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
 from leanpose.geometry import box_area
-from leanpose.skeleton import CROWDPOSE14, WHOLEBODY133, Skeleton
+from leanpose.skeleton import CROWDPOSE14, Skeleton
 
 
 def read_coco(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
@@ -50,7 +50,7 @@ def read_crowdpose(config: DatasetConfig, skeleton: Skeleton, root: Path, *, tra
 
 def read_coco_wholebody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read a COCO-WholeBody set; see `leanpose.data.readers.read_people`."""
-    dataset = _read(config, skeleton, root, WHOLEBODY133, training=training, in_parts=True)
+    dataset = _read(config, skeleton, root, None, training=training, in_parts=True)
     if not (training and config.empty_hidden_parts):
         return dataset
     people = [replace(p, keypoints=mark_hidden_parts(p.keypoints, skeleton)) for p in dataset.people]
@@ -69,7 +69,7 @@ def _read(
     """Read a file that labels the skeleton `labelled`, or the one that it names itself. Who trains needs no ground
     truth."""
     path, image_path = config.paths(root)
-    file = load_coco(path, labelled, config.category)
+    file = load_coco(path, labelled, config.category, in_parts=in_parts)
     folder = ImageFolder(image_path, config.title, [str(record["file_name"]) for record in file.images.values()])
     # Crops of one image stay on one side of the split.
     group_of = {image_id: record.get("coco_image_id", image_id) for image_id, record in file.images.items()}
@@ -77,7 +77,7 @@ def _read(
     images = {image_id: record for image_id, record in file.images.items() if group_of[image_id] in chosen}
     summary = start_summary(config.title, skeleton, file.skeleton, config.split)
     truth = not training
-    people, annotations = collect_people(file, images, folder, skeleton, summary, in_parts=in_parts, truth=truth)
+    people, annotations = collect_people(file, images, folder, skeleton, summary, truth=truth)
     if config.bbox_file is not None:
         title = f"{config.bbox_file} for {summary.title}"
         summary = DataSummary(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=summary.notes)
@@ -101,9 +101,7 @@ class _People:
     sizes: Float[np.ndarray, "N 2"]
 
 
-def _wanted_people(
-    file: CocoFile, images: dict[int, dict[str, Any]], summary: DataSummary, *, in_parts: bool
-) -> _People:
+def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], summary: DataSummary) -> _People:
     """The people of the wanted images, their points cleaned.
 
     Raises:
@@ -114,19 +112,18 @@ def _wanted_people(
     records = [record for record in file.annotations if record["image_id"] in images]
     count = len(file.skeleton)
     valid = np.ones((len(records), count), bool)
-    if in_parts:
-        raw = np.array([join_parts(record, file.where(record)) for record in records]).reshape(-1, count, 3)
+    if file.in_parts:
+        raw = np.array([file.points(record) for record in records]).reshape(-1, count, 3)
         valid = np.array([valid_points(record) for record in records], bool).reshape(-1, count)
     else:
         try:
             raw = np.array([record["keypoints"] for record in records], np.float64).reshape(len(records), count, 3)
         except (TypeError, ValueError):  # which of them it is, the next line says
-            each = [parse_triples(r["keypoints"], "keypoints", count, file.where(r)) for r in records]
-            raw = np.array(each).reshape(-1, count, 3)
+            raw = np.array([file.points(record) for record in records]).reshape(-1, count, 3)
     size_of = {number: (image_side(image, "width"), image_side(image, "height")) for number, image in images.items()}
     sizes = np.array([size_of[record["image_id"]] for record in records], np.float64).reshape(-1, 2)
     require_pixels(raw, sizes, file.path)
-    return _People(records, clean_points(raw, sizes, summary.notes, scores=in_parts), valid, sizes)
+    return _People(records, clean_points(raw, sizes, summary.notes, scores=file.in_parts), valid, sizes)
 
 
 def collect_people(
@@ -136,7 +133,6 @@ def collect_people(
     skeleton: Skeleton,
     summary: DataSummary,
     *,
-    in_parts: bool,
     truth: bool = True,
 ) -> tuple[list[PoseAnnotation], list[dict[str, Any]]]:
     """The people of a file that a model can learn from, and the annotations that it is evaluated against, in its
@@ -146,21 +142,20 @@ def collect_people(
         images: those of the file that are wanted.
         image_ref: where an image is, by its file name.
         skeleton: of the model.
-        summary: gets who is left out, and what was changed.
-        in_parts: whether the file has COCO-WholeBody's fields. Parts that their flags call not valid are not to be
-            learned; the annotations keep them, since the official metric does not look at the flags.
-        truth: whether the annotations are wanted; otherwise there are none.
+        summary: gets the numbers of skipped people and of changes.
+        truth: whether the annotations are wanted; otherwise there are none. They keep the parts of a COCO-WholeBody
+            file that its flags call invalid, which people do not: the official metric ignores these flags.
 
     Raises:
         LeanposeError: a record is wrong, or the file labels no keypoint of the skeleton.
     """
     indices = match_keypoints(summary.title, file.skeleton, skeleton)
-    labels = _wanted_people(file, images, summary, in_parts=in_parts)
+    labels = _wanted_people(file, images, summary)
     left_out = (reason for image_id, reason in file.left_out if as_id(image_id) in images)
     summary.add(left_out, file.notes, file.joined)
     targets = map_keypoints(labels.points, indices)
-    learnt = targets * np.asarray(labels.valid)[:, list(indices), None] if in_parts else targets
-    records, counts = labels.records, _counts(file, labels, targets, skeleton, summary, in_parts=in_parts)
+    learnt = targets * np.asarray(labels.valid)[:, list(indices), None] if file.in_parts else targets
+    records, counts = labels.records, _counts(file, labels, targets, skeleton, summary)
     xywh = read_boxes(file, records, labels.points, summary.notes)
     require_width_and_height(xywh, labels.points, labels.sizes, file.path)
     boxes, inside = clip_boxes(xywh, labels.sizes)
@@ -195,8 +190,6 @@ def _counts(
     targets: Float[np.ndarray, "N K 3"],
     skeleton: Skeleton,
     summary: DataSummary,
-    *,
-    in_parts: bool,
 ) -> Int[np.ndarray, " N"]:
     """The number of labelled keypoints per person, with a note if a record states another number."""
     counts = (targets[..., 2] > 0).sum(axis=1)
@@ -205,7 +198,7 @@ def _counts(
     if file.skeleton.keypoints == CROWDPOSE14.keypoints and min(CROWDPOSE14.indices_in(skeleton)) >= 0:
         given = [own if isinstance(own, int | float) else counts[i] for i, own in enumerate(stated)]
         return np.array(given).astype(np.int64)
-    if not in_parts:
+    if not file.in_parts:
         in_file = (labels.points[..., 2] > 0).sum(axis=1).tolist()
         summary.notes["num_keypoints differ from the labelled keypoints, which count"] += sum(
             isinstance(own, int | float) and own != count for own, count in zip(stated, in_file, strict=True)

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from leanpose.data.keypoints import skeleton_of_names
 from leanpose.data.records import as_id, pairs_of_order, parse_triples, record_errors
-from leanpose.data.wholebody import has_parts
+from leanpose.data.wholebody import has_parts, join_parts
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import any_damage, load_json
-from leanpose.skeleton import Skeleton, join_skeletons, keypoint_name
+from leanpose.skeleton import WHOLEBODY133, Skeleton, join_skeletons, keypoint_name
 
 Record = dict[str, Any]
 
@@ -30,6 +33,7 @@ class CocoFile:
         notes: what was taken for something else in reading, by the sentence's end.
         clashes: pairs of different image files that share an id.
         joined: the names of the categories that are read together, where there are several.
+        in_parts: whether face, hands and feet are in fields of their own, as in COCO-WholeBody.
     """
 
     path: Path
@@ -40,10 +44,25 @@ class CocoFile:
     notes: Mapping[str, int] = field(default_factory=dict)
     clashes: list[tuple[int, str, str]] = field(default_factory=list)
     joined: tuple[str, ...] = ()
+    in_parts: bool = False
 
     def where(self, record: Record) -> str:
         """A person's record, for messages."""
         return f"Annotation {record['id']} of {self.path}"
+
+    def points(self, record: Record, where: str = "") -> Float[np.ndarray, "S 3"]:
+        """The (x, y, v) triples of a person's record as they are.
+
+        Args:
+            where: which record it is, for messages; by default `where(record)`.
+
+        Raises:
+            LeanposeError: a field holds anything else, or the wrong number of points.
+        """
+        where = where or self.where(record)
+        if self.in_parts:
+            return join_parts(record, where)
+        return parse_triples(record["keypoints"], "keypoints", len(self.skeleton), where)
 
     def require_unique_ids(self) -> None:
         """Check that image ids are unique.
@@ -67,7 +86,9 @@ class CocoFile:
         return self.images[record["image_id"]]
 
 
-def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> CocoFile:
+def load_coco(
+    path: Path, skeleton: Skeleton | None = None, category: str | None = None, *, in_parts: bool = False
+) -> CocoFile:
     """Read a COCO keypoint file's records.
 
     Args:
@@ -75,21 +96,37 @@ def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None
         skeleton: what it labels; otherwise the keypoint names of its categories decide.
         category: the one to read, by name or number; otherwise all that have keypoints, matched by the keypoints'
             names.
+        in_parts: whether it has COCO-WholeBody's fields and labels its skeleton.
 
     Raises:
         LeanposeError: it is missing, truncated, or no COCO keypoint file, or two images share an id.
     """
     with any_damage("annotation file", path):
-        file = parse_coco(load_json(path, "annotation file"), path, skeleton, category)
+        file = parse_coco(load_json(path, "annotation file"), path, skeleton, category, in_parts=in_parts)
     file.require_unique_ids()
     return file
 
 
-def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> CocoFile:
-    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`. Ids given twice are noted, not
-    refused."""
+def parse_coco(
+    content: Any,
+    path: Path,
+    skeleton: Skeleton | None = None,
+    category: str | None = None,
+    *,
+    in_parts: bool | None = False,
+) -> CocoFile:
+    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`.
+
+    Image ids that occur twice are listed in `CocoFile.clashes`.
+
+    Args:
+        in_parts: None: whether a record has COCO-WholeBody's fields, unless another skeleton is given.
+    """
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise LeanposeError(f"{path} is not a COCO annotation file: it needs the lists `images` and `annotations`.")
+    if in_parts is None:
+        in_parts = skeleton in (None, WHOLEBODY133) and has_parts(content["annotations"])
+    skeleton = WHOLEBODY133 if in_parts else skeleton
     images: dict[int, Record] = {}
     clashes = []
     with record_errors(f"{path} is not a COCO annotation file: a record"):
@@ -131,7 +168,9 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
             lengths = {as_id(kind["id"]): len(own) for kind, own in zip(chosen, skeletons, strict=True)}
             annotations = [_reordered(record, orders, lengths, path) for record in annotations]
     joined = tuple(str(kind.get("name", kind.get("id"))) for kind in chosen) if len(chosen) > 1 else ()
-    return CocoFile(path, dict(sorted(images.items())), annotations, skeleton, left_out, notes, clashes, joined)
+    return CocoFile(
+        path, dict(sorted(images.items())), annotations, skeleton, left_out, notes, clashes, joined, in_parts
+    )
 
 
 def _numbers(ids: list[Any]) -> dict[Any, int] | None:

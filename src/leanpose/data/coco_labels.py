@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.coco_boxes import image_side
-from leanpose.data.coco_file import load_coco
+from leanpose.data.coco_file import parse_coco
 from leanpose.data.ground_truth import coco_category
 from leanpose.data.label_set import PERSON, LabelledImage, LabelledPerson, LabelSet, size_fields
-from leanpose.data.records import as_flag, as_id, parse_box, parse_triples
+from leanpose.data.records import as_flag, as_id, parse_box
 from leanpose.data.sniffing import FileContent
-from leanpose.data.wholebody import has_parts, join_parts
-from leanpose.files import load_json, write_text
-from leanpose.skeleton import WHOLEBODY133, Skeleton
+from leanpose.data.wholebody import has_parts
+from leanpose.files import any_damage, load_json, write_text
+from leanpose.skeleton import Skeleton
 
 CANNOT_HOLD = ("split",)
 
@@ -45,10 +45,9 @@ def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str
         LeanposeError: as `load_coco`; or a record is wrong.
     """
     content = load_json(path, "annotation file")
-    in_parts = (
-        skeleton in (None, WHOLEBODY133) and isinstance(content, dict) and has_parts(content.get("annotations") or [])
-    )
-    file = load_coco(path, WHOLEBODY133 if in_parts else skeleton, category)
+    with any_damage("annotation file", path):
+        file = parse_coco(content, path, skeleton, category, in_parts=None)
+    file.require_unique_ids()
     numbers = {image_id: number for number, image_id in enumerate(file.images)}
     images = [
         LabelledImage(str(record["file_name"]), image_side(record, "width"), image_side(record, "height"))
@@ -59,10 +58,6 @@ def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str
     for record in file.annotations:
         file.image_of(record)
         where = file.where(record)
-        if in_parts:
-            points = join_parts(record, where)
-        else:
-            points = parse_triples(record["keypoints"], "keypoints", len(file.skeleton), where)
         box = None
         if record.get("bbox") not in (None, []):
             x, y, w, h = parse_box(record["bbox"], where)
@@ -71,7 +66,7 @@ def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str
         people.append(
             LabelledPerson(
                 numbers[record["image_id"]],
-                points,
+                file.points(record),
                 box,
                 names.get(as_id(record.get("category_id")), PERSON),
                 float(area) if isinstance(area, int | float) and area > 0 else float("nan"),

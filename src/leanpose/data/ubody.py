@@ -47,10 +47,10 @@ def read_ubody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, trainin
     first_image = first_person = 0
     summary = start_summary(config.title, skeleton, WHOLEBODY133, config.split)
     for scene in scenes:
-        file = _renumbered(load_coco(scene, WHOLEBODY133), first_image, first_person)
+        file = _renumbered(load_coco(scene, in_parts=True), first_image, first_person)
         chosen = _chosen_frames(file, config, val_videos)
         image_ref = _find_frames(image_path, scene.parent.name, file, config.title)
-        new_people, new_annotations = collect_people(file, chosen, image_ref, skeleton, summary, in_parts=True)
+        new_people, new_annotations = collect_people(file, chosen, image_ref, skeleton, summary)
         people += new_people
         annotations += new_annotations
         images += chosen.values()

@@ -19,10 +19,10 @@ from leanpose.data.keypoints import clean_points, require_pixels
 from leanpose.data.label_set import LabelSet, images_of
 from leanpose.data.lsp import load_lsp
 from leanpose.data.mpii import MpiiFile, load_mpii
-from leanpose.data.records import as_flag, as_id, parse_box, parse_triples
+from leanpose.data.records import as_flag, as_id, parse_box
 from leanpose.data.sets import format_of, load_labels, unknown_format
 from leanpose.data.summary import DataSummary, start_summary
-from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts
+from leanpose.data.wholebody import FIELDS, box_field, flag_field
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, load_json
@@ -139,11 +139,10 @@ def _read_coco(
     skeleton: Skeleton | None,
     category: str | None,
 ) -> CheckedSet:
-    in_parts = has_parts(content["annotations"]) and skeleton in (None, WHOLEBODY133)
-    coco = parse_coco(content, file, WHOLEBODY133 if in_parts else skeleton, category)
+    coco = parse_coco(content, file, skeleton, category, in_parts=None)
     # UBody's names begin with a slash.
-    names = {i: str(record["file_name"]).lstrip("/" if in_parts else "") for i, record in coco.images.items()}
-    checked = CheckedSet(file, "coco_wholebody" if in_parts else "coco", coco.skeleton)
+    names = {i: str(record["file_name"]).lstrip("/" if coco.in_parts else "") for i, record in coco.images.items()}
+    checked = CheckedSet(file, "coco_wholebody" if coco.in_parts else "coco", coco.skeleton)
     _find_images(checked, top, images, names)
     for image_id, record in coco.images.items():
         if isinstance(record.get("width"), (int, float)) and isinstance(record.get("height"), (int, float)):
@@ -156,16 +155,16 @@ def _read_coco(
         if record["image_id"] not in coco.images:
             checked.add("image id", f"person {record['id']} belongs to image {record['image_id']}")
         elif not as_flag(record.get("iscrowd")):
-            _read_coco_person(checked, record, in_parts=in_parts)
-    _summarise_coco(checked, coco, in_parts=in_parts)
+            _read_coco_person(checked, coco, record)
+    _summarise_coco(checked, coco)
     return checked
 
 
-def _summarise_coco(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None:
+def _summarise_coco(checked: CheckedSet, file: CocoFile) -> None:
     """Add the data summary, as if the set was read for training."""
     summary = start_summary(checked.file.stem, file.skeleton, file.skeleton)
     try:
-        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, summary, in_parts=in_parts, truth=False)
+        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, summary, truth=False)
     except LeanposeError as error:
         # A garbled record is a finding of its own.
         if "fractions of the image" in str(error):
@@ -177,15 +176,13 @@ def _summarise_coco(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> N
     _add_summary(checked, summary)
 
 
-def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: bool) -> None:
+def _read_coco_person(checked: CheckedSet, file: CocoFile, record: dict[str, Any]) -> None:
     image, name, points = checked.images.get(record["image_id"]), f"person {record['id']}", None
     try:
-        if in_parts:
-            points = join_parts(record, name).copy()
+        points = file.points(record, name).copy()
+        if file.in_parts:
             # Behind the body the third number may be a score.
             points[17:, 2] = np.where(points[17:, 2] > 0, 2, np.minimum(points[17:, 2], 0))
-        else:
-            points = parse_triples(record["keypoints"], "keypoints", len(checked.skeleton), name)
     except LeanposeError as error:
         checked.add("keypoint count", str(error).rstrip("."), image)
     person = CheckedPerson(record["id"], record["image_id"], points, _box(record.get("bbox")))
@@ -193,7 +190,7 @@ def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: 
     if record.get("area") is not None and person.valid_box and not _is_area(record["area"], person.box):
         checked.add_person("area", person, f"has the area {record['area']!r}; its box's would be taken")
     if points is not None:
-        for text in _odd_parts(record, points) if in_parts else []:
+        for text in _odd_parts(record, points) if file.in_parts else []:
             checked.add_person("part", person, text)
         labelled = points[:, 2] > 0
         counted = labelled[_COUNTED.get(checked.skeleton.name, slice(None))]
