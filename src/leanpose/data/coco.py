@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco_boxes import (
     clip_boxes,
-    image_side,
+    image_size,
     note_other_sizes,
     read_areas,
     read_boxes,
@@ -66,7 +66,7 @@ def _read(
     training: bool,
     in_parts: bool = False,
 ) -> PoseDataset:
-    """Read a file that labels the skeleton `labelled`, or the one that it names itself. Who trains needs no ground
+    """Read a file that labels the skeleton `labelled`, or the one that it names itself; in training without ground
     truth."""
     path, image_path = config.paths(root)
     file = load_coco(path, labelled, config.category, in_parts=in_parts)
@@ -83,9 +83,8 @@ def _read(
         summary = DataSummary(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=summary.notes)
         people = _read_detections(root / config.bbox_file, images, folder, len(skeleton), summary)
     summary.notes.update(folder.notes)
-    looked_at = [(p.image, images[p.image_id]) for p in people[:: max(1, len(people) // 100)]]
-    sizes = ((ref, image_side(record, "width"), image_side(record, "height")) for ref, record in looked_at)
-    note_other_sizes(sizes, summary.notes)
+    some = people[:: max(1, len(people) // 100)]
+    note_other_sizes(((person.image, *image_size(images[person.image_id])) for person in some), summary.notes)
     content = coco_content(images.values(), annotations, skeleton) if truth else None
     return PoseDataset(config.title, people, content, (summary,))
 
@@ -120,7 +119,7 @@ def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], summary: D
             raw = np.array([record["keypoints"] for record in records], np.float64).reshape(len(records), count, 3)
         except (TypeError, ValueError):  # which of them it is, the next line says
             raw = np.array([file.points(record) for record in records]).reshape(-1, count, 3)
-    size_of = {number: (image_side(image, "width"), image_side(image, "height")) for number, image in images.items()}
+    size_of = {number: image_size(image) for number, image in images.items()}
     sizes = np.array([size_of[record["image_id"]] for record in records], np.float64).reshape(-1, 2)
     require_pixels(raw, sizes, file.path)
     return _People(records, clean_points(raw, sizes, summary.notes, scores=file.in_parts), valid, sizes)
@@ -135,8 +134,7 @@ def collect_people(
     *,
     truth: bool = True,
 ) -> tuple[list[PoseAnnotation], list[dict[str, Any]]]:
-    """The people of a file that a model can learn from, and the annotations that it is evaluated against, in its
-    skeleton.
+    """The people of a file for training, and the annotations for evaluation, in the skeleton of a model.
 
     Args:
         images: those of the file that are wanted.
@@ -167,13 +165,10 @@ def collect_people(
     summary.left_out["without a labelled keypoint of this skeleton"] += int(unlabelled.sum())
     summary.left_out["whose box has no extent in the image"] += int(outside.sum())
     people, listed = [], areas.tolist()
-    refs: dict[int, ImageRef] = {}
     for i in np.flatnonzero(~(crowd | unlabelled | outside)).tolist():
-        record, number = records[i], records[i]["image_id"]
-        ref = refs.get(number)
-        if ref is None:
-            ref = refs[number] = image_ref(str(images[number]["file_name"]))
-        people.append(PoseAnnotation(ref, boxes[i], learnt[i], number, record["id"], listed[i]))
+        record, image_id = records[i], records[i]["image_id"]
+        image = image_ref(str(images[image_id]["file_name"]))
+        people.append(PoseAnnotation(image, boxes[i], learnt[i], image_id, record["id"], listed[i]))
     if not truth:
         return people, []
     values = targets.astype(np.float64).round(4).reshape(len(targets), 3 * len(skeleton)).tolist()
@@ -191,7 +186,7 @@ def _counts(
     skeleton: Skeleton,
     summary: DataSummary,
 ) -> Int[np.ndarray, " N"]:
-    """The number of labelled keypoints per person, with a note if a record states another number."""
+    """The number of labelled keypoints per person; the summary counts the records that state another number."""
     counts = (targets[..., 2] > 0).sum(axis=1)
     stated = [record.get("num_keypoints") for record in labels.records]
     # CrowdPose does not count head and neck: its rule stays.
@@ -209,8 +204,10 @@ def _counts(
 def _read_detections(
     path: Path, images: dict[int, dict[str, Any]], folder: ImageFolder, count: int, summary: DataSummary
 ) -> list[PoseAnnotation]:
-    """People from a detector's COCO result file: every box of the set's images, whatever its score. A result that names its image
-    goes by that name, since other programs count images otherwise."""
+    """People from a detector's COCO result file: every box of the set's images, whatever its score.
+
+    A result with a file name is matched by it, since other programs number images differently.
+    """
     content = load_json(path, "file of detected boxes")
     if not isinstance(content, list):
         raise LeanposeError(f"{path} is not a file of detected boxes: it must hold a list of results.")

@@ -48,10 +48,11 @@ def clip_boxes(
     return np.concatenate([low, high], axis=1), finite & (high > low).all(axis=1)
 
 
-def image_side(record: Record, side: str) -> float:
-    """An image's `width` or `height` in pixels as its record says; NaN where it does not."""
-    value = as_id(record.get(side))
-    return float(value) if isinstance(value, int | float) and value > 0 else math.nan
+def image_size(record: Record) -> tuple[float, float]:
+    """Width and height of an image in pixels, from its record; NaN if it has none."""
+    sides = as_id(record.get("width")), as_id(record.get("height"))
+    width, height = (float(side) if isinstance(side, int | float) and side > 0 else math.nan for side in sides)
+    return width, height
 
 
 def read_boxes(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.coco_boxes import image_side
+from leanpose.data.coco_boxes import image_size
 from leanpose.data.coco_file import parse_coco
 from leanpose.data.ground_truth import coco_category
 from leanpose.data.label_set import PERSON, LabelledImage, LabelledPerson, LabelSet, size_fields
@@ -17,6 +17,7 @@ from leanpose.data.records import as_flag, as_id, parse_box
 from leanpose.data.sniffing import FileContent
 from leanpose.data.wholebody import has_parts
 from leanpose.files import any_damage, load_json, write_text
+from leanpose.geometry import xywh_to_xyxy
 from leanpose.skeleton import Skeleton
 
 CANNOT_HOLD = ("split",)
@@ -49,20 +50,13 @@ def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str
         file = parse_coco(content, path, skeleton, category, in_parts=None)
     file.require_unique_ids()
     numbers = {image_id: number for number, image_id in enumerate(file.images)}
-    images = [
-        LabelledImage(str(record["file_name"]), image_side(record, "width"), image_side(record, "height"))
-        for record in file.images.values()
-    ]
+    images = [LabelledImage(str(record["file_name"]), *image_size(record)) for record in file.images.values()]
     names = {as_id(kind.get("id")): str(kind.get("name")) for kind in content.get("categories") or []}
     people = []
     for record in file.annotations:
         file.image_of(record)
-        where = file.where(record)
-        box = None
-        if record.get("bbox") not in (None, []):
-            x, y, w, h = parse_box(record["bbox"], where)
-            box = np.array([x, y, x + w, y + h])
-        area = record.get("area")
+        given, area = record.get("bbox"), record.get("area")
+        box = None if given in (None, []) else xywh_to_xyxy(np.array(parse_box(given, file.where(record))))
         people.append(
             LabelledPerson(
                 numbers[record["image_id"]],
