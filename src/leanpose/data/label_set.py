@@ -334,7 +334,7 @@ class LabelSetBuilder:
             people.append(LabelledPerson(person.image, points, corners, category))
         unused = len(self.rectangles) - sum(box is not None for box in boxes)
         left_out = self.left_out + Counter({"a rectangle without keypoints": unused})
-        return LabelSet(self.path, skeleton, self.images, people, left_out, self.notes)
+        return LabelSet(self.path, skeleton, self.images, people, left_out, +self.notes)
 
 
 def _boxes_of(people: Sequence[NamedPoints], rectangles: Sequence[Rectangle]) -> list[Rectangle | None]:
