@@ -23,7 +23,7 @@ uses too."""
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Where an image's bytes are: a file, a member of a tar archive, or what a pack holds of it.
+    """Where the bytes of an image are: in a file, in a tar archive, or (its crops) in a pack.
 
     Attributes:
         path: the image file, or the archive or pack (`leanpose.data.pack_file`).

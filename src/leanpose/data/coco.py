@@ -44,7 +44,7 @@ def read_coco(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
 
 
 def read_crowdpose(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a CrowdPose set, whose category names its keypoints otherwise; see `leanpose.data.readers.read_people`."""
+    """Read a CrowdPose set, in which the category has other names for the keypoints; see `leanpose.data.readers.read_people`."""
     return _read(config, skeleton, root, config.labelled_skeleton(root) or CROWDPOSE14, training=training)
 
 

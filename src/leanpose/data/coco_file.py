@@ -1,4 +1,4 @@
-"""The records of COCO keypoint files, whichever tool wrote them: which images, whose annotations, what keypoints."""
+"""The records of COCO keypoint files by any tool: images, annotations, and the skeleton."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class CocoFile:
         images: the image records by id, in the order of their ids.
         annotations: the people's records.
         skeleton: the keypoints that the file labels.
-        left_out: (image id, reason) of annotations that are nobody's whose keypoints are read.
-        notes: what was taken for something else in reading, by the sentence's end.
+        left_out: (image id, reason) of skipped annotations.
+        notes: as in `DataSummary`.
         clashes: pairs of different image files that share an id.
         joined: the names of the categories that are read together, where there are several.
         in_parts: whether face, hands and feet are in fields of their own, as in COCO-WholeBody.
@@ -47,7 +47,7 @@ class CocoFile:
     in_parts: bool = False
 
     def where(self, record: Record) -> str:
-        """A person's record, for messages."""
+        """The name of a person's record in messages."""
         return f"Annotation {record['id']} of {self.path}"
 
     def points(self, record: Record, where: str = "") -> Float[np.ndarray, "S 3"]:
@@ -93,7 +93,7 @@ def load_coco(
 
     Args:
         path: the JSON file.
-        skeleton: what it labels; otherwise the keypoint names of its categories decide.
+        skeleton: of the file; by default that of the keypoint names of its categories.
         category: the one to read, by name or number; otherwise all that have keypoints, matched by the keypoints'
             names.
         in_parts: whether it has COCO-WholeBody's fields and labels its skeleton.
@@ -181,7 +181,7 @@ def _numbers(ids: list[Any]) -> dict[Any, int] | None:
 
 
 def _check_names(kind: Record, path: Path) -> None:
-    """Check that the keypoint names of a category are a list, or take them from what counts them.
+    """Check that the keypoint names of a category are a list; those of a dictionary (number → name) become one.
 
     Raises:
         LeanposeError: they are neither.
@@ -196,7 +196,7 @@ def _check_names(kind: Record, path: Path) -> None:
 
 
 def _chosen_kinds(kinds: list[Record], category: str | None, path: Path) -> list[Record]:
-    """The categories whose people are read, the one called person first.
+    """The categories that are read, the one called person first.
 
     Raises:
         LeanposeError: there is none of the name that is asked for, or it has no keypoints.
@@ -213,8 +213,7 @@ def _chosen_kinds(kinds: list[Record], category: str | None, path: Path) -> list
 
 
 def _labelled_kinds(kinds: list[Record], skeleton: Skeleton) -> list[Record]:
-    """Of several categories those that label a skeleton which is said to be the file's: of its names, or else of as
-    many keypoints."""
+    """The categories that fit the given skeleton of the file: by keypoint names, or else by their number."""
     fitting = [kind for kind in kinds if len(kind["keypoints"]) == len(skeleton)]
     names = [keypoint_name(name) for name in skeleton.keypoints]
     named = [kind for kind in fitting if [keypoint_name(str(name)) for name in kind["keypoints"]] == names]
@@ -224,7 +223,7 @@ def _labelled_kinds(kinds: list[Record], skeleton: Skeleton) -> list[Record]:
 def _people_of(
     records: list[Any], kinds: list[Record], chosen: list[Record], category: str | None
 ) -> tuple[list[Record], list[tuple[Any, str]], dict[str, int]]:
-    """The annotations of the chosen categories, why the others are none, and what was taken for something else."""
+    """The annotations of the chosen categories, the others as in `CocoFile.left_out`, and notes."""
     names = {as_id(kind.get("id")): str(kind.get("name", kind.get("id"))) for kind in kinds}
     by_name: dict[Any, Any] = {name: number for number, name in names.items()}
     ids = {as_id(kind["id"]) for kind in chosen}
@@ -276,7 +275,7 @@ def category_skeleton(category: Record, path: Path) -> Skeleton:
 
 
 def _reordered(record: Record, orders: dict[Any, tuple[int, ...]], lengths: dict[Any, int], path: Path) -> Record:
-    """A person's record in the keypoints of all categories."""
+    """A record with its keypoints in the order of all categories."""
     number = as_id(record.get("category_id"))
     triples = parse_triples(record["keypoints"], "keypoints", lengths[number], f"Annotation {record['id']} of {path}")
     rows = [triples[i].tolist() if i >= 0 else [0.0, 0.0, 0.0] for i in orders[number]]

@@ -1,4 +1,4 @@
-"""From one format of labels to another, with a word on everything that the target cannot hold."""
+"""Conversion of labels to another format, with a list of everything that the target format cannot hold."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRITERS = tuple(name for name, reader in READERS.items() if reader.writes is not
 """The formats that are written."""
 
 FILES = {"yolo": "data.yaml", "cvat": "annotations.xml", "csv": "keypoints.csv", "dlc": "CollectedData_leanpose.csv"}
-"""What a file is called where a folder is given; otherwise `annotations.json`."""
+"""File name by format if a folder is given; for other formats `annotations.json`."""
 
 _TEXT = ("csv", "cvat", "dlc", "yolo")  # in JSON any character can be written
 _NEEDS_BOXES, _NEEDS_SIZES = ("coco", "yolo"), ("yolo", "labelstudio", "cvat")
@@ -35,13 +35,13 @@ _NEEDS_BOXES, _NEEDS_SIZES = ("coco", "yolo"), ("yolo", "labelstudio", "cvat")
 
 @dataclass(frozen=True)
 class ConvertedLabels:
-    """What was written.
+    """The result of a conversion.
 
     Attributes:
         path: the file.
-        labels: what it holds.
-        lost: what it cannot hold, in sentences.
-        changed: what was left out or changed in reading and writing.
+        labels: its content.
+        lost: sentences on what the format cannot hold.
+        changed: sentences on what was skipped or changed in reading and writing.
     """
 
     path: Path
@@ -68,7 +68,7 @@ def convert_labels(
         images: folder or archive of the images or videos, where they do not lie next to the labels; needed for their
             sizes alone, for YOLO, whose images are linked or copied to where its label files are looked for, and for
             frames, which are written as images next to the labels.
-        skeleton: what the file labels, where it does not say; or the order to write.
+        skeleton: of a file that does not name its keypoints; of others the keypoints to write, in this order.
         category: of several, the one to write.
         wait: until another process has written the target, instead of an error.
 
@@ -129,7 +129,7 @@ def write_labels(labels: LabelSet, path: Path, kind: str) -> None:
 
 
 def without_impossible(labels: LabelSet) -> LabelSet:
-    """The labels without points and boxes that no image can have; how many there were is noted."""
+    """The labels without points and boxes that no image can have, with a note of their numbers."""
     people, notes = [], Counter(labels.notes)
     for person in labels.people:
         with np.errstate(invalid="ignore"):
@@ -237,7 +237,7 @@ def place_images(
 
 
 def losses(labels: LabelSet, kind: str) -> list[str]:
-    """What a format cannot hold of these labels, with its count; empty where it holds all."""
+    """What a format cannot hold of these labels, with numbers; empty if it can hold everything."""
     writes = READERS[kind].writes
     assert writes is not None, "one of WRITERS"
     cannot = pkgutil.resolve_name(writes.split(":")[0]).CANNOT_HOLD

@@ -1,4 +1,4 @@
-"""How much of the augmented views lies outside of packed coarse crops, from where the views lie; nothing is drawn."""
+"""How much of augmented crops lies outside of the packed coarse crops, from their geometry alone."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def require_whole_views(
     centers, scales = bbox_to_center_scale(np.stack([people[i].box for i in chosen.tolist()]), input_size, padding)
     low, high = centers - scales / 2 - 0.5, centers + scales / 2 - 0.5
     regions, wholes = map(np.stack, zip(*(_edges(crops, i) for i in chosen.tolist()), strict=True))
-    seen = np.concatenate([np.maximum(low, wholes[:, :2]), np.minimum(high, wholes[:, 2:])], axis=1)
-    beyond = np.concatenate([regions[:, :2] - seen[:, :2], seen[:, 2:] - regions[:, 2:]], axis=1).max(axis=1) > 1.0
+    views = np.concatenate([np.maximum(low, wholes[:, :2]), np.minimum(high, wholes[:, 2:])], axis=1)
+    beyond = np.concatenate([regions[:, :2] - views[:, :2], views[:, 2:] - regions[:, 2:]], axis=1).max(axis=1) > 1.0
     if beyond.any() or coarser_share(people, crops, input_size, padding) > 0:
         config = crops.caches[int(crops.sources[chosen[0]])].config
         (h, w), (height, width) = config.input_size, input_size

@@ -86,7 +86,7 @@ class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Ite
         """A loader's `collate_fn`: one batch of the items that could be read."""
 
     def collate_for_device(self, items: Sequence[tuple[Item | None, dict[str, str]]]) -> Batch:
-        """The same before what is left to be done on the training device (`Batch.prepared`)."""
+        """The same batch before the steps that run on the training device (`Batch.prepared`)."""
         return self.collate(items)
 
     def shards(self) -> Int[np.ndarray, " N"] | None:
@@ -300,7 +300,7 @@ class TopDownDataset(ImageDataset[Crop]):
         return CropBatch(*_indices(crops, items), images, keypoints, weights, matrices, self._sets(crops))
 
     def collate_for_device(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> CropBatch | SourceBatch:
-        """With `warp_on_device` what the crops are to be cut from, otherwise the crops."""
+        """With `warp_on_device` the coarse crops, otherwise the crops."""
         return self._sources(items) if self.warp_on_device else self.collate(items)
 
     def _sources(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> SourceBatch:

@@ -73,7 +73,7 @@ class ImageFolder:
     An image that is not where its name says is looked for by the other ways in which programs write names: in another
     Unicode form, with backslashes, as an address, with folders in front that are not there, with .JPG for .jpg or
     without ending; and of a set of which none is where its name says by its base name in the folders below, where there
-    is one such file. What was done so is noted.
+    is one such file. `notes` counts these images.
 
     Args:
         path: the folder, or the uncompressed `.tar` archive.
@@ -108,7 +108,7 @@ class ImageFolder:
         return file_name in self.members if self.archive else self._holds(file_name)
 
     def __call__(self, file_name: str) -> ImageRef:
-        """Where an image is; one that is missing is said to be where its name says.
+        """The reference of an image; of a missing one that with its name as it is.
 
         Raises:
             LeanposeError: the name leads out of the folder.
@@ -133,7 +133,7 @@ class ImageFolder:
         return None
 
     def _with_other_ending(self, name: str) -> str | None:
-        """The one image whose name has an ending in other letters, or one where this name has none."""
+        """The only image whose name differs in the letter case of its suffix, or in that this name has no suffix."""
         stem, suffix = os.path.splitext(name)
         known = suffix.lower() in SUFFIXES
         folder = "" if self.archive else os.path.dirname(name)
@@ -178,7 +178,7 @@ class ImageFolder:
         return link is not None
 
     def _list(self, folder: str) -> dict[str, bool]:
-        """What a folder below this one holds in addition to folders; empty where there is none."""
+        """The files in a folder below this one, and whether each is a link; empty if there is no such folder."""
         path = os.path.join(self._root, folder)
         try:
             with os.scandir(path) as entries:
@@ -240,8 +240,8 @@ for."""
 
 
 def spellings(name: str) -> list[tuple[str, str]]:
-    """The names by which an image that a file calls `name` may lie in its folder, the likeliest first, each with what
-    is to be said of it.
+    """The names that an image called `name` in a label file may have in its folder, the likeliest first, each with its
+    note.
 
     Addresses count by their path, backslashes are separators, and the folders that a name begins with may be missing.
     No spelling leaves the folder.

@@ -50,10 +50,10 @@ class ImageFile:
     """An input image.
 
     Attributes:
-        path: where it is; of what is not a file, its name.
+        path: of the file; of other images their name.
         name: its place below the folder that all inputs have in common; in POSIX form.
         image_id: the number that stands for it in COCO results.
-        content: the bytes of what is not a file: standard input, or an image from the web.
+        content: the bytes of an image that is not a file: from standard input or from the web.
     """
 
     path: Path
@@ -96,7 +96,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a user's arguments mean.
+    """The images and videos that a user's arguments name.
 
     Attributes:
         images, clips: images and videos, each once.
@@ -162,7 +162,7 @@ def find_inputs(
 
 
 class _Found:
-    """What has been found so far, by its resolved path; names follow when all paths are known."""
+    """Collects inputs by their resolved paths; they are named once all paths are known."""
 
     def __init__(self, besides: Path | None, is_video: Callable[[Path], bool]) -> None:
         self.besides, self.is_video = besides, is_video
@@ -308,7 +308,7 @@ def read_ahead(
 
     Args:
         images: to read.
-        notice: called by those threads with what was guessed of an image or left out, a sentence.
+        notice: called by those threads with a sentence on a guess about an image or on something left out.
     """
 
     def read(image: ImageFile) -> UInt8[np.ndarray, "H W 3"] | BrokenImageError:

@@ -1,4 +1,4 @@
-"""What a label file holds, whatever its format: images, and people with keypoints in pixels. Readers fill it, writers
+"""The content of a label file in any format: images, and people with keypoints in pixels. Readers return it, writers
 write it.
 
 Boxes: a person has the box that the file gives it, by its group or else the smallest rectangle around all of its
@@ -63,7 +63,7 @@ class LabelledPerson:
         image: index among the images.
         points: x, y in pixels and COCO's visibility, in the file's keypoints; zeros where not labelled.
         box: xyxy; None where the file has none.
-        category: what the file calls such a thing.
+        category: its name in the file.
         area: in square pixels; NaN where the file does not say.
         crowd: whether it stands for several.
     """
@@ -87,7 +87,7 @@ class LabelSet:
 
     Attributes:
         path: where it was read.
-        skeleton: what it labels.
+        skeleton: its keypoints.
         images: all of them, in the file's order.
         people: all that have keypoints.
         left_out: annotations that are skipped, by reason.
@@ -95,8 +95,8 @@ class LabelSet:
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
         located: whether the images' names are their places, below the file's folder or in the file.
         repeats: labels of the same people by further annotators, only used by the data check.
-        videos: of a set whose images are frames of videos: what their names begin with → where the file says the video
-            is.
+        videos: of a set whose images are frames of videos: prefix of the images' names → path of the video in the
+            file.
     """
 
     path: Path
@@ -237,7 +237,7 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
 
 
 def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[str], ImageRef]:
-    """What finds the images of a label set by their names.
+    """A function that finds the images of a label set by their names.
 
     Args:
         source: their folder or archive, or that of the videos; None: as the file says, or whatever lies next to it.
@@ -298,7 +298,7 @@ class Rectangle:
 
 @dataclass
 class LabelSetBuilder:
-    """Collects what a file holds that lists points and rectangles one by one.
+    """Collects the content of a file that lists points and rectangles one by one.
 
     Attributes:
         path, images, left_out, notes: as in `LabelSet`.

@@ -87,7 +87,7 @@ class MpiiFile:
     Attributes:
         path: where it was read.
         people: in the order of the file.
-        odd: (number of the person from 1, kind, what is wrong), for the check of a data set.
+        odd: (number of the person from 1, kind of finding, text), for the check of a data set.
     """
 
     path: Path
@@ -196,9 +196,9 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
                 marks = _structs(_field(rectangle.get("annopoints"), "point"))
                 if not marks:
                     continue
-                points, complaint = _marked(marks)
-                if complaint:
-                    odd.append((len(people) + 1, "keypoint count", complaint))
+                points, problem = _marked(marks)
+                if problem:
+                    odd.append((len(people) + 1, "keypoint count", problem))
                 place = rectangle.get("objpos")
                 center = np.array([_number(_field(place, axis)) for axis in ("x", "y")]) - 1.0
                 x1, y1, x2, y2 = (_number(rectangle.get(name)) for name in ("x1", "y1", "x2", "y2"))
@@ -220,19 +220,19 @@ def _field(value: Any, name: str) -> Any:
 
 
 def _marked(marks: list[dict[str, Any]]) -> tuple[Float[np.ndarray, "16 3"], str]:
-    """A person's points, and what is odd about them."""
-    points, complaint = np.zeros((16, 3)), ""
+    """A person's points, and an error in them (empty if there is none)."""
+    points, problem = np.zeros((16, 3)), ""
     for mark in marks:
         number = int(mark["id"])
         if not 0 <= number < 16:
-            complaint = f"has a point with the id {number}, which MPII does not know"
+            problem = f"has a point with the id {number}, which MPII does not know"
         elif points[number, 2] > 0:
-            complaint = f"has two points with the id {number}"
+            problem = f"has two points with the id {number}"
         else:
             # Empty for the two ends of the head, which were not looked at, and in places a letter for a number.
-            seen = str(mark.get("is_visible", "")).strip()
-            points[number] = float(mark["x"]) - 1.0, float(mark["y"]) - 1.0, 1.0 if seen in ("0", "0.0") else 2.0
-    return zero_unlabelled(points), complaint
+            visible = str(mark.get("is_visible", "")).strip()
+            points[number] = float(mark["x"]) - 1.0, float(mark["y"]) - 1.0, 1.0 if visible in ("0", "0.0") else 2.0
+    return zero_unlabelled(points), problem
 
 
 def _number(value: Any) -> float:

@@ -223,7 +223,7 @@ class DatasetConfig(Section):
 
 
 def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".", *, training: bool) -> PoseDataset:
-    """Read a data set's people in the keypoints of `skeleton`, matched by name; what the set does not label has v = 0.
+    """Read a data set's people in the keypoints of `skeleton`, matched by name; keypoints that the set lacks have v = 0.
 
     People without a labelled keypoint and crowd regions are skipped, as in mmpose, in training and with ground-truth
     boxes alike; `ground_truth` still holds them, since OKS evaluation ignores predictions there.
@@ -268,7 +268,7 @@ def _require_finite(people: Sequence[PoseAnnotation], source: object) -> None:
     """Check that all coordinates fit float32: one that overflows would spoil the whole batch.
 
     Raises:
-        LeanposeError: somebody's cannot.
+        LeanposeError: those of a person do not.
     """
     if not people:
         return

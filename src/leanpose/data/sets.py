@@ -99,7 +99,7 @@ def load_labels(path: Path, kind: str | None = None) -> LabelSet:
     """All labels of a file.
 
     Args:
-        kind: its format; None: found out.
+        kind: its format; None: detected.
 
     Raises:
         LeanposeError: the format is not known, or cannot be read whole.
@@ -121,7 +121,7 @@ def _only(sets: list[tuple[Path, str]], path: Path) -> list[tuple[Path, str]]:
 
 
 def read_auto(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a set whose format is found out; see `leanpose.data.readers.read_people`."""
+    """Read a set of unknown format; see `leanpose.data.readers.read_people`."""
     found = resolve(config, root)
     return pkgutil.resolve_name(READERS[found.format].function)(found, skeleton, root, training=training)
 
@@ -138,7 +138,7 @@ def resolve(config: DatasetConfig, root: Path) -> DatasetConfig:
     assert config.annotations is not None
     path = root / config.annotations
     if path.is_file() and path.suffix == ".json" and format_of(path) is None:
-        sets = [(path, "coco")]  # whose reader says what is wrong with it
+        sets = [(path, "coco")]  # the reader then names the error
     else:
         sets = find_sets(path)
     ((file, kind),) = _only(sets, path)
@@ -305,7 +305,7 @@ def read_sets(
 
 
 def _skeleton_of(config: DatasetConfig) -> Skeleton:
-    """What a set labels.
+    """The skeleton of a data set.
 
     Raises:
         LeanposeError: its file does not name its keypoints.

@@ -61,15 +61,17 @@ def load_sleap(path: Path) -> LabelSet:
         labelled = [instance for instance in frame.instances if type(instance).__name__ == "Instance"]
         left_out["predicted, not labelled"] += len(frame.instances) - len(labelled)
         if not labelled and not getattr(frame, "is_negative", False):
-            continue  # nobody has looked at it
+            continue  # not annotated
         frames.append(frame)
         for instance in labelled:
             if instance.skeleton is not graph:
                 left_out[f"of another skeleton ({', '.join(instance.skeleton.node_names[:3])} …)"] += 1
                 continue
             xy = np.asarray(instance.numpy(), np.float64)[:, :2]
-            seen = np.asarray(np.isfinite(xy).all(axis=1))
-            points = np.concatenate([np.where(seen[:, None], xy, 0.0), np.where(seen, 2.0, 0.0)[:, None]], axis=1)
+            labelled_points = np.asarray(np.isfinite(xy).all(axis=1))
+            points = np.concatenate(
+                [np.where(labelled_points[:, None], xy, 0.0), np.where(labelled_points, 2.0, 0.0)[:, None]], axis=1
+            )
             people.append(LabelledPerson(len(frames) - 1, points))
     kinds = sorted({_kind(frame.video) for frame in frames})
     if len(kinds) > 1:
@@ -84,17 +86,17 @@ def load_sleap(path: Path) -> LabelSet:
 
 
 def _kind(video: Any) -> str:
-    """What a project's `video` is."""
+    """The kind of a project's `video`."""
     if isinstance(video.filename, list):
         return _FILES
     return _PACKAGE if (video.backend_metadata or {}).get("has_embedded_images") else _VIDEO
 
 
 def _image(frame: Any, names: Mapping[str, str]) -> LabelledImage:
-    """An image of a project: the file of a frame, or what a package calls it, or a frame of a video.
+    """An image of a project: a file, a frame of a package, or a frame of a video.
 
     Args:
-        names: what videos are called, by their files.
+        names: of videos by their files.
     """
     video, number = frame.video, int(frame.frame_idx)
     if isinstance(video.filename, list):

@@ -27,8 +27,8 @@ class DataSummary:
         keypoints: the names of the model's skeleton.
         file_keypoints: the names that the file labels.
         noun: what is counted: people, or detected boxes.
-        left_out: how many are not used, by reason: `of another category (goose)`.
-        notes: how often something was changed in reading, by what it was: `areas of 0 (the box's is taken)`.
+        left_out: numbers of skipped ones, by reason: `of another category (goose)`.
+        notes: numbers of changes in reading, by description: `areas of 0 (the box's is taken)`.
         used: how many are.
         labelled: how many of the used people have each of `keypoints`.
     """
@@ -45,7 +45,7 @@ class DataSummary:
     def add(
         self, left_out: Iterable[str] | Mapping[str, int], notes: Mapping[str, int], categories: Sequence[str] = ()
     ) -> None:
-        """Add what a file's reader has counted, and note that people of several categories are read as one."""
+        """Add the counts of a file's reader, and a note if people of several categories are read together."""
         self.left_out.update(left_out)
         self.notes.update(notes)
         if len(categories) > 1:
@@ -64,17 +64,17 @@ class DataSummary:
 
     @property
     def total(self) -> int:
-        """How many there are in the file, or in its split."""
+        """The number in the file, or in its split."""
         return self.used + sum(self.left_out.values())
 
     @property
     def counted(self) -> str:
-        """That number with its noun."""
+        """`total` with its noun."""
         return f"{self.total} {_ONE[self.noun] if self.total == 1 else self.noun}"
 
     @property
     def reasons(self) -> str:
-        """Why some are not used, the most frequent reason first; empty where all are."""
+        """The reasons of skipped ones with their numbers, the most frequent first; empty if all are used."""
         return ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common() if count)
 
     def sentences(self) -> list[str]:
@@ -88,7 +88,7 @@ class DataSummary:
 
     @property
     def changes(self) -> str:
-        """What was changed in reading, the most frequent first; empty where nothing was."""
+        """The changes in reading with their numbers, the most frequent first; empty if there were none."""
         return "; ".join(f"{count} {what}" for what, count in self.notes.most_common() if count)
 
     def empty_message(self) -> str:
@@ -132,7 +132,7 @@ def start_summary(title: str, skeleton: Skeleton, labelled: Skeleton, split: str
 
     Args:
         skeleton: of the model.
-        labelled: what the set labels.
+        labelled: the skeleton of the data set.
         split: is named where it is not all.
     """
     summary = DataSummary(title if split == "all" else f"{title} ({split})", skeleton.keypoints, labelled.keypoints)
@@ -144,7 +144,7 @@ def start_summary(title: str, skeleton: Skeleton, labelled: Skeleton, split: str
 
 
 def _lost_pairs(skeleton: Skeleton, labelled: Skeleton) -> list[str]:
-    """The mirror pairs of a file that its model's skeleton, which says nothing of pairs, does not know."""
+    """The mirror pairs of a file that the skeleton of a model, which gives no pairs itself, lacks."""
     if skeleton.given_pairs is not None:
         return []
     indices, mirrored = labelled.indices_in(skeleton), skeleton.flip_indices

@@ -82,14 +82,14 @@ def valid_points(record: dict[str, Any]) -> Bool[np.ndarray, " 133"]:
     return valid
 
 
-_SEEN_BY = {
+_WITNESSES = {
     "face": ("nose", "left_eye", "right_eye"),
     "left_hand": ("left_wrist",),
     "right_hand": ("right_wrist",),
     "left_foot": ("left_ankle",),
     "right_foot": ("right_ankle",),
 }
-"""The body keypoints of which one is visible wherever the part is."""
+"""Body keypoints of which at least one is visible if the part is."""
 
 
 def mark_hidden_parts(keypoints: Float[np.ndarray, "K 3"], skeleton: Skeleton) -> Float[np.ndarray, "K 3"]:
@@ -99,9 +99,9 @@ def mark_hidden_parts(keypoints: Float[np.ndarray, "K 3"], skeleton: Skeleton) -
     """
     marked = keypoints.copy()
     names = skeleton.keypoints
-    for part, witnesses in _SEEN_BY.items():
-        seen = [marked[names.index(name), 2] == 2 for name in witnesses if name in names]
-        if not seen or any(seen):
+    for part, witnesses in _WITNESSES.items():
+        visible = [marked[names.index(name), 2] == 2 for name in witnesses if name in names]
+        if not visible or any(visible):
             continue
         points = [names.index(name) for name in part_names(part) if name in names]
         marked[points, 2] = np.where(marked[points, 2] > 0, marked[points, 2], -1)

@@ -68,7 +68,7 @@ def load_yolo(path: Path, category: str | None = None, splits: Sequence[str] | N
     images: list[LabelledImage] = []
     people: list[LabelledPerson] = []
     left_out: Counter[str] = Counter()
-    seen: set[str] = set()
+    known: set[str] = set()
     without: list[Path] = []
     if splits is None:
         splits = [split for split in ("train", "val") if content.get(split)] or ["train"]
@@ -76,10 +76,10 @@ def load_yolo(path: Path, category: str | None = None, splits: Sequence[str] | N
         for file in _images(content, split, path, notes):
             width, height = upright_size(ImageRef(str(file)))
             name = file.relative_to(path.parent) if file.is_relative_to(path.parent) else file
-            if str(name) in seen:
+            if str(name) in known:
                 notes["images are listed in two splits (the first counts)"] += 1
                 continue
-            seen.add(str(name))
+            known.add(str(name))
             images.append(LabelledImage(str(name), width, height, split))
             label_file = _label_file(file)
             if not label_file.is_file():

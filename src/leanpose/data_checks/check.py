@@ -39,8 +39,8 @@ def check_data(
         paths: annotation files, or folders in which they and their images are found. Sets that are checked together
             are compared with each other: the same image in two splits is found.
         images: folder or archive of the images of all these files, where it is not found by itself.
-        skeleton: what the files label, where their own keypoint names are not to decide.
-        category: of several kinds of things, the one to check.
+        skeleton: of the files, instead of that of their keypoint names.
+        category: the one to check if there are several.
 
     Raises:
         LeanposeError: a path is not there, or none of the files holds keypoints.

@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, and how bad each thing is."""
+"""Findings of a check: their kinds with their severity, and the data sets that they belong to."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ KINDS: dict[str, tuple[Level, str]] = {
     for level, kinds in yaml.safe_load(Path(__file__).with_name("kinds.yaml").read_text(encoding="utf-8")).items()
     for kind, description in kinds.items()
 }
-"""Every kind of finding: its level, and what one such thing is. `broken` things stop or spoil training, `odd` ones are
-worth a look, `suspects` may be right."""
+"""Every kind of finding: its level and description. `broken` findings stop or spoil training, `odd` ones should be
+looked at, `suspect` ones may be correct."""
 
 
 @dataclass(frozen=True)
 class CheckedPerson:
-    """One annotated person as the checks see it.
+    """One annotated person.
 
     Attributes:
         number: the annotation's id.
@@ -58,14 +58,14 @@ class CheckedPerson:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One finding.
 
     Attributes:
         kind: a key of `KINDS`.
         file: the annotation file.
-        text: what exactly, as a sentence fragment that names the place.
-        image: to look at, where there is one.
-        person: whom it concerns.
+        text: a sentence fragment that names the place.
+        image: for the contact sheet, if there is one.
+        person: if it is about a person.
     """
 
     kind: str

@@ -42,12 +42,12 @@ def read_set(
     skeleton: Skeleton | None,
     category: str | None = None,
 ) -> None:
-    """Enter an annotation file into the report: as a set with what is wrong in its records, as corrupt, or as skipped.
+    """Read an annotation file and add it to the report: as a set with findings, as corrupt, or as skipped.
 
     Args:
         top: images are looked for in the file's folder and its parents up to this one.
         images: where they are, if that is known.
-        skeleton: what the file labels, if it is not to decide itself.
+        skeleton: of the file, instead of that of its keypoint names.
         category: of several, the one to check.
     """
     try:
@@ -211,7 +211,7 @@ def _is_area(value: Any, box: list[float] | None) -> bool:
 
 
 def _odd_parts(record: dict[str, Any], points: np.ndarray) -> list[str]:
-    """Where the flags and boxes of a COCO-WholeBody record say other than its points."""
+    """Contradictions between the flags and boxes of a COCO-WholeBody record and its points."""
     odd = []
     for part, indices in WHOLEBODY133.parts.items():
         labelled, flag = int((points[list(indices), 2] > 0).sum()), record.get(flag_field(part))
@@ -265,8 +265,8 @@ def _box(values: Any) -> list[float] | None:
 
 
 def _find_images(checked: CheckedSet, top: Path, images: Path | None, names: dict[int, str]) -> None:
-    """Enter the set's images (id → name): where they are as told, or the best of the folders and archives around the
-    file."""
+    """Find the images of the set (id → name): in the given folder or archive, or in the one near the file that has most
+    of them."""
     folder = checked.file if checked.file.is_dir() else checked.file.parent
     if images is None:
         try:

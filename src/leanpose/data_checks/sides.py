@@ -44,7 +44,7 @@ _MIXED, _MIXED_PEOPLE = 0.08, 5  # share and number of suspects that spoil a tra
 
 
 def check_sides(checked: CheckedSet) -> None:
-    """Add people whose left and right look exchanged, and say where there are so many that training learns both."""
+    """Add people whose left and right look exchanged, and findings about the set if there are many."""
     people, points = checked.finite_people()
     if not people or not checked.skeleton.pairs:
         return

@@ -1,5 +1,5 @@
-"""What is wrong with a set as a whole: coordinates of another size, points left in a corner, keypoints that hardly
-anybody has, flags that say nothing, too few people to evaluate on."""
+"""Statistical checks of a whole set: coordinates of another resolution, points left in a corner, rare keypoints,
+visibility flags without information, too few people for evaluation."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _STUCK, _STUCK_PEOPLE = 0.1, 5  # share and number of people with a keypoint at 
 _MIN_LABELS = 40  # of the keypoint that most people have
 _RARE = 0.05  # of these
 _UNEVEN = 3.0  # times as often as on the other side
-_MIN_FLAGS = 200  # keypoints that show how somebody uses flags
+_MIN_FLAGS = 200  # labelled keypoints, for a statement about flags
 _ALL_HIDDEN = 0.95
 _POSITIONS = 0.2  # of people whose flag-0 keypoints have a position
 _SELDOM, _OFTEN = 0.02, 0.15  # shares of hidden keypoints of two splits that were labelled by different rules
 
 
 def check_statistics(checked: CheckedSet, sizes: dict[int, tuple[float, float]]) -> None:
-    """Add what is wrong with the whole of a set's numbers.
+    """Add findings about the statistics of a set.
 
     Args:
         sizes: image id → width and height in pixels, where they are known.
@@ -56,15 +56,15 @@ def _check_scale(checked: CheckedSet, points: Float[np.ndarray, "N K 3"], size: 
     known = np.asarray(np.isfinite(size).all(axis=-1))
     marks = (points[..., :2] == 0).all(axis=-1) | (points[..., :2] == -1).all(axis=-1)
     labelled = (points[..., 2] > 0) & known[:, None] & ~marks
-    seen = len(np.unique(images[labelled.any(axis=1)]))
-    if seen < _MIN_IMAGES:
+    count = len(np.unique(images[labelled.any(axis=1)]))
+    if count < _MIN_IMAGES:
         return
     parts = (points[..., :2] / size[:, None])[labelled]
     outside = float(((parts > 1.02) | (parts < -0.02)).any(axis=-1).mean())
     low, high = np.quantile(parts, 0.01, axis=0), np.quantile(parts, 0.99, axis=0)
     if outside > _OUTSIDE:
         checked.add("scaled", f"{outside:.0%} of the labelled keypoints lie outside their images")
-    elif seen >= _MIN_SCALED and (high < _SMALL).all() and (low < high / 3).all():
+    elif count >= _MIN_SCALED and (high < _SMALL).all() and (low < high / 3).all():
         most = points[..., :2][labelled].max()
         hint = "; they look like per cent" if 20 < most <= 100 and np.nanmax(size) > 170 else ""
         text = f"all keypoints lie in the upper left {high[0]:.0%} × {high[1]:.0%} of their images{hint}"
@@ -115,7 +115,7 @@ def _check_balance(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> N
 
 
 def _check_flags(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> None:
-    """Flags that say the same of everything, or 0 of what has a position."""
+    """Visibility flags that are all the same, or 0 at keypoints with a position."""
     labelled, hidden = int((points[..., 2] > 0).sum()), _hidden_share(points)
     if labelled >= _MIN_FLAGS and hidden > _ALL_HIDDEN:
         checked.add("visibility habit", f"{hidden:.0%} of the labelled keypoints are marked as hidden (1)")
@@ -147,7 +147,7 @@ def compare_visibility(sets: Sequence[CheckedSet]) -> None:
 
 
 def check_evaluation_size(report: CheckReport) -> None:
-    """Add sets to evaluate on that have too few people for a figure to be trusted, and say how many there would be."""
+    """Add sets for evaluation that have too few people, with the uncertainty of an AP on them."""
     declared = False
     for checked in report.sets:
         images = {number for number, each in checked.splits.items() if each == "val"}
@@ -170,7 +170,7 @@ def check_evaluation_size(report: CheckReport) -> None:
 
 
 def _is_for_evaluation(file: Path) -> bool:
-    """Whether a file's name, or its folder's whole name, says that it is to evaluate on."""
+    """Whether the name of a file, or the whole name of its folder, is that of a set for evaluation."""
     named = split_of(Path(file.name)) or (
         split_of(file) if re.fullmatch(_SPLIT_FOLDER, file.parent.name.lower()) else None
     )

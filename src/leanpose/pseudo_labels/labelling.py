@@ -35,7 +35,7 @@ from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_perso
 from leanpose.skeleton import COCO17
 
 Progress = Callable[[int, int], None]
-_FORM = 5  # of the lines of an unfinished run
+_VERSION = 5  # of the format of unfinished runs
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class BodyDataset:
 
 
 class ResumeFile:
-    """What was found so far: a line of JSON an image, after a first line with the settings.
+    """Results of an unfinished run: a line of JSON per image, after a first line with the settings.
 
     Args:
         path: the file; it is begun with the first image.
@@ -163,7 +163,7 @@ class ResumeFile:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
         self.done: dict[int, dict[int, dict[str, Part]]] = {}
-        self._header = json.dumps({"form": _FORM, **settings})
+        self._header = json.dumps({"form": _VERSION, **settings})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             data = path.read_bytes() if path.exists() else b""
@@ -212,7 +212,7 @@ def find_parts(
 
     Args:
         resume: what an earlier run has done, and where this one writes.
-        progress: is told how many of how many images are done.
+        progress: called with the number of finished images and of all.
 
     Raises:
         LeanposeError: a person's record is garbled, or no image can be read.
@@ -262,11 +262,11 @@ def label_wholebody(
 
     Args:
         annotations, images: see `BodyDataset.open`.
-        models: who finds the points.
+        models: predict the points.
         out: the JSON file to write; until it is whole, what was found is kept in `OUT.partial`.
         notes: entered into the file's `info` under `pseudo_labels`, such as the models' hashes. An unfinished run
             goes on only with the same ones.
-        progress: is told how many of how many images are done.
+        progress: called with the number of finished images and of all.
 
     Raises:
         LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with

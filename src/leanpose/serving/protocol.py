@@ -26,12 +26,12 @@ FLOAT_TOLERANCE = 1e-3  # interpolation may leave 0…1 by so much
 
 
 def model_metadata(name: str, spec: ModelSpec, platform: str) -> dict[str, Any]:
-    """What the protocol says of a model.
+    """The metadata of a model in the protocol.
 
     Args:
         name: in addresses.
         spec: of the model.
-        platform: what computes.
+        platform: backend and precision.
     """
     points = len(spec.skeleton)
     return {

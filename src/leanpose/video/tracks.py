@@ -22,7 +22,7 @@ from leanpose.skeleton import Skeleton
 Boxes = Float[np.ndarray, "N 4"]
 Ids = Int[np.ndarray, " P"]
 
-CERTAIN = 0.2  # keypoints below this score say nothing about where a person is, as in the papers' rescoring
+CERTAIN = 0.2  # keypoints below this score are ignored in matching, as in the papers' rescoring
 MARGIN = 0.1  # a person's box is wider than the keypoints, by about this share of its longer side
 SHRINK = 0.3  # of the way per frame: a leg that is unseen for a moment must not be lost for good
 VELOCITY_WEIGHT = 0.5  # of the newest step in a track's velocity
@@ -65,7 +65,7 @@ class Track:
 
 
 class TrackTable:
-    """The people of one video: predicts where they are, and says who the poses of the next frame are.
+    """The tracks of one video: predicts positions, and assigns the poses of the next frame to tracks.
 
     Args:
         skeleton: of the poses. Similarity is that of its part `body` where it has one, else of all its points.
@@ -162,9 +162,9 @@ class TrackTable:
                 self.tracks.append(track)
             else:
                 self._continue(by_id[person], poses, row, boxes[row], scores[row], seconds)
-        seen = set(final.tolist())
+        matched = set(final.tolist())
         for track in self.tracks:
-            if track.id not in seen:
+            if track.id not in matched:
                 track.missed += 1
         if detections is not None:
             self._confirm(detections)
