@@ -58,7 +58,7 @@ def check(
     many people, leaks between splits …; with --strict also `odd` ones). A few suspected swaps never fail the check.
     """
     from leanpose.data_checks import check_data, draw_contact_sheet, report_dict
-    from leanpose.files import atomic_write
+    from leanpose.files import write_text
     from leanpose.locks import lock_together
     from leanpose.skeleton import get_skeleton
 
@@ -70,8 +70,7 @@ def check(
     with lock_together(contact_sheet, out):
         _write_contact_sheet(contact_sheet, lambda: draw_contact_sheet(report))
         if out is not None:
-            with atomic_write(out) as path:
-                path.write_text(json.dumps(report_dict(report), indent=1))
+            write_text(out, json.dumps(report_dict(report), indent=1))
             print(f"Findings: {out}")
     broken, odd, suspect = (report.count(level) for level in LEVELS)
     print(f"{broken} broken, {odd} odd, {suspect} suspects.")
@@ -98,7 +97,7 @@ def convert(
     SLEAP are written there as images.
     """
     from leanpose.data.convert import convert_labels, require_writer
-    from leanpose.files import atomic_write
+    from leanpose.files import write_text
     from leanpose.skeleton import SKELETONS, get_skeleton, skeleton_yaml
 
     require_writer(to)
@@ -112,8 +111,7 @@ def convert(
     if skeleton_out is not None:
         found = done.labels.skeleton
         named = found if found.name in SKELETONS else replace(found, name=skeleton_out.stem)
-        with atomic_write(skeleton_out) as path:
-            path.write_text(skeleton_yaml(named))
+        write_text(skeleton_out, skeleton_yaml(named))
         print(f"Skeleton: {skeleton_out}")
 
 

@@ -79,23 +79,17 @@ def convert_labels(
     labels = without_impossible(load_labels(source).of_category(category).relabelled(skeleton))
     path = out / FILES.get(kind, "annotations.json") if not out.suffix else out
     if kind in _TEXT:
-        names = [image.name for image in labels.images] + [person.category for person in labels.people]
-        names += labels.skeleton.keypoints
-        for name in names:
+        for name in (*(image.name for image in labels.images), *labels.categories, *labels.skeleton.keypoints):
             if not name.isprintable():
                 raise LeanposeError(
                     f"{source}: the name {name[:100]!r} has characters that a file of {kind} cannot hold."
                 )
     changed = [f"{count} {reason}: left out" for reason, count in labels.left_out.items() if count]
     changed += [f"{count} {what}" for what, count in labels.notes.items() if count]
-    find = None
-    if (
-        kind == "yolo"
-        or labels.has_frames
-        or (kind in _NEEDS_SIZES and any(not np.isfinite(i.width + i.height) for i in labels.images))
-    ):
+    find, unsized = None, any(not np.isfinite(image.width + image.height) for image in labels.images)
+    if kind == "yolo" or labels.has_frames or (kind in _NEEDS_SIZES and unsized):
         find = images_of(labels, images, labels.path.stem)
-    if find is not None and (kind == "yolo" or kind in _NEEDS_SIZES):
+    if find is not None and kind in _NEEDS_SIZES:
         labels = with_sizes(labels, find)
     if kind in _NEEDS_BOXES:
         labels, made = with_boxes(labels)
@@ -149,7 +143,7 @@ def with_boxes(labels: LabelSet) -> tuple[LabelSet, int]:
     people, made, left_out = [], 0, Counter(labels.left_out)
     for person in labels.people:
         if person.box is None:
-            if not (person.points[:, 2] > 0).any():
+            if not person.labelled.any():
                 left_out["without box and keypoints"] += 1
                 continue
             person = replace(person, box=padded_boxes(person.points[None])[0])
@@ -242,8 +236,7 @@ def losses(labels: LabelSet, kind: str) -> list[str]:
     assert writes is not None, "one of WRITERS"
     cannot = pkgutil.resolve_name(writes.split(":")[0]).CANNOT_HOLD
     used = {person.image for person in labels.people}
-    drawn = {p.image for p in labels.people if p.box is not None or (p.points[:, 2] > 0).any()}
-    unlabelled = [not (person.points[:, 2] > 0).any() for person in labels.people]
+    drawn = {p.image for p in labels.people if p.box is not None or p.labelled.any()}
     counts = {
         "area": (sum(person.area > 0 for person in labels.people), "areas"),
         "box": (sum(person.box is not None for person in labels.people), "boxes"),
@@ -259,7 +252,10 @@ def losses(labels: LabelSet, kind: str) -> list[str]:
         "image size": (sum(bool(np.isfinite(image.width)) for image in labels.images), "image sizes"),
         "size of an image without people": (len(labels.images) - len(drawn), "sizes of images without labels"),
         "image without people": (len(labels.images) - len(used), "images without people"),
-        "person without keypoints": (sum(unlabelled), "people without a labelled keypoint"),
+        "person without keypoints": (
+            sum(not p.labelled.any() for p in labels.people),
+            "people without a labelled keypoint",
+        ),
     }
     return [f"{counts[what][0]} {counts[what][1]}" for what in cannot if counts[what][0]]
 

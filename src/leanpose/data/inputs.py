@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
 import numpy as np
 from jaxtyping import UInt8
 
+from leanpose.data.bit_depth import FRACTION_TOLERANCE
 from leanpose.data.image_files import SUFFIXES, max_bytes
 from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image, read_image_and_notices, warn_of
 from leanpose.data.prefetch import threaded_map
@@ -42,7 +43,6 @@ ImageSource: TypeAlias = ImageInput | Iterable[ImageInput]
 """One image; or many: a folder, a glob pattern, any iterable, or an array or tensor of four dimensions."""
 
 STDIN = "-"
-FLOAT_TOLERANCE = 1e-3  # interpolation may leave 0…1 by so much
 
 
 @dataclass(frozen=True)
@@ -426,7 +426,7 @@ def _from_array(image: np.ndarray, kind: str) -> UInt8[np.ndarray, "H W 3"]:
         )
     if floating:
         low, high = float(values.min()), float(values.max())
-        if not (low >= -FLOAT_TOLERANCE and high <= 1 + FLOAT_TOLERANCE):  # not a number is neither
+        if not (low >= -FRACTION_TOLERANCE and high <= 1 + FRACTION_TOLERANCE):  # not a number is neither
             raise LeanposeError(f"Images in floating point lie between 0 and 1, not between {low:g} and {high:g}.")
         values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     if values.shape[2] == 4:

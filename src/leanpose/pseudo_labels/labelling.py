@@ -27,7 +27,7 @@ from leanpose.data.keypoints import clean_keypoints
 from leanpose.data.records import as_flag, parse_box
 from leanpose.data.summary import DataSummary, start_summary
 from leanpose.errors import LeanposeError
-from leanpose.files import any_damage, atomic_write, describe_os_error, load_json
+from leanpose.files import any_damage, describe_os_error, load_json, write_text
 from leanpose.geometry import xywh_to_xyxy
 from leanpose.locks import lock_file
 from leanpose.pseudo_labels.landmarks import LandmarkModels
@@ -298,7 +298,6 @@ def _label_locked(
         write_parts(record, points)
     info = dataset.content.get("info")
     dataset.content["info"] = {**(info if isinstance(info, dict) else {}), "pseudo_labels": settings}
-    with atomic_write(out) as path:
-        path.write_text(json.dumps(dataset.content))
+    write_text(out, json.dumps(dataset.content))
     resume.path.unlink(missing_ok=True)
     return labels
