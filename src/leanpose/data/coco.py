@@ -68,7 +68,7 @@ def _read(
 ) -> PoseDataset:
     """Read a file that labels the skeleton `labelled`, or the one that it names itself; in training without ground
     truth."""
-    path, image_path = config.paths(root)
+    path, image_path = config.annotation_path(root), config.image_path(root)
     file = load_coco(path, labelled, config.category, in_parts=in_parts)
     folder = ImageFolder(image_path, config.title, [str(record["file_name"]) for record in file.images.values()])
     # Crops of one image stay on one side of the split.

@@ -137,13 +137,13 @@ def parse_coco(
                 clashes.append((number, str(images[number]["file_name"]), name))
             record["id"] = number
             images[number] = record
-        kinds = [kind for kind in content.get("categories") or [] if isinstance(kind, dict)]
-        for kind in kinds:
-            _check_names(kind, path)
-        chosen = _chosen_kinds(kinds, category, path)
+        categories = [entry for entry in content.get("categories") or [] if isinstance(entry, dict)]
+        for entry in categories:
+            _check_names(entry, path)
+        chosen = _chosen_categories(categories, category, path)
         if skeleton is not None and len(chosen) > 1:
-            chosen = _labelled_kinds(chosen, skeleton)
-        annotations, left_out, notes = _people_of(content["annotations"], kinds, chosen, category)
+            chosen = _fitting_categories(chosen, skeleton)
+        annotations, left_out, notes = _people_of(content["annotations"], categories, chosen, category)
         if numbers:
             notes["images have ids that are not numbers, and are renumbered"] = len(numbers)
             left_out = [(numbers.get(image_id), reason) for image_id, reason in left_out]
@@ -161,13 +161,15 @@ def parse_coco(
     if skeleton is None:
         if not chosen:
             raise LeanposeError(f"{path} names no keypoints in its categories; say which `skeleton` it labels.")
-        skeletons = [category_skeleton(kind, path) for kind in chosen]
+        skeletons = [category_skeleton(entry, path) for entry in chosen]
         skeleton = join_skeletons(skeletons)
         if any(each.keypoints != skeleton.keypoints for each in skeletons):
-            orders = {as_id(kind["id"]): skeleton.indices_in(own) for kind, own in zip(chosen, skeletons, strict=True)}
-            lengths = {as_id(kind["id"]): len(own) for kind, own in zip(chosen, skeletons, strict=True)}
+            orders = {
+                as_id(entry["id"]): skeleton.indices_in(own) for entry, own in zip(chosen, skeletons, strict=True)
+            }
+            lengths = {as_id(entry["id"]): len(own) for entry, own in zip(chosen, skeletons, strict=True)}
             annotations = [_reordered(record, orders, lengths, path) for record in annotations]
-    joined = tuple(str(kind.get("name", kind.get("id"))) for kind in chosen) if len(chosen) > 1 else ()
+    joined = tuple(str(entry.get("name", entry.get("id"))) for entry in chosen) if len(chosen) > 1 else ()
     return CocoFile(
         path, dict(sorted(images.items())), annotations, skeleton, left_out, notes, clashes, joined, in_parts
     )
@@ -180,60 +182,60 @@ def _numbers(ids: list[Any]) -> dict[Any, int] | None:
     return {each: number for number, each in enumerate(dict.fromkeys(ids), start=1)}
 
 
-def _check_names(kind: Record, path: Path) -> None:
+def _check_names(entry: Record, path: Path) -> None:
     """Check that the keypoint names of a category are a list; those of a dictionary (number → name) become one.
 
     Raises:
         LeanposeError: they are neither.
     """
-    names = kind.get("keypoints")
+    names = entry.get("keypoints")
     if isinstance(names, dict):
-        kind["keypoints"] = names = list(names.values())
+        entry["keypoints"] = names = list(names.values())
     if names and not (isinstance(names, list) and all(isinstance(name, str | int) for name in names)):
         raise LeanposeError(
-            f"{path}: the `keypoints` of its category {kind.get('name')} are not a list of names: {names!r:.100}."
+            f"{path}: the `keypoints` of its category {entry.get('name')} are not a list of names: {names!r:.100}."
         )
 
 
-def _chosen_kinds(kinds: list[Record], category: str | None, path: Path) -> list[Record]:
+def _chosen_categories(categories: list[Record], category: str | None, path: Path) -> list[Record]:
     """The categories that are read, the one called person first.
 
     Raises:
         LeanposeError: there is none of the name that is asked for, or it has no keypoints.
     """
-    posed = [kind for kind in kinds if kind.get("keypoints")]
-    posed.sort(key=lambda kind: kind.get("name") != "person")  # a stable sort: person first
+    posed = [entry for entry in categories if entry.get("keypoints")]
+    posed.sort(key=lambda entry: entry.get("name") != "person")  # a stable sort: person first
     if category is None:
         return posed
-    named = [kind for kind in posed if category in (str(kind.get("name")), str(kind.get("id")))]
+    named = [entry for entry in posed if category in (str(entry.get("name")), str(entry.get("id")))]
     if not named:
-        names = [str(kind.get("name")) for kind in posed]
+        names = [str(entry.get("name")) for entry in posed]
         raise LeanposeError(f"{path} has no category '{category}' with keypoints; {did_you_mean(category, names)}")
     return named
 
 
-def _labelled_kinds(kinds: list[Record], skeleton: Skeleton) -> list[Record]:
+def _fitting_categories(categories: list[Record], skeleton: Skeleton) -> list[Record]:
     """The categories that fit the given skeleton of the file: by keypoint names, or else by their number."""
-    fitting = [kind for kind in kinds if len(kind["keypoints"]) == len(skeleton)]
+    fitting = [entry for entry in categories if len(entry["keypoints"]) == len(skeleton)]
     names = [keypoint_name(name) for name in skeleton.keypoints]
-    named = [kind for kind in fitting if [keypoint_name(str(name)) for name in kind["keypoints"]] == names]
-    return named or fitting or kinds
+    named = [entry for entry in fitting if [keypoint_name(str(name)) for name in entry["keypoints"]] == names]
+    return named or fitting or categories
 
 
 def _people_of(
-    records: list[Any], kinds: list[Record], chosen: list[Record], category: str | None
+    records: list[Any], categories: list[Record], chosen: list[Record], category: str | None
 ) -> tuple[list[Record], list[tuple[Any, str]], dict[str, int]]:
     """The annotations of the chosen categories, the others as in `CocoFile.left_out`, and notes."""
-    names = {as_id(kind.get("id")): str(kind.get("name", kind.get("id"))) for kind in kinds}
+    names = {as_id(entry.get("id")): str(entry.get("name", entry.get("id"))) for entry in categories}
     by_name: dict[Any, Any] = {name: number for number, name in names.items()}
-    ids = {as_id(kind["id"]) for kind in chosen}
+    ids = {as_id(entry["id"]) for entry in chosen}
     first = next(iter(ids), None)
     # Some tools number categories from 0 in one list and from 1 in the other: of a single one it cannot matter.
-    lenient = len(kinds) == 1 and category is None
+    lenient = len(categories) == 1 and category is None
     people, left_out, notes = [], [], dict[str, int]()
     for record in records:
         number = as_id(record.get("category_id"))
-        if number is None and len(kinds) < 2:
+        if number is None and len(categories) < 2:
             number = first
         if number not in names:
             number = by_name.get(number, number)

@@ -127,6 +127,12 @@ class LabelSet:
         """Whether its images are no files but frames, of videos or in a project of SLEAP."""
         return bool(self.videos) or (self.located and self.path.suffix == ".slp")
 
+    def arrays(self, people: Sequence[LabelledPerson]) -> tuple[Float[np.ndarray, "N K 3"], Float[np.ndarray, "N 2"]]:
+        """The points of some of its people, and (width, height) of their images."""
+        points = np.array([person.points for person in people], np.float64).reshape(-1, len(self.skeleton), 3)
+        sizes = [(self.images[person.image].width, self.images[person.image].height) for person in people]
+        return points, np.array(sizes).reshape(-1, 2)
+
     def of_category(self, category: str | None) -> LabelSet:
         """The people of one category alone.
 
@@ -174,8 +180,7 @@ def read_labels(config: DatasetConfig, skeleton: Skeleton, root: Path, *, traini
     """Read a data set in the format of an annotation tool; see `leanpose.data.readers.read_people`."""
     load = READERS[config.format].loads
     assert load is not None
-    assert config.annotations is not None
-    return dataset_of(pkgutil.resolve_name(load)(root / config.annotations), config, skeleton, root)
+    return dataset_of(pkgutil.resolve_name(load)(config.annotation_path(root)), config, skeleton, root)
 
 
 def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
@@ -204,8 +209,7 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
         for number, image in enumerate(labels.images)
     ]
     chosen = [person for person in labels.people if wanted[person.image]]
-    sizes = np.array([(labels.images[p.image].width, labels.images[p.image].height) for p in chosen]).reshape(-1, 2)
-    raw = np.array([p.points for p in chosen], np.float64).reshape(-1, len(labels.skeleton), 3)
+    raw, sizes = labels.arrays(chosen)
     require_pixels(raw, sizes, labels.path)
     points = clean_points(raw, sizes, summary.notes)
     targets, made = map_keypoints(points, indices), padded_boxes(points)

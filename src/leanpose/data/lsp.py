@@ -70,7 +70,7 @@ def is_lsp(file: FileContent) -> bool:
 
 def read_lsp(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read an LSP set; see `leanpose.data.readers.read_people`. One person an image, in the image's own numbering."""
-    path, image_path = config.paths(root)
+    path, image_path = config.annotation_path(root), config.image_path(root)
     file = load_lsp(path)
     folder = ImageFolder(image_path, config.title)
     labelled = config.labelled_skeleton(root) or LSP14

@@ -247,7 +247,7 @@ def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
     Training uses all people with a labelled joint, evaluation only those who stand apart from others, as the official
     one does. `val` is every tenth of the training images, since the test images' labels are not public.
     """
-    path, image_path = config.paths(root)
+    path, image_path = config.annotation_path(root), config.image_path(root)
     file = load_mpii(path, None if config.head_sizes is None else root / config.head_sizes)
     folder = ImageFolder(image_path, config.title)
     labelled = config.labelled_skeleton(root) or MPII16

@@ -54,9 +54,7 @@ def load_pack(path: Path) -> LabelSet:
 def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read a pack's people; see `leanpose.data.readers.read_people`. `PoseAnnotation.row` says where their crops
     are."""
-    del training
-    assert config.annotations is not None
-    pack = open_pack(root / config.annotations)
+    pack = open_pack(config.annotation_path(root))
     _warn_of_changed_labels(pack)
     summary = start_summary(config.title, skeleton, pack.skeleton, config.split)
     indices = match_keypoints(config.title, pack.skeleton, skeleton)

@@ -208,11 +208,15 @@ class DatasetConfig(Section):
         """The name to show."""
         return self.name or (self.annotations.stem if self.annotations else f"{self.format}_{self.count}_{self.seed}")
 
-    def paths(self, root: Path) -> tuple[Path, Path]:
-        """The annotation file, and the folder or archive of images, of a format that needs both."""
+    def annotation_path(self, root: Path) -> Path:
+        """The annotation file or folder, of a format that needs one."""
         assert self.annotations is not None
+        return root / self.annotations
+
+    def image_path(self, root: Path) -> Path:
+        """The folder or archive of images, of a format that needs one."""
         assert self.images is not None
-        return root / self.annotations, root / self.images
+        return root / self.images
 
     def labelled_skeleton(self, root: Path) -> Skeleton | None:
         """The set's skeleton, if `skeleton` is given: by name, or as a YAML file below `root`."""

@@ -135,8 +135,7 @@ def resolve(config: DatasetConfig, root: Path) -> DatasetConfig:
     """
     if config.format != "auto":
         return config
-    assert config.annotations is not None
-    path = root / config.annotations
+    path = config.annotation_path(root)
     if path.is_file() and path.suffix == ".json" and format_of(path) is None:
         sets = [(path, "coco")]  # the reader then names the error
     else:
@@ -314,8 +313,7 @@ def _skeleton_of(config: DatasetConfig) -> Skeleton:
         return config.labelled_skeleton(Path()) or get_skeleton(config.skeleton)
     if config.format in ("lsp", "mpii"):
         return LSP14 if config.format == "lsp" else MPII16
-    assert config.annotations is not None
-    labels = load_labels(config.annotations, config.format)
+    labels = load_labels(config.annotation_path(Path()), config.format)
     if not labels.named:
         raise LeanposeError(
             f"{labels.path} does not name its {len(labels.skeleton)} keypoints; say which --skeleton it labels."

@@ -15,9 +15,9 @@ import numpy as np
 from leanpose.data.image_sources import video_names
 from leanpose.data.keypoints import skeleton_of_names
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
-from leanpose.data.sleap_package import frame_name
+from leanpose.data.sleap_package import package_frame_name
 from leanpose.data.sniffing import FileContent
-from leanpose.data.video_frames import frame_name as video_frame_name
+from leanpose.data.video_frames import video_frame_name
 from leanpose.errors import LeanposeError
 from leanpose.files import read_errors
 
@@ -102,6 +102,6 @@ def _image(frame: Any, names: Mapping[str, str]) -> LabelledImage:
     if isinstance(video.filename, list):
         return LabelledImage(str(video.filename[number]))
     if video.filename not in names:
-        return LabelledImage(frame_name(video.backend_metadata["dataset"], number))
+        return LabelledImage(package_frame_name(video.backend_metadata["dataset"], number))
     _, height, width, _ = video.backend_metadata.get("shape") or [math.nan] * 4
     return LabelledImage(video_frame_name(names[video.filename], number), width, height)

@@ -17,7 +17,7 @@ def is_package_frame(image: ImageRef) -> bool:
     return image.member is not None and image.path.endswith(".slp")
 
 
-def frame_name(dataset: str, number: int) -> str:
+def package_frame_name(dataset: str, number: int) -> str:
     """The name of a frame of a package: `video0/000012.png` for frame 12 of the HDF5 dataset `video0/video`."""
     return f"{dataset.rsplit('/', 1)[0]}/{number:06d}.png"
 

@@ -38,7 +38,7 @@ def read_ubody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, trainin
 
     Images and people get new numbers where there are several scenes, since each file counts from the start.
     """
-    path, image_path = config.paths(root)
+    path, image_path = config.annotation_path(root), config.image_path(root)
     scenes = scene_files(path)
     val_videos = None if config.split_list is None else read_split_list(root / config.split_list)
     people: list[PoseAnnotation] = []

@@ -41,9 +41,8 @@ def is_yolo(file: FileContent) -> bool:
 
 def read_yolo(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read the `train` or `val` images of a YOLO-pose `data.yaml`; `split: all` reads both."""
-    assert config.annotations is not None
     splits = None if config.split == "all" else (config.split,)
-    labels = load_yolo(root / config.annotations, category=config.category, splits=splits)
+    labels = load_yolo(config.annotation_path(root), category=config.category, splits=splits)
     return dataset_of(labels, config.model_copy(update={"category": None}), skeleton, root)
 
 

@@ -104,8 +104,7 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
     checked.repeats = [CheckedPerson(0, person.image + 1, person.points, None) for person in labels.repeats]
     summary = start_summary(labels.path.stem, labels.skeleton, labels.skeleton)
     summary.add(labels.left_out, labels.notes, labels.categories)
-    raw = np.array([p.points for p in checked.people], np.float64).reshape(-1, len(labels.skeleton), 3)
-    sizes = np.array([checked.sizes.get(p.image_id, (np.nan, np.nan)) for p in checked.people]).reshape(-1, 2)
+    raw, sizes = labels.arrays([person for person in labels.people if not person.crowd])
     try:
         require_pixels(raw, sizes, labels.path)
     except LeanposeError as error:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.checksums import checksum
+from leanpose.checksums import checked_line, parse_checked_line
 from leanpose.data.annotations import ImageRef
 from leanpose.data.coco_file import CocoFile, parse_coco
 from leanpose.data.image_folder import ImageFolder
@@ -163,19 +163,16 @@ class ResumeFile:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
         self.done: dict[int, dict[int, dict[str, Part]]] = {}
-        self._header = json.dumps({"form": _VERSION, **settings})
+        self._header = json.dumps({"form": _VERSION, **settings}).encode()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             data = path.read_bytes() if path.exists() else b""
             whole = data[: data.rfind(b"\n") + 1]  # without a line that was truncated
-            first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
+            first, *lines = whole.splitlines() or [self._header]
             if first != self._header:
                 raise LeanposeError(f"{path} was started with other files or settings; delete it to start again.")
             for line in lines:
-                mark, _, text = line.partition(" ")
-                if mark != checksum(text.encode()):
-                    raise ValueError
-                image_id, people = json.loads(text)
+                image_id, people = parse_checked_line(line) or ()
                 self.done[image_id] = {p: {n: Part.from_list(part) for n, part in parts.items()} for p, parts in people}
             if whole != data:
                 os.truncate(path, len(whole))
@@ -192,9 +189,8 @@ class ResumeFile:
         try:
             with self.path.open("ab") as file:
                 if not file.tell():
-                    file.write(self._header.encode() + b"\n")
-                text = json.dumps([image_id, packed]).encode()
-                file.write(checksum(text).encode() + b" " + text + b"\n")
+                    file.write(self._header + b"\n")
+                file.write(checked_line([image_id, packed]))
         except OSError as error:
             raise describe_os_error(self.path, error) from error
         self.done[image_id] = people
