@@ -29,7 +29,7 @@ _ADDRESSES = ("http", "https", "file", "s3", "gs")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before an uploaded file's name
 _PLAIN = re.compile(r"\w[\w.\-]*", re.ASCII)  # nearly all names of nearly all sets
 _DRIVE = re.compile(r"[A-Za-z]:/")
-_SOME = 50  # names of a set that tell whether its images are where these say
+_SOME = 50  # names of a set that are tried to find out whether images are where their names say
 _MAX_FOLDERS = 10_000  # of an image folder that are looked into for an image that is not where its name says
 
 

@@ -51,7 +51,7 @@ class LabelDigest:
             return labels.exists() and _digest(labels, self.bytes) != (self.bytes, self.checksum)
         except LeanposeError:  # it is there, but holds no labels any more
             return True
-        except OSError:  # it may not be read: nothing can be said
+        except OSError:  # it may not be read
             return False
 
 

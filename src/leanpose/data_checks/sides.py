@@ -44,11 +44,11 @@ _MIXED, _MIXED_PEOPLE = 0.08, 5  # share and number of suspects that spoil a tra
 
 
 def check_sides(checked: CheckedSet) -> None:
-    """Add people whose left and right look exchanged, and findings about the set if there are many."""
+    """Add people whose left and right look swapped, and findings about the set if there are many."""
     people, points = checked.finite_people()
     if not people or not checked.skeleton.pairs:
         return
-    shares = exchanged_shares(points, checked.skeleton)
+    shares = swapped_shares(points, checked.skeleton)
     for pair, share in shares.items():
         if share >= _PAIR_MIXED:
             kind = "sides exchanged" if share >= _PAIR_EXCHANGED else "sides mixed"
@@ -74,10 +74,10 @@ def check_sides(checked: CheckedSet) -> None:
 
 @dataclass(frozen=True)
 class Swap:
-    """What looks exchanged on somebody.
+    """The left/right pairs that look swapped on a person.
 
     Attributes:
-        pairs: by their names.
+        pairs: their names.
         whole: whether that is all that can be told of this person, as if seen from the other side.
     """
 
@@ -123,7 +123,7 @@ def _pairs_of(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> _Pairs:
     )
 
 
-def exchanged_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict[str, float]:
+def swapped_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict[str, float]:
     """Of each pair the share of people on whom it lies the other way round than another pair (the median over the
     others).
 
@@ -136,14 +136,14 @@ def exchanged_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> 
     shares: dict[str, float] = {}
     for p, name in enumerate(pairs.names):
         cosine = (pairs.across[:, p, None] * pairs.across).sum(axis=-1) / np.maximum(length[:, p, None] * length, 1e-9)
-        seen = wide[:, p, None] & wide
-        along, back = (seen & (cosine > _PARALLEL)).sum(axis=0), (seen & (cosine < -_PARALLEL)).sum(axis=0)
-        askew = seen.sum(axis=0) - along - back
-        shown = (along + back >= _MIN_COMPARED) & ((askew <= back) | (back <= along / 4))
-        shown[p] = False
-        if shown.any():
+        shown = wide[:, p, None] & wide
+        along, back = (shown & (cosine > _PARALLEL)).sum(axis=0), (shown & (cosine < -_PARALLEL)).sum(axis=0)
+        askew = shown.sum(axis=0) - along - back
+        compared = (along + back >= _MIN_COMPARED) & ((askew <= back) | (back <= along / 4))
+        compared[p] = False
+        if compared.any():
             # A pair that is exchanged differs from all others, the others from it alone.
-            shares[name] = float(np.median(back[shown] / (along + back)[shown]))
+            shares[name] = float(np.median(back[compared] / (along + back)[compared]))
     return shares
 
 
@@ -202,13 +202,13 @@ class _Model:
         axis, variance = self.lateral(turned, both)
         width, spread = self.width.copy(), self.spread.copy()
         for p in range(len(width)):
-            seen = both[:, p] & np.isfinite(variance[:, p])
-            if seen.sum() < _MIN_PEOPLE:
+            shown = both[:, p] & np.isfinite(variance[:, p])
+            if shown.sum() < _MIN_PEOPLE:
                 continue
-            along = (axis[seen, p] ** 2).sum(axis=-1)
+            along = (axis[shown, p] ** 2).sum(axis=-1)
             long = along >= np.median(along)
-            width[p] = np.median((turned[seen, p] * axis[seen, p]).sum(axis=-1)[long] / np.maximum(along[long], 1e-9))
-            strays = [((each[seen, p] - width[p] * axis[seen, p]) ** 2).sum(axis=-1) for each in (lines, turned)]
+            width[p] = np.median((turned[shown, p] * axis[shown, p]).sum(axis=-1)[long] / np.maximum(along[long], 1e-9))
+            strays = [((each[shown, p] - width[p] * axis[shown, p]) ** 2).sum(axis=-1) for each in (lines, turned)]
             # Of a normal distribution in two dimensions the squared length has these quantiles, in variances.
             squares = max(
                 np.median(strays[0]) / (2 * np.log(2)), np.quantile(strays[1], _UPPER) / (-2 * np.log(1 - _UPPER))

@@ -44,7 +44,7 @@ class Track:
     Attributes:
         id: theirs for good.
         keypoints: of the last pose, as found.
-        scores: theirs, 0 for those that cannot have been seen.
+        scores: of the keypoints; 0 for those far outside the person box.
         box: xyxy around the person then, in pixels: where to look next, before the speed is added.
         box_score: of the last detection.
         velocity: of the whole person, in pixels per second.
