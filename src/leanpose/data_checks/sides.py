@@ -1,15 +1,14 @@
-"""Left and right that look exchanged, measured by what the set itself shows: works for any skeleton with mirror pairs.
+"""Left/right swaps, found by statistics of the set itself; works for any skeleton with mirror pairs.
 
-The lines from right to left of a body's pairs (wings, ears, feet) all run across the body: in an image they are
-parallel and point the same way, but for limbs that move and views from the side. How wide each pair is and how far it
-strays is learned from the set (`_Model`), and a pair that points the other way although that is far beyond its straying
-is a suspect. Where nearly everybody is seen from the same face, as from above, a pair also lies the same way round,
-seen along the body's length (`_turned_over`): that shows who has all pairs exchanged,
-or is seen from the other face: nobody can tell these two apart, so that many are such is a question and not a fault.
+The vectors from the right to the left keypoint of a body's pairs (wings, ears, feet) are nearly parallel in an image,
+except for moving limbs and side views. The length of each pair and its deviation are estimated from the set
+(`_Model`); a pair that points the other way by far more than its deviation is a suspect. If nearly all bodies are seen
+from the same side, as from above, each pair also has the same orientation about the body's axis (`_turned_over`). This
+finds bodies with all pairs swapped, or seen from the opposite side; the two cannot be distinguished, so many of them
+are a question and not a fault.
 
-Limbs and views go from one way to the other step by step, exchanged labels do not: both rules hold only where those in
-between are few. Human bodies cross their arms and legs, twist and turn round so often that only the anatomical rules of
-`swapped_pairs` speak of them.
+Limbs and views change gradually, swapped labels do not: both rules apply only if few cases lie in between. Human bodies
+cross limbs and turn so often that only the anatomical rules of `swapped_pairs` are applied to them.
 """
 
 from __future__ import annotations
