@@ -142,6 +142,23 @@ def test_a_recipe_says_all(teacher: str, data: Path, tmp_path: Path) -> None:
     assert other.recipe(BASELINE, 0, tmp_path).data.train == recipe.data.train
 
 
+def test_rows_of_recipes_are_chosen(teacher: str, data: Path, tmp_path: Path) -> None:
+    values = {**yaml.safe_load(plan(teacher, data).to_yaml()), "rows": {"slow": {"optimizer.lr": 0.1}, "fast": {}}}
+    source = values["data"]["train"][0]
+    (tmp_path / "student.yaml").write_text(yaml.safe_dump(values))
+    values["rows"] = {"few": {"data.train": [{**source, "labelled_people": 0.5}]}, "all": {}}
+    (tmp_path / "sets.yaml").write_text(yaml.safe_dump(values))
+    student, sets = str(tmp_path / "student.yaml"), tmp_path / "sets.yaml"
+    assert plan_distillation(teacher, student, None, ["row=slow"]).recipe(BASELINE, 0, tmp_path).optimizer.lr == 0.1
+    few = plan_distillation(teacher, "tokenpose_s_v1", sets, [*SETTINGS, "row=few"]).recipe(BASELINE, 0, tmp_path)
+    assert few.data.train[0].labelled_people == 0.5
+    for student_, data_, settings in ((student, None, []), (student, None, ["row=low"]), ("tokenpose_s_v1", sets, [])):
+        with pytest.raises(LeanposeError, match="holds several rows: add row=NAME"):
+            plan_distillation(teacher, student_, data_, settings)
+    with pytest.raises(LeanposeError, match="row=few chooses a row of a recipe, but neither the student nor --data is"):
+        plan(teacher, data, "row=few")
+
+
 def test_one_file_is_split(teacher: str, data: Path, tmp_path: Path) -> None:
     recipe = plan(teacher, data / "train.json").recipe(BASELINE, 0, tmp_path)
     assert recipe.data.val is not None

@@ -124,13 +124,14 @@ def plan_distillation(
         LeanposeError: there is no such student or data.
     """
     said: list[str] = []
+    rows, settings = [s for s in settings if s.startswith("row=")], [s for s in settings if not s.startswith("row=")]
     if student.endswith((".yaml", ".yml")):
-        values = read_recipe(find_recipe(student))
+        values, rows = read_recipe(find_recipe(student), rows), []
         said.append(f"The student is the model of {student}.")
     else:
         values = _student_values(student, said)
     if data is not None:
-        values["data"] = _data_values(data, said)
+        values["data"] = _data_values(data, rows, said)
     if not isinstance(values.get("data"), dict):
         raise LeanposeError("No training data: give --data FOLDER, an annotation file or a recipe.")
     change_values(values, [setting for setting in settings if not setting.startswith("distillation.")])
@@ -187,12 +188,22 @@ def _student_values(student: str, said: list[str]) -> dict[str, Any]:
     raise LeanposeError(f"There is no student '{student}'; {did_you_mean(student, known)}")
 
 
-def _data_values(data: Path, said: list[str]) -> dict[str, Any]:
-    """The recipe's `data` for a recipe, an annotation file, or a folder with annotations."""
+def _data_values(data: Path, row: list[str], said: list[str]) -> dict[str, Any]:
+    """The recipe's `data` for a recipe, an annotation file, or a folder with annotations.
+
+    Args:
+        row: `row=NAME`, if one is chosen and the student is no recipe.
+    """
     if data.suffix in (".yaml", ".yml") and data.is_file():
         values = load_yaml(data, "recipe")
         if isinstance(values.get("data"), dict):
+            if row or any(
+                key.split(".")[0] == "data" for changes in values.get("rows", {}).values() for key in changes
+            ):
+                values = read_recipe(data, row)
             return {"num_workers": 0, **values["data"]}
+    if row:
+        raise LeanposeError(f"{row[0]} chooses a row of a recipe, but neither the student nor --data is one.")
     values, sentences = training_sets(data)
     said += sentences
     return {"num_workers": 0, **values}
