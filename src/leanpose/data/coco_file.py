@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.keypoints import skeleton_of_names
+from leanpose.data.keypoints import known_skeleton, skeleton_of_names
 from leanpose.data.records import as_id, pairs_of_order, parse_triples, record_errors
 from leanpose.data.wholebody import has_parts, join_parts
 from leanpose.errors import LeanposeError, did_you_mean
@@ -266,6 +266,8 @@ def category_skeleton(category: Record, path: Path) -> Skeleton:
         LeanposeError: its limbs are not pairs of keypoints, or a name occurs twice.
     """
     names, order = [str(name) for name in category["keypoints"]], category.get("flip_indices")
+    if known := known_skeleton(names):
+        return known
     try:
         pairs = [(int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or []]
     except (TypeError, ValueError) as error:

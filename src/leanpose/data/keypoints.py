@@ -121,6 +121,12 @@ def map_keypoints(points: Float[np.ndarray, "*N S 3"], indices: tuple[int, ...])
         return mapped.astype(np.float32)
 
 
+def known_skeleton(names: Iterable[str]) -> Skeleton | None:
+    """The known skeleton with these keypoints in this order; None if there is none."""
+    keypoints = tuple(keypoint_name(name) for name in names)
+    return next((known for known in SKELETONS.values() if known.keypoints == keypoints), None)
+
+
 def skeleton_of_names(
     names: Iterable[str],
     title: str,
@@ -133,9 +139,8 @@ def skeleton_of_names(
         LeanposeError: a name occurs twice.
     """
     keypoints = tuple(keypoint_name(name) for name in names)
-    known = next((known for known in SKELETONS.values() if known.keypoints == keypoints), None)
     values = {"name": title, "keypoints": keypoints, "limbs": limbs, "pairs": pairs}
-    return known or Skeleton.from_dict(values)
+    return known_skeleton(keypoints) or Skeleton.from_dict(values)
 
 
 def match_keypoints(title: str, labelled: Skeleton, skeleton: Skeleton) -> tuple[int, ...]:
