@@ -42,8 +42,9 @@ class Reader:
     """How data sets of one format are read.
 
     Attributes:
-        function: `module:name` of a function (config, skeleton, root, *, training) → `PoseDataset`. It is named and not
-            imported, since readers import `DatasetConfig`, and some stand above this package.
+        function: `module:name` of a function (config, skeleton, root, *, training) → `PoseDataset` with one
+            `DataSummary`. It is named and not imported, since readers import `DatasetConfig`, and some stand above this
+            package.
         needs: keys of `DatasetConfig` that must be given.
         takes: other allowed keys, in addition to those of `EVERY_FORMAT`.
         metric: the metric of the format's official evaluation.
