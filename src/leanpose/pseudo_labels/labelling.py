@@ -172,7 +172,10 @@ class ResumeFile:
             if first != self._header:
                 raise LeanposeError(f"{path} was started with other files or settings; delete it to start again.")
             for line in lines:
-                image_id, people = parse_checked_line(line) or ()
+                entry = parse_checked_line(line)
+                if entry is None:
+                    raise ValueError
+                image_id, people = entry
                 self.done[image_id] = {p: {n: Part.from_list(part) for n, part in parts.items()} for p, parts in people}
             if whole != data:
                 os.truncate(path, len(whole))
