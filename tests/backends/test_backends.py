@@ -244,3 +244,19 @@ def test_int8_products_do_not_overflow(kind: str, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "sum.onnx")
     [y] = open_session(tmp_path / "sum.onnx", cuda=False).run(None, {"x": np.full(shape, 2.55, np.float32)})
     np.testing.assert_allclose(np.asarray(y), channels * 2.55 * 1.27, atol=0.6)
+
+
+def test_openvino_says_where_a_cpu_has_no_bf16(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leanpose.backends.openvino.cpu_precisions", lambda: ("fp32",))
+    with pytest.raises(LeanposeError, match="OpenVINO does not compute in bf16 on this CPU; use fp32"):
+        open_exported(files["raw.xml"], precision="bf16")
+    path = files["raw.xml"].with_name("half.xml")
+    with pytest.raises(LeanposeError, match="in bf16 on this CPU, so the file cannot be checked; export it in fp32"):
+        export_model(PureSpotFinder(), path, format="openvino", precision="bf16")
+    assert not path.exists()
+    # Elsewhere it is written, and then runs here in float32.
+    monkeypatch.setattr("leanpose.backends.openvino.cpu_precisions", lambda: ("fp32", "bf16"))
+    export_model(PureSpotFinder(), path, format="openvino", precision="bf16")
+    assert open_exported(path).precision == "bf16"
+    monkeypatch.setattr("leanpose.backends.openvino.cpu_precisions", lambda: ("fp32",))
+    assert open_exported(path).precision == "fp32"

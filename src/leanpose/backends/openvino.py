@@ -55,18 +55,32 @@ def cpu_precisions() -> tuple[Precision, ...]:
     return ("fp32", *(precision for capability, precision in names.items() if capability in can))
 
 
+def _computable(stated: Precision, asked: Precision | None) -> Precision:
+    """What a file is computed in: where the CPU has no bf16, OpenVINO takes float32 for it without a word.
+
+    Raises:
+        LeanposeError: bf16 is asked for, and this CPU does not have it.
+    """
+    if (asked or stated) != "bf16" or "bf16" in cpu_precisions():
+        return asked or stated
+    if asked is None:
+        return "fp32"
+    raise LeanposeError("OpenVINO does not compute in bf16 on this CPU; use fp32.")
+
+
 class OpenVinoBackend(ExportedBackend):
     """An OpenVINO file, or an ONNX file, in OpenVINO.
 
     Args:
         path: `.xml` (its `.bin` next to it) or `.onnx`.
-        precision: in which to compute; None: as the file's card says.
+        precision: in which to compute; None: as the file's card says, but in float32 where this CPU has no bf16.
         skeleton: what the keypoints of a file without a card are.
         streams: passes that are computed at the same time, each on one thread; by default one, with as many threads as
             torch.
 
     Raises:
-        LeanposeError: the package or the file is missing, or the file is corrupt or not a known pose model.
+        LeanposeError: the package or the file is missing, the file is corrupt or not a known pose model, or bf16 is
+            asked for on a CPU that does not have it.
     """
 
     name = "openvino"
@@ -97,7 +111,7 @@ class OpenVinoBackend(ExportedBackend):
             card, outputs = read_card({} if text is None else {KEY: text}, *values, self._dtype, path, skeleton)
             if card.precision == "int8" and precision not in (None, "int8"):
                 raise LeanposeError(f"{path} is quantized: it runs in int8, not in {precision}.")
-            chosen: Precision = precision or card.precision
+            chosen = _computable(card.precision, precision)
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[chosen],
                 "INFERENCE_NUM_THREADS": streams or torch.get_num_threads(),

@@ -132,6 +132,11 @@ def verify(
     backend = TorchProgram(path, outputs) if path.suffix == ".pt2" else open_exported(path)
     if json.loads(backend.card.to_json()) != json.loads(card.to_json()):
         raise LeanposeError(f"The card of the exported '{model.name}' cannot be read back as it was written.")
+    if card.precision == "bf16" and backend.precision != "bf16":
+        raise LeanposeError(
+            "OpenVINO does not compute in bf16 on this CPU, so the file cannot be checked; export it in fp32, and choose "
+            "the precision where it runs."
+        )
     reference = TorchBackend(copy.deepcopy(model), torch.device("cpu"))
     try:
         return compare(reference, backend, crops, batches)
