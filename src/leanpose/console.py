@@ -23,6 +23,10 @@ MAX_SHOWN = 2000
 """Characters of an error's sentence: what a corrupt file holds may be millions."""
 
 
+def say_nothing(_sentence: str) -> None:
+    """A receiver of messages that are not shown, or have been shown already."""
+
+
 def make_console(*, stderr: bool = False, **settings: Any) -> Console:
     """A console that shows text as it is.
 

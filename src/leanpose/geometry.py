@@ -143,6 +143,18 @@ def warp_matrix(
     return np.array([[a, b, tx], [c, d, ty]])
 
 
+def pixel_ratio(size: tuple[int, int], other: tuple[int, int], warp: Warp) -> tuple[float, float]:
+    """Pixels of a grid of `size` per pixel of another grid over the same region, (x, y).
+
+    Args:
+        size, other: (height, width). With `msra` the grids share their outer edges, with `udp` the centres of their
+            first and last pixels.
+    """
+    less = 1 if warp == "udp" else 0
+    y, x = ((new - less) / (old - less) for new, old in zip(size, other, strict=True))
+    return x, y
+
+
 def invert_affine(matrix: Float[np.ndarray, "*N 2 3"]) -> Float[np.ndarray, "*N 2 3"]:
     """The maps that undo `matrix` (such as crop → image).
 

@@ -1,6 +1,6 @@
-"""What a recipe is made of: immutable sections without unknown keys, and the one sentence for what is wrong in them.
+"""Base classes of recipe sections (pydantic models, immutable, without unknown keys), and their validation errors.
 
-Nothing here needs torch, so that a wrong recipe is answered at once.
+Imports no torch, so that errors in recipes are reported at once.
 """
 
 from __future__ import annotations
@@ -23,25 +23,23 @@ class Section(BaseModel):
 
 
 class MethodSection(Section):
-    """The recipe's `distillation`: `method` names an entry of `leanpose.losses.METHODS`, whose section has the other
-    keys."""
+    """The recipe's section `distillation`; `method`, a key of `leanpose.losses.METHODS`, determines the other keys."""
 
     method: str = "none"
 
     def label_loss_scale(self, cycles: int) -> float:
-        """What the log's loss against the labels is, as a multiple of the loss of one prediction; 0 where there is
-        none.
+        """The weight of the loss against the labels, summed over cycles; 0 if there is none.
 
         Args:
-            cycles: how many the student has, 1 for most.
+            cycles: number of the student's cycles.
         """
         return 1.0
 
     def stages(self, first: str) -> tuple[Stage, ...]:
-        """The stages of a method that has several, each a run of its own; empty for the others.
+        """The stages of a method with several, each of which is a run; empty for methods with one.
 
         Args:
-            first: the folder of the first stage's run, whose best weights the second may start from.
+            first: the folder of the first stage's run, whose best weights the second may use.
         """
         return ()
 
@@ -55,15 +53,14 @@ class TeacherSection(MethodSection):
     teacher_skeleton: str | None = None
     """Names the keypoints of an exported teacher that does not name them: a known skeleton or a YAML file."""
     teacher_backend: Literal["torch", "onnxruntime"] = "torch"
-    """`onnxruntime` is two to three times as fast on a CPU, and gives the teacher's prediction alone: no features, no
-    tokens."""
+    """`onnxruntime` is two to three times as fast on a CPU, but outputs only the prediction, no features or tokens."""
     compile_teacher: bool = False
     teacher_flip_test: bool = False
-    """Average the teacher's prediction with that for the mirrored crop; takes its pass twice."""
+    """Average the teacher's prediction with that for the mirrored crop, at twice the cost."""
 
     @property
     def prediction_only(self) -> bool:
-        """Whether nothing of the teacher but its prediction is compared, so that it may run in any backend."""
+        """Whether only the teacher's prediction is compared, so that any backend can run it."""
         return False
 
 
@@ -75,7 +72,7 @@ class Stage(Section):
     """None: the recipe's, divided by `epochs_divisor`."""
     epochs_divisor: int = 1
     new_head: bool = False
-    """Whether it retrains the head of the stage before, so that nothing else that the recipe starts from counts."""
+    """Whether it retrains the head of the previous stage's model; the recipe's own initial weights are then not used."""
 
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
@@ -92,12 +89,12 @@ def validate(
     """A section from plain values.
 
     Args:
-        origin: what the message begins with: the file.
-        prefix: where in the file the section stands, with a dot at the end.
-        renamed: old keys by their whole dotted name, without indices, and what they are called now.
+        origin: the file, for error messages.
+        prefix: the section's key in the file, with a trailing dot.
+        renamed: current names of renamed keys, by their former dotted names without indices.
 
     Raises:
-        LeanposeError: the first thing that is wrong, with the nearest valid key where one is unknown.
+        LeanposeError: the first error; for an unknown key with the nearest valid one.
     """
     try:
         return section.model_validate(values)
@@ -120,12 +117,12 @@ def validate(
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Mean = tuple[_Finite, _Finite, _Finite]
-"""Of the colours of images."""
+"""Mean of each colour channel, which preprocessing subtracts."""
 Std = tuple[_Positive, _Positive, _Positive]
 
 
 def parse_card(kind: type[BaseModel], text: str, path: object) -> dict[str, Any]:
-    """What a file says of itself, in JSON, once it has the fields of `kind`; others are kept.
+    """Parse a file's card, a JSON object with at least the fields of `kind`.
 
     Raises:
         LeanposeError: it is not a JSON object, or a field is missing or of the wrong type; `path` names the file.
@@ -148,7 +145,7 @@ def parse_card(kind: type[BaseModel], text: str, path: object) -> dict[str, Any]
 
 
 def _fields_at(section: type[BaseModel], location: list[str]) -> list[str]:
-    """The keys of the section at this place below `section`."""
+    """The keys of the nested section at this location."""
     for part in location:
         if part in section.model_fields:
             section = next(iter(_sections_in(section.model_fields[part].annotation)), section)
@@ -156,7 +153,7 @@ def _fields_at(section: type[BaseModel], location: list[str]) -> list[str]:
 
 
 def _sections_in(annotation: Any) -> list[type[BaseModel]]:
-    """The sections that a field's type names, however deep."""
+    """All sections in a field's type, including nested ones."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [section for argument in get_args(annotation) for section in _sections_in(argument)]

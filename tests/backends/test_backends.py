@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from leanpose.backends.base import ModelSpec, TorchBackend
 from leanpose.backends.onnx import open_session
 from leanpose.errors import LeanposeError
 from leanpose.export import export_model
-from leanpose.export.agreement import check_crops
+from leanpose.export.agreement import BOUNDS, check_crops
 from leanpose.export.exporter import Format
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.models.registry import create_model
@@ -256,6 +257,7 @@ def test_openvino_says_where_a_cpu_has_no_bf16(files: dict[str, Path], monkeypat
     assert not path.exists()
     # Elsewhere it is written, and then runs here in float32.
     monkeypatch.setattr("leanpose.backends.openvino.cpu_precisions", lambda: ("fp32", "bf16"))
+    monkeypatch.setitem(BOUNDS, "bf16", replace(BOUNDS["bf16"], median=100.0, tail=100.0))
     export_model(PureSpotFinder(), path, format="openvino", precision="bf16")
     assert open_exported(path).precision == "bf16"
     monkeypatch.setattr("leanpose.backends.openvino.cpu_precisions", lambda: ("fp32",))

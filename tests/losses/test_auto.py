@@ -14,7 +14,7 @@ from leanpose.codecs import CoordinateCodec, HeatmapCodec, SimCCCodec
 from leanpose.codecs.base import Codec, Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp, apply_affine, warp_image, warp_matrix
-from leanpose.losses.auto import AutoLoss, AutoSection
+from leanpose.losses.auto import AutoLoss, AutoSection, TeacherTargets
 from leanpose.losses.base import common_keypoints
 from leanpose.losses.crop_alignment import CropAlignment
 from leanpose.models.base import PoseModel, PoseOutput
@@ -81,10 +81,9 @@ def test_every_form_of_teacher_gives_every_form_of_student_the_same_points(
     expected = alignment.student_points(inside)[0]
     for teacher in codecs(teacher_size, warp):
         for student in codecs(student_size, warp):
-            section = AutoSection(teacher="t")
             common = ([1, 2, 0], [0, 1, 2])
-            loss = AutoLoss(student, section, student, teacher, alignment, common, keypoints=4, simulate=False)
-            target = loss.teacher_target(predict(teacher, inside, scores))
+            targets = TeacherTargets(student, teacher, alignment, common, keypoints=4, min_confidence=0.2)
+            target = targets(predict(teacher, inside, scores))
             drawn: Any = (
                 Heatmaps(target.heatmaps)
                 if isinstance(student, HeatmapCodec)

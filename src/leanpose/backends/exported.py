@@ -6,14 +6,14 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
 from pydantic import BaseModel, Field
 
 from leanpose.backends.base import Backend, Crops, KeypointArrays, ModelSpec, Precision
-from leanpose.codecs import Coordinates, Heatmaps, Prediction, SimCC, build_codec
+from leanpose.codecs import Prediction, build_codec
 from leanpose.errors import LeanposeError
 from leanpose.schema import Mean, Std, parse_card
 from leanpose.skeleton import Skeleton
@@ -22,13 +22,6 @@ KEY = "leanpose"
 INPUT = "images"
 DECODED = ("keypoints", "scores")
 NO_PREDICTION = "This file outputs decoded keypoints; the flip test needs an export with --no-include-decoding."
-
-OUTPUTS: dict[type[Prediction], tuple[str, ...]] = {
-    Heatmaps: ("heatmaps",),
-    SimCC: ("simcc_x", "simcc_y"),
-    Coordinates: ("xy", "sigma", "score"),
-}
-"""The names of a prediction's fields in exported files."""
 
 Shape = Sequence[int | str | None]
 """Shape of a file's input or output; a dynamic size is a word or None."""
@@ -132,20 +125,19 @@ class ExportCard:
 def named_outputs(prediction: Prediction) -> dict[str, Any]:
     """A prediction's tensors by the names that they have in exported files."""
     values = [getattr(prediction, field.name) for field in fields(prediction)]
-    named = zip(OUTPUTS[type(prediction)], values, strict=True)
+    named = zip(prediction.exported_names, values, strict=True)
     return {name: value for name, value in named if value is not None}
 
 
 def prediction_of(outputs: Mapping[str, Any]) -> Prediction:
-    """The prediction that these named tensors are.
+    """The prediction from an exported file's outputs by name.
 
     Raises:
-        LeanposeError: they are none.
+        LeanposeError: they are not the fields of a prediction.
     """
-    for kind, names in OUTPUTS.items():
-        if names[0] in outputs:
-            values: list[Any] = [outputs.get(name) for name in names]
-            return kind(*values)
+    for kind in get_args(Prediction):
+        if kind.exported_names[0] in outputs:
+            return kind(*(outputs.get(name) for name in kind.exported_names))
     raise LeanposeError(f"The outputs {', '.join(outputs)} are not the prediction of a pose model.")
 
 
@@ -158,7 +150,7 @@ class ExportedBackend(Backend):
     """An exported file that a backend has opened.
 
     Args:
-        card: what the file is.
+        card: the metadata of the file.
         outputs: the names of its outputs, in order.
     """
 

@@ -43,8 +43,9 @@ SMALL = 128  # heatmaps of crops up to this side are trained with a narrower Gau
 class PoseFile(Section):
     """The description of a file; one subclass per output representation.
 
-    The skeleton is a known one, or the names of the outputs' keypoints in their order, or a name for each index that
-    counts.
+    Attributes:
+        skeleton: a known skeleton's name, the names of all keypoints in the order of the outputs, or names by index of
+            those to use.
     """
 
     kind: str
@@ -54,14 +55,14 @@ class PoseFile(Section):
     """Mean of the RGB input on a 0..1 scale, like `std`; None: ImageNet's, or raw pixels if the input has integers."""
     std: Std | None = None
     outputs: tuple[int | str, ...] = (0,)
-    """Names or places of those that are read."""
+    """Names or indices of the outputs to read."""
 
     @abstractmethod
     def codec(self, size: tuple[int, int], shapes: Sequence[list[int]]) -> tuple[Codec, int]:
-        """What decodes the prediction for crops of this height and width, and how many keypoints the outputs hold.
+        """The codec for crops of this (height, width), and the number of keypoints in the outputs.
 
         Args:
-            shapes: of the outputs, without the batch.
+            shapes: shapes of the outputs, without the batch axis.
 
         Raises:
             ValueError, IndexError: they do not fit.
@@ -112,17 +113,17 @@ class SimCCFile(PoseFile):
 
 
 class CoordinateFile(PoseFile):
-    """One output of so many values a keypoint, however it is shaped; a second one may hold the score of them all."""
+    """One output with `values` numbers per keypoint, in any shape; a second one may hold one score for all keypoints."""
 
     kind: Literal["coordinates"]  # pyright: ignore[reportIncompatibleVariableOverride]
     values: int = Field(default=2, ge=2)
-    """A keypoint; its coordinates come first."""
+    """Numbers per keypoint; the coordinates come first."""
     order: Literal["xy", "yx"] = "xy"
     unit: Literal["pixels", "fraction"]
     half_pixel: bool = False
-    """Whether coordinates count from the crop's edge, so that the first pixel's centre is at a half."""
+    """Whether coordinates are measured from the crop's edge, so that the first pixel's centre is at 0.5."""
     score: int | None = Field(default=None, ge=2)
-    """Its index among the values; None: that of the second output, or 1 for all."""
+    """Index of the score among the values; None: the second output, or without one a constant 1."""
     score_logit: bool = False
 
     @model_validator(mode="after")
@@ -154,9 +155,9 @@ class Family(NamedTuple):
     """An entry of `foreign.yaml`.
 
     Attributes:
-        shapes: of the input and all outputs. A number stands for itself, B for anything, another letter for one number,
-            which may have a factor: `2W`.
-        file: what is said of it.
+        shapes: shapes of the input and all outputs. A number matches itself, B any size, another letter one size
+            throughout, optionally with a factor: `2W`.
+        file: the description of its files.
     """
 
     shapes: list[list[int | str]]
@@ -169,7 +170,7 @@ class Family(NamedTuple):
         numbers: dict[str, int] = {}
 
         def expected(pattern: int | str, side: int) -> int:
-            """What a side must be; a letter that comes for the first time stands for what is there."""
+            """The size that a pattern requires; a new letter is bound to the given size."""
             if isinstance(pattern, int):
                 return pattern
             return int(pattern[:-1] or 1) * numbers.setdefault(pattern[-1], side)
@@ -180,7 +181,7 @@ class Family(NamedTuple):
 
 @cache
 def families() -> dict[str, Family]:
-    """Those that are known, by name."""
+    """The known families by name."""
     known = load_yaml(Path(__file__).with_name("foreign.yaml"), "table of families")
     return {name: Family([v.pop("input"), *v.pop("shapes")], parse(v, name)) for name, v in known.items()}
 
@@ -201,8 +202,8 @@ NAMES = ("keypoint_names", "keypoints", "kpt_names")
 
 
 def named_in(metadata: Mapping[str, str]) -> Skeleton | tuple[str, ...] | None:
-    """What a file's metadata say of its keypoints: a known skeleton or data set (`skeleton`, `dataset_name`), or their
-    names, as a list or with commas; None: nothing."""
+    """The keypoints according to a file's metadata: a known skeleton or data set (`skeleton`, `dataset_name`), or their
+    names, as a list or separated by commas; None: not stated."""
     for key in ("skeleton", "dataset_name"):
         name = metadata.get(key, "").strip()
         if name in SKELETONS or name in OF_DATASET:
@@ -233,20 +234,20 @@ def read_card(
     path: Path,
     skeleton: Skeleton | None,
 ) -> tuple[ExportCard, list[str]]:
-    """The card of a file, and the names of its outputs in their order.
+    """The card of a file, and the names of its outputs in order.
 
-    A file without a card is described by a YAML file of its name next to it, or else must be of a known family.
+    A file without leanpose's card is described by a YAML file of the same name, or must be of a known family.
 
     Args:
-        metadata: of the file, which may hold the card of leanpose, or name the keypoints.
-        inputs, outputs: of the graph, which has one input.
-        dtype: of the input.
+        metadata: the file's metadata, which may hold leanpose's card or name the keypoints.
+        inputs, outputs: names and shapes of the graph's inputs (one) and outputs.
+        dtype: data type of the input.
         path: the file.
-        skeleton: what the keypoints of a file without a card are; None: as it is described.
+        skeleton: the keypoints of a file without a card; None: those of its description.
 
     Raises:
-        LeanposeError: the card is corrupt or names other keypoints than are given, the file is of another form than is
-            known or described, or its keypoints have no names.
+        LeanposeError: the card is corrupt or names other keypoints than `skeleton`, the file is neither described nor of
+            a known family, or its keypoints have no names.
     """
     names = [name for name, _ in outputs]
     if KEY in metadata:
@@ -283,7 +284,7 @@ def _card(
     said: Keypoints,
     origin: str,
 ) -> ExportCard:
-    """The card of a file that is described."""
+    """The card of a file according to its description."""
     integer, names = np.issubdtype(dtype, np.integer), [name for name, _ in outputs]
     crops = shape[0] if shape and isinstance(shape[0], int) else 1
     match list(shape[1:]) if 1 <= crops <= MAX_CROPS else [], file.layout:
@@ -330,17 +331,17 @@ def _card(
 
 
 Keypoints = str | tuple[str, ...] | dict[int, str] | Skeleton | None
-"""What is said of a file's keypoints: a skeleton's name or itself, their names, or some of them by index; None:
-nothing."""
+"""A statement of a file's keypoints: a skeleton or its name, the names of all, or of some by index; None: none."""
 
 
 def keypoints_of(said: Keypoints, count: int, path: Path) -> tuple[Skeleton, list[int]]:
-    """What a file's keypoints are, and the index of each among those that its outputs hold.
+    """The skeleton of a file, and the index of each of its keypoints in the outputs.
 
-    Names that are those of a known skeleton, in whatever order, mean that one.
+    The names of a known skeleton, in any order, select that skeleton.
 
     Raises:
-        LeanposeError: they are not said, and their number does not say it, or another number is said than there is.
+        LeanposeError: the keypoints are not stated and cannot be guessed from their number, or the stated number differs
+            from that of the outputs.
     """
     if said is None and count not in BY_COUNT:
         raise LeanposeError(

@@ -32,8 +32,8 @@ class OnnxBackend(ExportedBackend):
     Args:
         path: the file.
         cuda: run on the first NVIDIA GPU.
-        skeleton: what the keypoints of a file without a card are.
-        threads: that compute one pass; by default as many as torch has.
+        skeleton: skeleton of a file without a card.
+        threads: threads per pass; by default as many as torch has.
 
     Raises:
         LeanposeError: the file is missing, corrupt, or not a known pose model; or there is no GPU for it.
@@ -94,7 +94,7 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
     Args:
         path: the file.
         cuda: run on the first NVIDIA GPU.
-        threads: that compute one pass; by default as many as torch has, so that one setting holds for all backends.
+        threads: threads per pass; by default as many as torch has, so that one setting applies to all backends.
 
     Raises:
         LeanposeError: the file is missing, corrupt or may not be read, or there is no GPU for it.
@@ -135,10 +135,10 @@ def open_session(path: Path, *, cuda: bool, threads: int | None = None) -> Infer
 
 
 def metadata_of(session: InferenceSession, path: Path) -> dict[str, str]:
-    """The metadata of an open file: leanpose's card, or those of other programs.
+    """The metadata of an open file: leanpose's card, or another program's metadata.
 
     Raises:
-        LeanposeError: its metadata are corrupt.
+        LeanposeError: they are corrupt.
     """
     try:
         return session.get_modelmeta().custom_metadata_map
@@ -147,7 +147,7 @@ def metadata_of(session: InferenceSession, path: Path) -> dict[str, str]:
 
 
 def dtype_of(kind: str) -> np.dtype:
-    """Numpy's for what onnxruntime calls `tensor(float)`; `object` for what no image can be."""
+    """The NumPy type of an onnxruntime type such as `tensor(float)`; `object` for types that no image has."""
     name = kind.removeprefix("tensor(").removesuffix(")")
     known = {"float": "float32", "double": "float64"} | {n: n for n in ("float16", "uint8", "int8", "int32", "int64")}
     return np.dtype(known.get(name, "object"))

@@ -49,7 +49,7 @@ def import_openvino() -> ModuleType:
 
 
 def cpu_precisions() -> tuple[Precision, ...]:
-    """What OpenVINO computes in on this CPU, with instructions made for it."""
+    """The precisions for which this CPU has instructions that OpenVINO uses."""
     can = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     names: dict[str, Precision] = {"BF16": "bf16", "FP16": "fp16"}
     return ("fp32", *(precision for capability, precision in names.items() if capability in can))
@@ -73,10 +73,9 @@ class OpenVinoBackend(ExportedBackend):
 
     Args:
         path: `.xml` (its `.bin` next to it) or `.onnx`.
-        precision: in which to compute; None: as the file's card says, but in float32 where this CPU has no bf16.
-        skeleton: what the keypoints of a file without a card are.
-        streams: passes that are computed at the same time, each on one thread; by default one, with as many threads as
-            torch.
+        precision: precision of the computation; None: that of the file's card, but float32 on a CPU without bf16.
+        skeleton: skeleton of a file without a card.
+        streams: number of concurrent passes, each on one thread; by default one, with as many threads as torch.
 
     Raises:
         LeanposeError: the package or the file is missing, the file is corrupt or not a known pose model, or bf16 is
@@ -159,9 +158,10 @@ class OpenVinoBackend(ExportedBackend):
             raise LeanposeError(f"{self._path} cannot be run in OpenVINO: {_last_line(error)}") from error
 
     def _request_for(self, size: int) -> InferRequest:
-        """This thread's request for so many crops.
+        """This thread's infer request for a batch of this size.
 
-        The graph is compiled when such a number first comes: with fixed sizes it is a tenth faster than for any number.
+        The graph is compiled at the first use of a batch size: with fixed sizes it is a tenth faster than with dynamic
+        ones.
         """
         requests: dict[int, InferRequest] = self._own.__dict__.setdefault("requests", {})
         if size not in requests:

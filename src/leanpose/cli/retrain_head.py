@@ -33,11 +33,12 @@ def retrain_head(
     """
     from leanpose.cli.train import report
     from leanpose.device import choose_device
+    from leanpose.distillation.retrain_head import retrain_head_recipe
     from leanpose.evaluation.report import primary_metric
     from leanpose.training.build import read_validation_people, require_no_run, validate_model
     from leanpose.training.recipe import load_recipe
     from leanpose.training.sources import weights_of
-    from leanpose.training.train import retrain_head_recipe, train
+    from leanpose.training.train import train
     from leanpose.weights import load_model
 
     folder = Path(trained)

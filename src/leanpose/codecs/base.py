@@ -21,6 +21,7 @@ from leanpose.geometry import PADDING, Warp
 class Heatmaps:
     """One heatmap per keypoint: raw network output (unnormalized, can be negative)."""
 
+    exported_names: ClassVar = ("heatmaps",)
     heatmaps: Float[Tensor, "B K H W"]
 
 
@@ -34,6 +35,7 @@ class Coordinates:
         score: the predicted confidence, raw; None if the model predicts none.
     """
 
+    exported_names: ClassVar = ("xy", "sigma", "score")
     xy: Float[Tensor, "B K 2"]
     sigma: Float[Tensor, "B K 2"] | None = None
     score: Float[Tensor, "B K"] | None = None
@@ -43,16 +45,21 @@ class Coordinates:
 class SimCC:
     """Raw SimCC logits: one vector of bins per keypoint along x and one along y."""
 
+    exported_names: ClassVar = ("simcc_x", "simcc_y")
     x: Float[Tensor, "B K X"]
     y: Float[Tensor, "B K Y"]
 
 
 Prediction = Heatmaps | Coordinates | SimCC
-"""A model's keypoints in the representation of one of the codecs."""
+"""A model's keypoints in the representation of one of the codecs. `exported_names` are its fields' names in exported
+files."""
 
 
 PredictionT = TypeVar("PredictionT", bound=Prediction)
 TargetT = TypeVar("TargetT")
+
+Placement = tuple[Float[Tensor, " 2"], Float[Tensor, " 2"]]
+"""Scale and offset of one crop in another: its point p is p · scale + offset there, (x, y)."""
 
 
 class Codec(ABC, Generic[PredictionT, TargetT]):
@@ -61,12 +68,20 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
 
     Attributes:
         name: in `leanpose.codecs.CODECS`.
+        predicts: what models with this codec predict, for messages.
+        examples: which models these are, for messages.
+        height_is_confidence: whether targets also state confidence, by their height, so that a keypoint can be absent.
+        resamples: whether `resample` is implemented: for representations with a distribution over positions.
         warp: the convention of the crop's affine transform that this codec uses.
         padding: size of the crop relative to the person's box; a tighter crop shows the person larger.
         calibration: converts the decoded scores to probabilities; None: scores stay raw.
     """
 
     name: ClassVar[str]
+    predicts: ClassVar[str]
+    examples: ClassVar[str]
+    height_is_confidence: ClassVar[bool] = False
+    resamples: ClassVar[bool] = False
     warp: Warp = "msra"
     padding: float = PADDING
     calibration: ScoreCalibration | None = None
@@ -100,6 +115,17 @@ class Codec(ABC, Generic[PredictionT, TargetT]):
     @abstractmethod
     def merge_flipped(self, prediction: PredictionT, flipped: PredictionT, flip_indices: Sequence[int]) -> PredictionT:
         """The mean of a prediction and the flipped-back prediction for the mirrored image (flip test)."""
+
+    def resample(self, prediction: PredictionT, source: Self, placement: Placement) -> TargetT:
+        """The prediction of another model with this kind of codec as a target of this one, without decoding it; all
+        weights are 1.
+
+        Args:
+            prediction: of the same keypoints.
+            source: the other model's codec.
+            placement: of this codec's crop in the other one.
+        """
+        raise NotImplementedError
 
     def with_calibration(self, calibration: ScoreCalibration | None) -> Self:
         """The same codec with scores calibrated to probabilities, or with raw scores (None)."""

@@ -48,6 +48,8 @@ class CoordinateCodec(Codec[Coordinates, CoordinateTarget]):
     """
 
     name = "coordinates"
+    predicts = "coordinates"
+    examples = "a regression model, such as distilpose_s"
     input_size: tuple[int, int] = (256, 192)
     flip_shift: bool = False
     encoding: Warp = "msra"

@@ -18,16 +18,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from leanpose.choices import Decoding, Encoding
-from leanpose.codecs.base import Codec, Heatmaps
+from leanpose.codecs.base import Codec, Heatmaps, Placement
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import MSRA, UDP, UDP_MIRROR, DarkConvention, dark_offsets, find_peaks, quarter_offsets
 from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
-from leanpose.geometry import PADDING, Warp
+from leanpose.geometry import PADDING, Warp, pixel_ratio
 
 Toolbox = Literal["mmpose1x", "mmpose029"]
 
@@ -73,6 +74,10 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
     """
 
     name = "heatmap"
+    predicts = "heatmaps"
+    examples = "a heatmap model, such as a tokenpose or simplebaseline model"
+    height_is_confidence = True
+    resamples = True
     input_size: tuple[int, int] = (256, 192)
     heatmap_size: tuple[int, int] = (64, 48)
     sigma: float = 2.0
@@ -90,6 +95,9 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         for name in ("input_size", "heatmap_size"):
             if len(getattr(self, name)) != 2 or min(getattr(self, name)) < 2:
                 raise LeanposeError(f"A heatmap codec's {name} is (height, width), each at least 2 pixels.")
+        if isinstance(self.sigma, Sequence):
+            given = " and ".join(f"{sigma:g}" for sigma in self.sigma)
+            raise LeanposeError(f"codec.sigma is one number for heatmaps, not {given}.")
         if not self.sigma > 0:
             raise LeanposeError(f"A heatmap's sigma must be above 0, not {self.sigma:g}.")
         if self.blur_kernel_size < 1 or self.blur_kernel_size % 2 == 0:
@@ -107,11 +115,14 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
             return MSRA
         return UDP if self.toolbox == "mmpose1x" else UDP_MIRROR
 
+    @classmethod
+    def for_crops(cls, input_size: tuple[int, int], heatmap_size: tuple[int, int], warp: Warp) -> HeatmapCodec:
+        """Heatmaps with exact centres for crops of a given convention."""
+        return cls(input_size, heatmap_size, encoding="udp" if warp == "udp" else "unbiased")
+
     def stride(self, device: torch.device | None = None) -> Float[Tensor, " 2"]:
         """Crop pixels per map pixel, (x, y)."""
-        less = 1 if self.encoding == "udp" else 0
-        sides = zip(self.input_size[::-1], self.heatmap_size[::-1], strict=True)
-        return device_constant([(pixels - less) / (cells - less) for pixels, cells in sides], device)
+        return device_constant(pixel_ratio(self.input_size, self.heatmap_size, self.warp), device)
 
     @torch.no_grad()
     def encode(self, keypoints: Float[Tensor, "B K 2"], weights: Float[Tensor, "B K"]) -> HeatmapTarget:
@@ -193,3 +204,28 @@ class HeatmapCodec(Codec[Heatmaps, HeatmapTarget]):
         else:
             mean += back
         return Heatmaps(mean.mul_(0.5))
+
+    def resample(self, prediction: Heatmaps, source: HeatmapCodec, placement: Placement) -> HeatmapTarget:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See `Codec.resample`."""
+        (scale, offset), stride = placement, source.stride(prediction.heatmaps.device)
+        maps = prediction.heatmaps.float()
+        maps = resample_heatmaps(maps, self.heatmap_size, self.stride(maps.device) * scale / stride, offset / stride)
+        return HeatmapTarget(maps, torch.ones_like(maps[..., 0, 0]))
+
+
+def resample_heatmaps(
+    maps: Float[Tensor, "B K H W"], size: tuple[int, int], scale: Float[Tensor, " 2"], offset: Float[Tensor, " 2"]
+) -> Float[Tensor, "B K h w"]:
+    """Maps on another grid, bilinearly interpolated; 0 outside the given ones.
+
+    Args:
+        size: (height, width) of the result.
+        scale, offset: pixel p of the result is p · scale + offset in `maps`, (x, y).
+    """
+    lines = []
+    for axis, length in enumerate(size[::-1]):
+        at = torch.arange(length, device=maps.device, dtype=maps.dtype) * scale[axis] + offset[axis]
+        lines.append(at * (2 / max(maps.shape[3 - axis] - 1, 1)) - 1)
+    y, x = torch.meshgrid(lines[1], lines[0], indexing="ij")
+    grid = torch.stack((x, y), dim=-1).expand(len(maps), -1, -1, -1)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=True)

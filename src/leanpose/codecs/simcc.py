@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from leanpose.codecs.base import Codec, SimCC
+from leanpose.codecs.base import Codec, Placement, SimCC
 from leanpose.codecs.calibration import ScoreCalibration
 from leanpose.codecs.dark import line_offsets
 from leanpose.device import device_constant
@@ -46,7 +46,7 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
 
     Attributes:
         input_size: (height, width) of the crop, in pixels.
-        sigma: sigma of the Gaussians along x and along y, in bins.
+        sigma: sigma of the Gaussians along x and along y, in bins; a single number is for both.
         simcc_split_ratio: bins per pixel.
         normalize: whether a Gaussian has the sum 1, instead of a peak of 1.
         beta: factor of the logits before the loss's softmax, and of the targets if `label_softmax`.
@@ -59,6 +59,9 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
     """
 
     name = "simcc"
+    predicts = "SimCC bins"
+    examples = "a SimCC model, such as an rtmpose or simcc model"
+    resamples = True
     input_size: tuple[int, int] = (256, 192)
     sigma: tuple[float, float] = (4.9, 5.66)
     simcc_split_ratio: float = 2.0
@@ -74,6 +77,8 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         self._require_padding()
         if len(self.input_size) != 2 or min(self.input_size) < 2:
             raise LeanposeError("A SimCC codec's input_size is (height, width), each at least 2 pixels.")
+        if isinstance(self.sigma, int | float):
+            object.__setattr__(self, "sigma", (self.sigma, self.sigma))  # the dataclass is frozen
         if len(self.sigma) != 2 or not min(self.sigma) > 0:
             raise LeanposeError("A SimCC codec's sigma must be two numbers above 0, in bins along x and along y.")
         for name in ("simcc_split_ratio", "beta"):
@@ -156,6 +161,27 @@ class SimCCCodec(Codec[SimCC, SimCCTarget]):
         order = device_constant(flip_indices, flipped.x.device)
         x, y = (bins.float().index_select(1, order) for bins in (flipped.x.flip(-1), flipped.y))
         return SimCC((prediction.x.float() + x) / 2, (prediction.y.float() + y) / 2)
+
+    def resample(self, prediction: SimCC, source: SimCCCodec, placement: Placement) -> SimCCTarget:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """See `Codec.resample`."""
+        scale, offset = placement
+        rows = []
+        for axis, (row, length) in enumerate(zip((prediction.x, prediction.y), self.bins, strict=True)):
+            at = torch.arange(length, device=row.device) / self.simcc_split_ratio
+            found = _interpolate(row.float(), (at * scale[axis] + offset[axis]) * source.simcc_split_ratio)
+            if not self.label_softmax:
+                found = (found * source.beta).softmax(dim=-1)
+            elif not source.label_softmax:  # a distribution's logits, on the scale that this codec's softmax takes
+                found = found * (source.beta / self.beta)
+            rows.append(found)
+        return SimCCTarget(rows[0], rows[1], torch.ones_like(rows[0][..., 0]))
+
+
+def _interpolate(rows: Float[Tensor, "B K X"], at: Float[Tensor, " N"]) -> Float[Tensor, "B K N"]:
+    """The rows' values at fractional positions; the border's beyond it."""
+    grid = torch.stack([at * (2 / max(rows.shape[-1] - 1, 1)) - 1, torch.zeros_like(at)], dim=-1)
+    grid = grid.expand(len(rows), 1, -1, -1)
+    return F.grid_sample(rows[:, :, None], grid, padding_mode="border", align_corners=True)[:, :, 0]
 
 
 def _blur_width(sigma: float) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ import torch
 
 from leanpose.backends.base import TorchBackend
 from leanpose.backends.model import BackendModel
-from leanpose.codecs import CoordinateCodec, HeatmapCodec
+from leanpose.codecs import build_codec
 from leanpose.errors import LeanposeError
 from leanpose.geometry import Warp
 from leanpose.losses import CRITERIA, METHODS
@@ -79,8 +78,9 @@ TRIALS: dict[str, tuple[str, dict[str, Any]]] = {method: (method, {}) for method
 def _model(name: str, teacher: bool, size: tuple[int, int], skeleton: str, warp: Warp) -> PoseModel:
     kind = (TEACHERS if teacher else STUDENTS)[name]
     model = create_model(kind.model, skeleton=skeleton, input_size=size, **kind.options)
-    if isinstance(model.codec, CoordinateCodec | HeatmapCodec):
-        model.codec = replace(model.codec, encoding=warp)  # SimCC has only one
+    settings = model.codec.to_dict()
+    if "encoding" in settings:  # SimCC has only one
+        model.codec = build_codec({**settings, "encoding": warp})
     return BackendModel(TorchBackend(model, torch.device("cpu"))) if kind.exported else model
 
 

@@ -23,7 +23,7 @@ from leanpose.codecs.calibration import LOGIT_MARGIN, ScoreCalibration
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
-from leanpose.evaluation.evaluate import coco_ap, labelled_only, predict_people
+from leanpose.evaluation.evaluate import coco_ap, labelled_only, predict_people, readable_people
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.evaluation.report import metric_of
 from leanpose.models.base import PoseModel
@@ -157,8 +157,7 @@ def calibration_report(
         backend, people.people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test,
         advance=lambda count: advance(count, len(people.people)),
     )  # fmt: skip
-    readable = [person for person in people.people if str(person.image) not in broken]
-    labelled = labelled_scores(results, readable, model.skeleton)
+    labelled = labelled_scores(results, readable_people(people, broken), model.skeleton)
     calibrated, every = cross_validate(labelled, results, model.skeleton, folds)
     ap = None
     if people.ground_truth is not None:

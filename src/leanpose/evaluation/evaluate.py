@@ -5,7 +5,7 @@ Confidence intervals of AP are by a bootstrap over images (Efron, 1979).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,14 +68,7 @@ def predict_people(
     spec = backend.spec
     if flip_test:
         spec.skeleton.require_pairs(FLIP_TEST)
-    dataset = TopDownDataset(
-        list(people),
-        spec.skeleton,
-        spec.input_size,
-        warp=spec.codec.warp,
-        padding=spec.codec.padding,
-        augmentation=None,
-    )
+    dataset = _crops_dataset(people, spec)
     require_whole_views(dataset.people, dataset.coarse_crops, spec.input_size, spec.codec.padding)
     loader = DataLoader(
         dataset,
@@ -106,15 +99,24 @@ def predict_people(
     return replace(predictions, calibrated=spec.codec.calibration is not None), broken
 
 
+def _crops_dataset(people: Sequence[PoseAnnotation], spec: ModelSpec) -> TopDownDataset:
+    """These people's crops for a model, without augmentation."""
+    codec = spec.codec
+    return TopDownDataset(list(people), spec.skeleton, spec.input_size, warp=codec.warp, padding=codec.padding)
+
+
+def readable_people(people: PoseDataset, broken: Mapping[str, str]) -> list[PoseAnnotation]:
+    """The people of whom there is a pose: those in images that could be read."""
+    return [person for person in people.people if str(person.image) not in broken]
+
+
 def crops_of(people: Sequence[PoseAnnotation], spec: ModelSpec) -> Crops:
     """These people's crops, as evaluation sees them; those whose image is broken are left out.
 
     Raises:
         LeanposeError: none of the images can be read.
     """
-    dataset = TopDownDataset(
-        people, spec.skeleton, spec.input_size, warp=spec.codec.warp, padding=spec.codec.padding, augmentation=None
-    )
+    dataset = _crops_dataset(people, spec)
     batch = dataset.collate([dataset[index] for index in range(len(dataset))])
     if not len(batch.images):
         raise LeanposeError(f"None of the images can be read: {next(iter(batch.broken.values()))}")
@@ -171,8 +173,7 @@ def evaluate(
         backend, people.people, batch_size=batch_size, num_workers=num_workers, flip_test=flip_test, advance=advance
     )
     if metric == "mpii":
-        readable = [person for person in people.people if str(person.image) not in broken]
-        return Evaluation(mpii_pckh(results, readable, model.skeleton), results, broken)
+        return Evaluation(mpii_pckh(results, readable_people(people, broken), model.skeleton), results, broken)
     return Evaluation(coco_ap(results, people, model.skeleton, metric=metric, **ranking), results, broken)
 
 
@@ -259,13 +260,13 @@ def bootstrap_ap(
 
 
 def interval(values: Float[np.ndarray, " draws"], confidence: float = 0.95) -> tuple[float, float]:
-    """Between which two values this share of them lies, as many below as above."""
+    """The central interval that contains this fraction of the values (percentile bootstrap)."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def _drawn_truth(ground_truth: dict[str, Any], places: Int[np.ndarray, " I"]) -> dict[str, Any]:
-    """A ground truth of the images at these places, each drawn image being one of its own with a new id."""
+    """The ground truth of the images at these places; each drawn image gets a new id, also repeated ones."""
     of_image: dict[int, list[dict[str, Any]]] = {}
     for person in ground_truth["annotations"]:
         of_image.setdefault(person["image_id"], []).append(person)
@@ -280,7 +281,7 @@ def _drawn_truth(ground_truth: dict[str, Any], places: Int[np.ndarray, " I"]) ->
 
 
 def _drawn_poses(poses: PosePredictions, image_ids: Int[np.ndarray, " I"]) -> PosePredictions:
-    """The poses in drawn images, by the new ids."""
+    """The poses in the drawn images, with the new image ids."""
     rows = [np.flatnonzero(poses.image_ids == image_id) for image_id in image_ids]
     new_ids = np.repeat(np.arange(len(rows)), [len(group) for group in rows])
     drawn = poses.select(np.concatenate(rows))

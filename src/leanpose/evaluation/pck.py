@@ -20,7 +20,7 @@ from leanpose.skeleton import Skeleton
 Points = Float[np.ndarray, "N K 2"]
 Visible = Bool[np.ndarray, "N K"]
 Sizes = Float[np.ndarray, " N"] | Float[np.ndarray, "N 2"] | float
-"""Pixels: of every person, of every person in x and in y, or one for all."""
+"""In pixels: per person, per person along x and y, or one for all."""
 
 MPII_GROUPS = {
     "Head": ("head_top",),
@@ -263,6 +263,6 @@ def mpii_pckh(results: PosePredictions, people: Sequence[PoseAnnotation], skelet
 
 
 def group_rows(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
-    """(column, share) in the order of the papers' tables, the total last; empty where these metrics are others."""
+    """(column, fraction) in the order of the papers' tables, the total last; empty if these are other metrics."""
     columns = [(group, metrics[f"{TOTAL} {group}"]) for group in MPII_GROUPS if f"{TOTAL} {group}" in metrics]
     return [*columns, ("Total", metrics[TOTAL])] if columns else []

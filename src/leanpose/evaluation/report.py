@@ -25,7 +25,7 @@ from leanpose.evaluation.ap import (
     part_rows,
     rank_people,
 )
-from leanpose.evaluation.evaluate import evaluate, ground_truth_of, labelled_only
+from leanpose.evaluation.evaluate import evaluate, ground_truth_of, labelled_only, readable_people
 from leanpose.evaluation.pck import TOTAL, auc, box_sizes, group_rows, head_sizes, missing_mpii, pck, pckh, torso_sizes
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.files import atomic_write
@@ -34,17 +34,18 @@ from leanpose.models.base import PoseModel
 from leanpose.skeleton import FLIP_TEST, Skeleton
 
 PRIMARY_METRICS = {"AP": "AR", "PCKh@0.5": "PCKh@0.1", "top-1": "top-5"}
-"""The figures that a validation is judged by, with what is shown beside each; of all that was measured the first of
-them counts."""
+"""The metrics that select the best weights, of which the first available one is used, each with the metric shown
+beside it."""
 
 MIN_OKS = 0.5
-"""A predicted person less similar to a labelled one is not taken for it in the keypoint table."""
+"""Minimum OKS of a match in the keypoint table."""
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 PCK_TOLERANCE = 0.1
 
 MAX_ROWS = 40
-"""A terminal shows the table by keypoint up to this many; a whole body's is for programs."""
+"""Maximum number of keypoints of which the terminal shows the table; longer tables (whole bodies) go to the JSON
+file."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,15 @@ class EvaluationReport:
 
     Attributes:
         settings: everything that the metrics depend on.
-        metrics: OKS AP and AR by name. On MPII its PCKh instead. For whole bodies those of all keypoints together, and
-            of each part as `AP face` and so on.
+        metrics: OKS AP and AR by name; on MPII PCKh instead. For whole bodies those of all keypoints, and of each part as
+            `AP face` and so on.
         keypoint_metrics: PCK and related metrics in ground-truth boxes by name; empty with detected boxes.
         by_keypoint: one row per keypoint.
         results: the poses.
         broken: images that could not be read, with the reason.
-        by_part: `part`, `AP` and `AR`, one row a part, all together first; empty but for whole bodies.
-        data_summary: sentences: who was evaluated, and why others were not.
-        image_names: the images' names by their ids.
+        by_part: `part`, `AP` and `AR`, one row per part, all keypoints first; empty except for whole bodies.
+        data_summary: sentences on how many people were evaluated, and why others were not.
+        image_names: image names by id.
     """
 
     settings: dict[str, Any]
@@ -113,7 +114,7 @@ def evaluation_report(
     part = _part(model.skeleton, labelled)
     plain = "crowdpose" if metric == "crowdpose" else "coco"
     table = keypoint_table(ground_truth, pred, part, scoring=scoring, nms=nms, metric=plain)
-    readable = [person for person in people.people if str(person.image) not in broken]
+    readable = readable_people(people, broken)
     keypoint_metrics = {} if source.bbox_file else _keypoint_metrics(pred, readable, labelled, part)
     if metric == "mpii":
         keypoint_metrics.pop(TOTAL, None)  # the mean over keypoints, where MPII's is the mean over labels
@@ -139,12 +140,12 @@ def evaluation_report(
 
 
 def metric_of(source: DatasetConfig, skeleton: Skeleton, labelled: list[int]) -> Metric:
-    """Which figures a data set is measured by.
+    """The metric of a data set.
 
     Args:
-        source: the set.
-        skeleton: of the model.
-        labelled: the indices of the keypoints that the set labels.
+        source: the data set.
+        skeleton: the model's skeleton.
+        labelled: the indices of the keypoints that the data set labels.
     """
     metric = READERS[source.format].metric
     if metric == "crowdpose" or (metric == "mpii" and not missing_mpii(skeleton.keypoints)):
@@ -166,7 +167,7 @@ def _part(skeleton: Skeleton, indices: list[int]) -> Skeleton:
 def _keypoint_metrics(
     results: PosePredictions, people: list[PoseAnnotation], labelled: list[int], skeleton: Skeleton
 ) -> dict[str, float]:
-    """PCK in boxes, torsos and heads, and AUC, of poses that stand beside their labels one to one."""
+    """PCK relative to boxes, torsos and heads, and AUC, of one pose per labelled person, in their order."""
     target = np.stack([person.keypoints[labelled] for person in people]).astype(np.float64)
     points, visible = target[..., :2], target[..., 2] > 0
     boxes = box_sizes(results.boxes)
@@ -266,27 +267,26 @@ def keypoint_table(
     metric: BoxMetric = "coco",
     **ranking: Unpack[Ranking],
 ) -> list[dict[str, Any]]:
-    """The figures of each keypoint of `results` against a COCO keypoint dictionary in the same skeleton.
+    """Metrics of each keypoint of `results` against a COCO keypoint dictionary in the same skeleton.
 
-    Every labelled person that is not ignored is given at most one found person, as COCO's matching does at OKS 0.50:
-    found people choose in order of score, each the most similar one that is left.
+    Predicted people are matched to labelled ones as in COCO at OKS 0.50: in order of their scores, each to the most
+    similar one that is not yet matched and not ignored.
 
     Args:
-        ground_truth, results, metric, ranking: as `average_precision`.
-        skeleton: names and OKS constants of the K keypoints.
+        ground_truth, results, metric, ranking: see `average_precision`.
+        skeleton: names and OKS sigmas of the K keypoints.
 
     Returns:
-        A row per keypoint; NaN stands where there is nothing to measure.
+        A row per keypoint; undefined values are NaN.
 
         * `keypoint`: its name.
-        * `labelled`: how many people have a label of it; `matched`: how many of them were found.
-        * `oks`: mean of exp(-d² / 2 s² (2σ)²) over the matched ones: what the keypoint contributes to their OKS, in
-          0..1.
-        * `recall`: what AR would be if a person were this keypoint alone: the share of all labels, those of people who
-          were not found included, that are met with a similarity of at least 0.50, 0.55 … 0.95, averaged.
-        * `error`: mean distance from the label over the matched ones, relative to √area of the person; `error_pixels`:
-          the same in pixels.
-        * `pck`: share of the matched ones closer to their label than 0.1 √area.
+        * `labelled`: number of people with a label of it; `matched`: number of these that are matched.
+        * `oks`: mean of exp(-d² / 2 s² (2σ)²) over the matched people, in 0..1: the keypoint's share of their OKS.
+        * `recall`: the AR of this keypoint alone: the fraction of all labels, including those of unmatched people, that
+          are predicted with a similarity of at least 0.50, 0.55 … 0.95, averaged.
+        * `error`: mean distance from the label over the matched people, relative to √area of the person;
+          `error_pixels`: the same in pixels.
+        * `pck`: fraction of the matched people whose distance is below 0.1 √area.
 
     Raises:
         LeanposeError: annotations or results do not fit the skeleton or each other.
@@ -337,6 +337,6 @@ def primary_metric(metrics: Mapping[str, float]) -> str:
 
 
 def headline(metrics: Mapping[str, float]) -> str:
-    """That metric and its companion, in percent."""
+    """The primary metric and the one shown beside it, in percent."""
     name = primary_metric(metrics)
     return "  ".join(f"{each} {100 * metrics[each]:.1f}" for each in (name, PRIMARY_METRICS[name]))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,35 +13,17 @@ from leanpose.codecs.base import Coordinates, Heatmaps, Prediction, SimCC
 from leanpose.drawing.files import write_image
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.explanation import figures
+from leanpose.explanation.figures import Drawing, draw
 from leanpose.explanation.person import PersonView, look_at
-from leanpose.explanation.recording import (
-    AttentionRecording,
-    DecoderRecording,
-    DependencyRecording,
-    record_attention,
-    record_decoder,
-    record_dependencies,
-)
+from leanpose.explanation.recording import record
 from leanpose.files import atomic_write, describe_os_error, require_own_folder
 from leanpose.locks import lock_folder
 from leanpose.losses.distilpose import simulate_heatmaps
 from leanpose.models.base import PoseModel
-from leanpose.models.tfpose import STRIDES, TFPose
-from leanpose.models.tokenpose import TokenPose
-from leanpose.models.transpose import TransPose
 from leanpose.skeleton import Skeleton
 
 MAX_MAPS = 24  # keypoints, where none are chosen
 MARKER = ".leanpose-explain"  # lists the figures that were written, so that these alone are replaced
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """One figure, RGB, with the name of its file and its title."""
-
-    name: str
-    title: str
-    image: UInt8[np.ndarray, "H W 3"]
 
 
 def choose_keypoints(skeleton: Skeleton, names: Sequence[str]) -> list[int]:
@@ -94,11 +73,7 @@ def explain(
         drawings = [*student.attention(), *student.relations(), beside, *of_teacher.attention("teacher_")]
     compared = {name: weights_by_layer(each) for name, each in {label: model, **(others or {})}.items()}
     title = f"Weight distribution of {', '.join(compared)}"
-    return [*drawings, _draw("weights.png", title, figures.draw_weights, compared)]
-
-
-def _draw(name: str, title: str, draw: Callable[..., figures.Image], *arguments: Any, **options: Any) -> Drawing:
-    return Drawing(name, title, draw(*arguments, title=title, **options))
+    return [*drawings, draw("weights.png", title, figures.draw_weights, compared)]
 
 
 def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
@@ -118,14 +93,9 @@ def check_teacher(model: PoseModel, teacher: PoseModel) -> None:
 def weights_by_layer(model: PoseModel) -> list[Float[np.ndarray, " W"]]:
     """The matrices of each transformer layer, without biases and norms; without a transformer those of the whole
     network."""
-    layers = [model]
-    if isinstance(model, (TokenPose, TransPose)):
-        layers = model.layers
-    elif isinstance(model, TFPose):
-        layers = [*model.encoder, *model.decoder]
     return [
         np.concatenate([p.detach().float().cpu().numpy().ravel() for p in layer.parameters() if p.ndim > 1])
-        for layer in layers
+        for layer in model.transformer_layers or [model]
     ]
 
 
@@ -140,13 +110,7 @@ class _Inference:
     def __init__(self, model: PoseModel, view: PersonView, label: str, chosen: Sequence[int]) -> None:
         self.model, self.view, self.label, self.chosen = model, view, label, chosen
         self.skeleton = model.skeleton
-        self.recording: AttentionRecording | DecoderRecording | DependencyRecording | None = None
-        if isinstance(model, TokenPose):
-            self.recording = record_attention(model, view.images)
-        elif isinstance(model, TFPose):
-            self.recording = record_decoder(model, view.images)
-        elif isinstance(model, TransPose):
-            self.recording = record_dependencies(model, view.images)
+        self.recording = record(model, view.images)
         with torch.inference_mode():
             output = model(view.images) if self.recording is None else self.recording.output
         self.prediction: Prediction = output.prediction
@@ -154,53 +118,15 @@ class _Inference:
 
     def attention(self, prefix: str = "") -> Iterator[Drawing]:
         """The attention of the tokens or queries of single keypoints over the crop; nothing for models without."""
-        names, recording, view = self.skeleton.keypoints, self.recording, self.view
-        for k in self.chosen or [names.index("nose") if "nose" in names else 0]:
-            file = re.sub(r"[^\w-]", "_", names[k]) + ".png"
-            if isinstance(recording, AttentionRecording):
-                maps = recording.by_cycle([layer.over_patches(k, recording.grid_size) for layer in recording.layers])
-                title = f"Attention of the {names[k]} token of {self.label}"
-                yield _draw(f"{prefix}attention_{file}", title, figures.draw_attention, view.shown, maps)
-            elif isinstance(recording, DependencyRecording):
-                title = f"Dependency area of the {names[k]} in {self.label}"
-                maps = recording.areas[None, :, k]
-                yield _draw(f"{prefix}dependency_{file}", title, figures.draw_attention, view.shown, maps, rest="")
-            elif isinstance(recording, DecoderRecording):
-                of_layers = recording.references, recording.points[1:]
-                ends = [view.to_shown(points[:, k]) for points in of_layers]
-                title = f"Sampling points of the {names[k]} query of {self.label}"
-                samples, weights = view.to_shown(recording.samples[:, k]), recording.weights[:, k]
-                arguments = view.shown, samples, weights, *ends, STRIDES
-                yield _draw(f"{prefix}sampling_{file}", title, figures.draw_sampling, *arguments)
+        names = self.skeleton.keypoints
+        if self.recording is not None:
+            for k in self.chosen or [names.index("nose") if "nose" in names else 0]:
+                yield self.recording.of_keypoint(k, names[k], self.label, self.view, prefix)
 
     def relations(self) -> Iterator[Drawing]:
         """The attention among the keypoints' tokens or queries, and how a decoder moves its points."""
-        recording, shown, names, points = self.recording, self.view.shown, self.skeleton.keypoints, self.points
-        if isinstance(recording, AttentionRecording):
-            among = recording.by_cycle([layer.among_keypoints for layer in recording.layers])
-            depth = among.shape[1]
-            parts = {"last layer": among[:, -1], f"mean of {depth} layers": among.mean(axis=1)}
-            matrices = {}
-            for cycle in range(recording.cycles):
-                for name, attention in list(parts.items())[:depth]:
-                    rest = 1 - attention[cycle].sum(axis=1).mean()
-                    matrices[f"cycle {cycle + 1}, {name}: {rest:.0%} goes to patches"] = attention[cycle]
-            columns, among, part, kind, what = min(depth, 2), among.mean(axis=1), "cycle", "keypoint", "keypoint tokens"
-        elif isinstance(recording, DecoderRecording):
-            moved = self.view.to_shown(recording.points)
-            title = f"Refinement of the points by {self.label}, layer by layer"
-            yield _draw("refinement.png", title, figures.draw_refinement, shown, moved, self.skeleton)
-            if recording.query_attention is None:
-                return
-            among = recording.query_attention.mean(axis=1)  # over the heads
-            matrices = {f"layer {layer + 1}": among[layer] for layer in figures.chosen_layers(len(among))}
-            columns, part, kind, what = figures.column_count(len(matrices)), "layer", "query", "queries"
-        else:
-            return
-        title = f"Attention among the {what} of {self.label}"
-        yield _draw(f"{kind}_attention.png", title, figures.draw_matrices, matrices, columns, names)
-        arguments = shown, points, among, self.skeleton
-        yield _draw(f"{kind}_links.png", f"{title}, on the person", figures.draw_links, *arguments, part=part)
+        if self.recording is not None:
+            yield from self.recording.among_keypoints(self.label, self.view, self.skeleton, self.points)
 
     def maps(self) -> Drawing:
         """The prediction for each keypoint."""
@@ -235,7 +161,7 @@ class _Inference:
         empty = np.zeros((count, 1, 1)), (0.0, 1.0, 1.0, 0.0)
         of_shown = {kind: ((each or empty)[0][shown], (each or empty)[1]) for kind, each in maps.items()}
         names, note = [self.skeleton.keypoints[k] for k in shown], f"circle: {circled}{rest}"
-        return _draw(name, title, figures.draw_maps, self.view.shown, of_shown, names, self.points[shown], note=note)
+        return draw(name, title, figures.draw_maps, self.view.shown, of_shown, names, self.points[shown], note=note)
 
 
 PredictedMaps = tuple[Float[np.ndarray, "K rows columns"], figures.Extent]

@@ -7,7 +7,8 @@ counted from 0 in arguments and from 1 in the figures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Crop = UInt8[np.ndarray, "h w 3"]
 Image = UInt8[np.ndarray, "H W 3"]
 Extent = tuple[float, float, float, float]
-"""Where a map lies on the crop: left, right, bottom and top edge in the crop's pixels, whose centres are at
+"""Extent of a map on the crop: left, right, bottom and top edge in the crop's pixels, whose centres are at
 integers."""
 
 FAINT = 0.5  # exponent of the colours of attention, so that what is faint beside a strong peak stays visible
@@ -38,6 +39,20 @@ LEVEL_COLOURS = ("#ffd23f", "#ff5d8f", "#3fc1ff")  # fine to coarse; apart for c
 MAX_DOT, MIN_DOT = 130.0, 1.5  # square points
 WEIGHTS_SHOWN = 99.8  # per cent of the weights lie in the histogram
 NEAR_ZERO = 0.01  # weights so small are counted; SDPose says "near zero" and gives no number
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure, RGB, with the name of its file and its title."""
+
+    name: str
+    title: str
+    image: Image
+
+
+def draw(name: str, title: str, make: Callable[..., Image], *arguments: Any, **options: Any) -> Drawing:
+    """The drawing that one of the functions below makes."""
+    return Drawing(name, title, make(*arguments, title=title, **options))
 
 
 def tile_grid(count: int, columns: int, width: float, aspect: float) -> tuple[Figure, list[Any]]:
@@ -66,24 +81,24 @@ def as_image(figure: Figure, title: str, note: str) -> Image:
 
 
 def show_tile(axes: Axes, image: Crop, title: str, *, grey: bool = True) -> None:
-    """An image without ticks, which later marks outside it do not widen; faded where colour is to lie upon it."""
+    """An image without ticks and with fixed limits; grey and faded by default, for coloured overlays."""
     axes.imshow(image @ np.array([0.299, 0.587, 0.114]) if grey else image, cmap="gray", vmin=-40, vmax=300)
     axes.set(xticks=[], yticks=[], autoscale_on=False)
     axes.set_title(title, fontsize=9)
 
 
 def chosen_layers(depth: int) -> list[int]:
-    """The layers to show: all, or of many the first, the last and some evenly between."""
+    """The layers to show: all, or at most `MAX_LAYERS`, evenly spaced and including the first and the last."""
     return sorted(set(np.linspace(0, depth - 1, min(depth, MAX_LAYERS)).round().astype(int).tolist()))
 
 
 def column_count(tiles: int) -> int:
-    """How many large tiles to put side by side, at most 3, so that the last row is as full as can be."""
+    """The number of columns of large tiles, at most 3, so that the last row is as full as possible."""
     return -(-tiles // -(-tiles // 3))
 
 
 def heat_colours(peak: float, exponent: float = 1.0) -> ScalarMappable:
-    """The colours of heat from 0 to `peak`, for a legend and for `overlay`."""
+    """A colour map from 0 to `peak`, for a legend and for `overlay`."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, PowerNorm
@@ -93,13 +108,13 @@ def heat_colours(peak: float, exponent: float = 1.0) -> ScalarMappable:
 
 
 def add_scale(figure: Figure, axes: list[Any], colours: ScalarMappable, label: str, form: str = "{x:.1%}") -> None:
-    """The bar that says which colour stands for which number, with ticks at even steps of colour."""
+    """Add a colour bar, with ticks at even steps of colour."""
     ticks = np.asarray(colours.norm.inverse(np.linspace(0, 1, 6)))  # pyright: ignore[reportAttributeAccessIssue]
     figure.colorbar(colours, ax=axes, label=label, ticks=ticks, format=form, aspect=25)
 
 
 def overlay(heat: Float[np.ndarray, "rows columns"], colours: ScalarMappable) -> Float[np.ndarray, "rows columns 4"]:
-    """RGBA to lay over a crop: the hotter, the less of the crop shows. Where heat is NaN, the crop is dark."""
+    """An RGBA overlay whose opacity rises with the value; dark where it is NaN."""
     known = np.nan_to_num(heat)
     rgba = np.array(colours.to_rgba(known))
     rgba[..., 3] = 0.9 * np.asarray(colours.norm(known))
@@ -108,11 +123,11 @@ def overlay(heat: Float[np.ndarray, "rows columns"], colours: ScalarMappable) ->
 
 
 def map_extent(shape: tuple[int, int], size: tuple[int, int], *, udp: bool) -> Extent:
-    """Where a map of `shape` lies on a crop of `size` (height, width).
+    """The extent of a map of `shape` on a crop of `size` (height, width).
 
     Args:
-        udp: the first and the last pixels of map and crop lie on each other, as the UDP warp has it; otherwise only the
-            first do, as mmpose has it.
+        udp: the centres of the first and of the last pixels of map and crop coincide, as with the UDP warp; otherwise
+            only those of the first.
     """
     less = 1 if udp and min(shape) > 1 else 0
     y, x = ((large - less) / (small - less) for large, small in zip(size, shape, strict=True))
@@ -122,13 +137,13 @@ def map_extent(shape: tuple[int, int], size: tuple[int, int], *, udp: bool) -> E
 def draw_attention(
     crop: Crop, attention: Float[np.ndarray, "cycles layers rows columns"], title: str, *, rest: str = "keypoint tokens"
 ) -> Image:
-    """The attention of one token to the patches: a row of tiles a cycle, a tile a layer, one scale for all.
+    """The attention of one token to the patches: a row of tiles per cycle, a tile per layer, all on one scale.
 
     Args:
-        crop: what the patches were cut from.
-        attention: shares of the token's attention; NaN where a patch was dropped.
-        title: stands above.
-        rest: what gets the attention that no patch gets; empty: nothing does.
+        crop: the crop that the patches cover.
+        attention: attention weights of the token; NaN for pruned patches.
+        title: title of the figure.
+        rest: what gets the rest of the attention; empty: there is no rest.
     """
     layers = chosen_layers(attention.shape[1])
     height, width = crop.shape[:2]
@@ -149,12 +164,12 @@ def draw_attention(
 def draw_matrices(
     matrices: Mapping[str, Float[np.ndarray, "K K"]], columns: int, names: tuple[str, ...], title: str
 ) -> Image:
-    """How much each keypoint's token or query (row) attends to each (column), in one scale of colours.
+    """Attention matrices between keypoints' tokens or queries (rows attend to columns), on one colour scale.
 
     Args:
-        matrices: by the titles that they get.
-        columns: so many next to each other.
-        names: of the keypoints.
+        matrices: matrices by their titles.
+        columns: number of matrices per row.
+        names: names of the keypoints.
     """
     figure, axes = tile_grid(len(matrices), columns, 1.6 + 0.16 * min(len(names), MAX_NAMES), 1.0)
     colours = heat_colours(max(float(matrix.max()) for matrix in matrices.values()), FAINT)
@@ -177,11 +192,11 @@ def draw_links(
     *,
     part: Literal["cycle", "layer"] = "cycle",
 ) -> Image:
-    """The strongest attention between different keypoints as arrows on the person, a tile a cycle or layer.
+    """The strongest attention between different keypoints as arrows on the person, a tile per cycle or layer.
 
     Args:
-        attention: row attends to column.
-        part: what a tile stands for.
+        attention: rows attend to columns.
+        part: what a tile shows.
     """
     chosen = chosen_layers(len(attention))
     figure, axes = tile_grid(len(chosen), column_count(len(chosen)), TILE, crop.shape[0] / crop.shape[1])
@@ -216,12 +231,12 @@ def draw_maps(
     title: str,
     note: str,
 ) -> Image:
-    """A tile for each keypoint, or a pair of tiles where there are two kinds of maps to compare.
+    """A tile per keypoint, or a pair of tiles if there are two kinds of maps.
 
     Args:
-        maps: one or two kinds of maps by their name, with where they lie; 0 to 1 are the ends of the colours.
-        names: of the K keypoints.
-        points: circled on the last kind's tiles.
+        maps: one or two kinds of maps by name, with their extent; colours range from 0 to 1.
+        names: names of the K keypoints.
+        points: points to circle on the tiles of the last kind.
     """
     columns = min(len(names) * len(maps), 6)
     figure, axes = tile_grid(len(names) * len(maps), columns, SMALL_TILE, crop.shape[0] / crop.shape[1])
@@ -237,10 +252,10 @@ def draw_maps(
 
 
 def draw_weights(weights: Mapping[str, Sequence[Float[np.ndarray, " W"]]], title: str) -> Image:
-    """Histograms: all layers together, and, where there are several, the last layer of each model.
+    """Histograms of all layers together and, for models with several, of the last layer.
 
     Args:
-        weights: for each model, by the name that the legend gives it, the weights of its layers.
+        weights: weights of the layers of each model, by its name in the legend.
     """
     panels = {"all layers": {name: np.concatenate(layers) for name, layers in weights.items()}}
     if any(len(layers) > 1 for layers in weights.values()):
@@ -267,15 +282,15 @@ def draw_sampling(
     strides: Sequence[int],
     title: str,
 ) -> Image:
-    """Where one query reads the features: a tile a layer, each sampling point as a dot, the larger the more it counts.
+    """The sampling points of one query, a tile per layer; the area of a dot is proportional to its attention weight.
 
-    Points outside the crop are left out; the tile says how much they count together.
+    Points outside the crop are not drawn; the tile states their total weight.
 
     Args:
-        samples: of all heads, on all levels.
-        weights: of one layer and head they sum to 1.
-        references: the point that each layer starts from.
-        found: where it moves that to.
+        samples: sampling points of all heads on all levels.
+        weights: their attention weights, which sum to 1 per layer and head.
+        references: the reference point of each layer.
+        found: the point after each layer.
         strides: image pixels per feature of each level.
     """
     layers = chosen_layers(len(samples))
@@ -306,21 +321,21 @@ def draw_sampling(
 
 
 def lies_inside(points: Float[np.ndarray, "... 2"], crop: Crop) -> Bool[np.ndarray, ...]:
-    """Whether a point lies upon one of the crop's pixels."""
+    """Whether points lie within the crop's pixels."""
     upon = (points >= -0.5) & (points <= np.array(crop.shape[1::-1]) - 0.5)
     return np.asarray(upon.all(axis=-1))
 
 
 def dot_area(shares: Float[np.ndarray, " N"], largest: float) -> Float[np.ndarray, " N"]:
-    """Square points of a dot, in proportion to what it stands for; the faintest stay visible."""
+    """The area of dots in square points, proportional to their shares, with a visible minimum."""
     return np.maximum(MAX_DOT * shares / largest, MIN_DOT)
 
 
 def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleton: Skeleton, title: str) -> Image:
-    """How a decoder moves its points: the way of each on the person, then the skeleton before and after each layer.
+    """The refinement of a decoder's points: their paths on the person, then the skeleton before and after each layer.
 
     Args:
-        points: before the first layer, and after each.
+        points: the points before the first layer, and after each.
     """
     from matplotlib import colormaps
 
@@ -347,5 +362,5 @@ def draw_refinement(crop: Crop, points: Float[np.ndarray, "stages K 2"], skeleto
 
 
 def mean_step(points: Float[np.ndarray, "stages K 2"], stage: int, crop: Crop) -> float:
-    """How far the layer that ends at this stage moves the points on average, as a fraction of the crop's height."""
+    """The mean distance by which a layer moves the points, as a fraction of the crop's height."""
     return float(np.linalg.norm(points[stage] - points[stage - 1], axis=-1).mean()) / crop.shape[0]

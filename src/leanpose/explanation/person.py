@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from leanpose.backends.base import ModelSpec
 from leanpose.errors import LeanposeError
-from leanpose.geometry import bbox_to_center_scale, box_area, warp_image, warp_matrix
+from leanpose.geometry import box_area, pixel_ratio
 from leanpose.inference.detectors import Detector
 from leanpose.models.base import PoseModel
 
@@ -22,9 +23,9 @@ class PersonView:
     """One person's crop.
 
     Attributes:
-        images: as the model takes it: one normalized crop.
-        shown: the same region in more pixels, to be drawn upon; a whole multiple of the model's input size.
-        step: how many of these pixels one pixel of the model's crop is, along x and y.
+        images: one normalized crop, the model's input.
+        shown: the same region at display resolution, an integer multiple of the model's input size.
+        step: pixels of `shown` per pixel of the model's crop, (x, y).
     """
 
     images: Float[Tensor, "1 3 H W"]
@@ -32,20 +33,20 @@ class PersonView:
     step: tuple[float, float]
 
     def to_shown(self, points: Float[np.ndarray, "... 2"]) -> Float[np.ndarray, "... 2"]:
-        """Points (x, y) in pixels of the model's crop, in those of the crop that is drawn upon."""
+        """Points (x, y) from pixels of the model's crop to pixels of `shown`."""
         return points * np.array(self.step)
 
 
 def choose_box(
     image: UInt8[np.ndarray, "H W 3"], detector: Detector, person: int = 0
 ) -> tuple[Float[np.ndarray, " 4"], int]:
-    """One person's box (xyxy) and how many people there are.
+    """One person's box (xyxy) and the number of people.
 
     Args:
-        person: 0 for the largest person, 1 for the next in size, and so on.
+        person: index by size, 0 for the largest.
 
     Raises:
-        LeanposeError: there are not so many.
+        LeanposeError: there are fewer people.
     """
     boxes = detector([image])[0][0]
     if not 0 <= person < len(boxes):
@@ -57,10 +58,10 @@ def choose_box(
 
 
 def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Float[np.ndarray, " 4"]:
-    """The box that a user gave.
+    """A user's box as an array.
 
     Raises:
-        LeanposeError: it is none, or lies outside the image.
+        LeanposeError: it is not a box, or lies outside the image.
     """
     (x1, y1, x2, y2), (height, width) = box, image.shape[:2]
     if not (np.isfinite(box).all() and max(x1, 0) < min(x2, width) and max(y1, 0) < min(y2, height)):
@@ -73,18 +74,10 @@ def check_box(image: UInt8[np.ndarray, "H W 3"], box: tuple[float, ...]) -> Floa
 
 def look_at(image: UInt8[np.ndarray, "H W 3"], box: Float[np.ndarray, " 4"], model: PoseModel) -> PersonView:
     """Crop a person as `PoseEstimator` does."""
-    center, scale = (value[0] for value in bbox_to_center_scale(box[None], model.input_size, model.codec.padding))
-
-    def crop(times: int) -> UInt8[np.ndarray, "h w 3"]:
-        size = model.input_size[0] * times, model.input_size[1] * times
-        return warp_image(image, warp_matrix(center, scale, size, warp=model.codec.warp), size)
-
-    device = model.device
+    spec, (height, width) = ModelSpec.of(model), model.input_size
+    times = -(-SHOWN_HEIGHT // height)
+    size = height * times, width * times
+    crops, shown = (replace(spec, input_size=each).crop([image], box[None])[0] for each in (model.input_size, size))
     with torch.inference_mode():
-        images = model.normalize(torch.from_numpy(crop(1)[None]).to(device))
-    shown = crop(-(-SHOWN_HEIGHT // model.input_size[0]))
-    less = 1 if model.codec.warp == "udp" else 0  # UDP measures between the centres of the first and the last pixel
-    step_y, step_x = (
-        (large - less) / (small - less) for large, small in zip(shown.shape[:2], model.input_size, strict=True)
-    )
-    return PersonView(images, shown, (step_x, step_y))
+        images = model.normalize(torch.from_numpy(crops).to(model.device))
+    return PersonView(images, shown[0], pixel_ratio(size, model.input_size, model.codec.warp))

@@ -7,8 +7,12 @@ deformable-attention decoder samples, layer by layer (TFPose, 2021, Fig. 6 to 12
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +20,67 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from leanpose.codecs.base import Coordinates
-from leanpose.models.base import PoseOutput
+from leanpose.explanation.figures import (
+    Drawing,
+    chosen_layers,
+    column_count,
+    draw,
+    draw_attention,
+    draw_links,
+    draw_matrices,
+    draw_refinement,
+    draw_sampling,
+)
+from leanpose.explanation.person import PersonView
+from leanpose.models.base import AttentionKind, PoseModel, PoseOutput
 from leanpose.models.layers import TransformerLayer
-from leanpose.models.tfpose import DecoderTrace, TFPose
+from leanpose.models.tfpose import STRIDES, DecoderTrace, TFPose
 from leanpose.models.tokenpose import TokenPose
 from leanpose.models.transpose import TransPose
+from leanpose.skeleton import Skeleton
+
+
+@dataclass(frozen=True)
+class Recording(ABC):
+    """One pass of one person's crop through a model.
+
+    Attributes:
+        output: what the model returned.
+    """
+
+    output: PoseOutput
+
+    @abstractmethod
+    def of_keypoint(self, k: int, keypoint: str, label: str, view: PersonView, prefix: str = "") -> Drawing:
+        """The attention of one keypoint's token, query or position over the crop.
+
+        Args:
+            k, keypoint: its index and its name.
+            label: name of the model in the figure.
+            prefix: of the file's name.
+        """
+
+    def among_keypoints(
+        self, label: str, view: PersonView, skeleton: Skeleton, points: Float[np.ndarray, "K 2"]
+    ) -> Iterator[Drawing]:
+        """The attention among all tokens or queries; `points` are the predicted ones on the crop that is drawn upon."""
+        return iter(())
+
+
+def _file(keypoint: str) -> str:
+    return re.sub(r"[^\w-]", "_", keypoint) + ".png"
+
+
+@contextmanager
+def _inference(model: nn.Module) -> Iterator[None]:
+    """Without gradients and in eval mode; the model is left in the mode in which it was."""
+    training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()
+            yield
+    finally:
+        model.train(training)
 
 
 @dataclass(frozen=True)
@@ -51,7 +111,7 @@ class LayerAttention:
 
 
 @dataclass(frozen=True)
-class AttentionRecording:
+class AttentionRecording(Recording):
     """One pass of one person's crop through all cycles.
 
     Attributes:
@@ -60,7 +120,6 @@ class AttentionRecording:
         grid_size: rows and columns of patches.
     """
 
-    output: PoseOutput
     layers: tuple[LayerAttention, ...]
     grid_size: tuple[int, int]
 
@@ -73,6 +132,28 @@ class AttentionRecording:
         """One array for each of `layers`, stacked by cycle and layer."""
         stacked = np.stack(arrays)
         return stacked.reshape(self.cycles, -1, *stacked.shape[1:])
+
+    def of_keypoint(self, k: int, keypoint: str, label: str, view: PersonView, prefix: str = "") -> Drawing:
+        maps = self.by_cycle([layer.over_patches(k, self.grid_size) for layer in self.layers])
+        title = f"Attention of the {keypoint} token of {label}"
+        return draw(f"{prefix}attention_{_file(keypoint)}", title, draw_attention, view.shown, maps)
+
+    def among_keypoints(
+        self, label: str, view: PersonView, skeleton: Skeleton, points: Float[np.ndarray, "K 2"]
+    ) -> Iterator[Drawing]:
+        among = self.by_cycle([layer.among_keypoints for layer in self.layers])
+        depth, mean = among.shape[1], among.mean(axis=1)
+        parts = {"last layer": among[:, -1], f"mean of {depth} layers": mean}
+        matrices = {}
+        for cycle in range(self.cycles):
+            for name, attention in list(parts.items())[:depth]:
+                rest = 1 - attention[cycle].sum(axis=1).mean()
+                matrices[f"cycle {cycle + 1}, {name}: {rest:.0%} goes to patches"] = attention[cycle]
+        title = f"Attention among the keypoint tokens of {label}"
+        columns = min(depth, 2)
+        yield draw("keypoint_attention.png", title, draw_matrices, matrices, columns, skeleton.keypoints)
+        arguments = view.shown, points, mean, skeleton
+        yield draw("keypoint_links.png", f"{title}, on the person", draw_links, *arguments, part="cycle")
 
 
 class _LayerWatch:
@@ -109,13 +190,12 @@ def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Atte
         model: is left in the mode in which it was, without hooks.
         images: one normalized crop.
     """
-    keypoints, training = len(model.skeleton), model.training
+    keypoints = len(model.skeleton)
     watches = [_LayerWatch(layer, keypoints) for layer in model.layers if isinstance(layer, TransformerLayer)]
     try:
-        with torch.inference_mode():
-            output = model.eval().forward_train(images)
+        with _inference(model):
+            output = model.forward_train(images)
     finally:
-        model.train(training)
         for handle in (handle for watch in watches for handle in watch.handles):
             handle.remove()
     layers = []
@@ -128,7 +208,7 @@ def record_attention(model: TokenPose, images: Float[Tensor, "1 3 H W"]) -> Atte
 
 
 @dataclass(frozen=True)
-class DecoderRecording:
+class DecoderRecording(Recording):
     """One pass of one person's crop through D decoder layers; places are (x, y) in pixels of the crop.
 
     Attributes:
@@ -140,12 +220,32 @@ class DecoderRecording:
         query_attention: how much each query (row) attends to each (column); None where queries do not.
     """
 
-    output: PoseOutput
     points: Float[np.ndarray, "stages K 2"]
     references: Float[np.ndarray, "D K 2"]
     samples: Float[np.ndarray, "D K heads levels P 2"]
     weights: Float[np.ndarray, "D K heads levels P"]
     query_attention: Float[np.ndarray, "D heads K K"] | None
+
+    def of_keypoint(self, k: int, keypoint: str, label: str, view: PersonView, prefix: str = "") -> Drawing:
+        title = f"Sampling points of the {keypoint} query of {label}"
+        references, found = (view.to_shown(points[:, k]) for points in (self.references, self.points[1:]))
+        arguments = view.shown, view.to_shown(self.samples[:, k]), self.weights[:, k], references, found, STRIDES
+        return draw(f"{prefix}sampling_{_file(keypoint)}", title, draw_sampling, *arguments)
+
+    def among_keypoints(
+        self, label: str, view: PersonView, skeleton: Skeleton, points: Float[np.ndarray, "K 2"]
+    ) -> Iterator[Drawing]:
+        title = f"Refinement of the points by {label}, layer by layer"
+        yield draw("refinement.png", title, draw_refinement, view.shown, view.to_shown(self.points), skeleton)
+        if self.query_attention is None:
+            return
+        among = self.query_attention.mean(axis=1)  # over the heads
+        matrices = {f"layer {layer + 1}": among[layer] for layer in chosen_layers(len(among))}
+        title = f"Attention among the queries of {label}"
+        columns = column_count(len(matrices))
+        yield draw("query_attention.png", title, draw_matrices, matrices, columns, skeleton.keypoints)
+        arguments = view.shown, points, among, skeleton
+        yield draw("query_links.png", f"{title}, on the person", draw_links, *arguments, part="layer")
 
 
 def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRecording:
@@ -155,13 +255,10 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
         model: is left in the mode in which it was.
         images: one normalized crop.
     """
-    training, traces = model.training, list[DecoderTrace]()
-    try:
-        with torch.inference_mode():
-            output = model.eval().forward_train(images, traces)
-            references = torch.cat([model.on_padded(trace.reference) for trace in traces])
-    finally:
-        model.train(training)
+    traces = list[DecoderTrace]()
+    with _inference(model):
+        output = model.forward_train(images, traces)
+        references = torch.cat([model.on_padded(trace.reference) for trace in traces])
 
     def pixels(fractions: Tensor) -> np.ndarray:
         """Fractions of the padded crop's sides, from edge to edge; pixel centres are at integer coordinates."""
@@ -180,7 +277,7 @@ def record_decoder(model: TFPose, images: Float[Tensor, "1 3 H W"]) -> DecoderRe
 
 
 @dataclass(frozen=True)
-class DependencyRecording:
+class DependencyRecording(Recording):
     """One pass of one person's crop through a TransPose.
 
     Attributes:
@@ -188,8 +285,12 @@ class DependencyRecording:
         areas: attention of a keypoint's predicted position to each position, in each layer; a map sums to 1.
     """
 
-    output: PoseOutput
     areas: Float[np.ndarray, "layers K rows columns"]
+
+    def of_keypoint(self, k: int, keypoint: str, label: str, view: PersonView, prefix: str = "") -> Drawing:
+        title = f"Dependency area of the {keypoint} in {label}"
+        maps = self.areas[None, :, k]
+        return draw(f"{prefix}dependency_{_file(keypoint)}", title, draw_attention, view.shown, maps, rest="")
 
 
 def record_dependencies(model: TransPose, images: Float[Tensor, "1 3 H W"]) -> DependencyRecording:
@@ -199,10 +300,18 @@ def record_dependencies(model: TransPose, images: Float[Tensor, "1 3 H W"]) -> D
         model: is left in the mode in which it was.
         images: one normalized crop.
     """
-    training = model.training
-    try:
-        with torch.inference_mode():
-            output, areas = model.eval().dependency_areas(images)
-    finally:
-        model.train(training)
+    with _inference(model):
+        output, areas = model.dependency_areas(images)
     return DependencyRecording(output, areas[0].float().cpu().numpy())
+
+
+RECORDERS: dict[AttentionKind, Callable[[Any, Float[Tensor, "1 3 H W"]], Recording]] = {
+    "keypoint_tokens": record_attention,
+    "decoder": record_decoder,
+    "dependency_areas": record_dependencies,
+}
+
+
+def record(model: PoseModel, images: Float[Tensor, "1 3 H W"]) -> Recording | None:
+    """Run a model in eval mode and record what it declares in `attention_kind`; None if that is nothing."""
+    return None if model.attention_kind is None else RECORDERS[model.attention_kind](model, images)

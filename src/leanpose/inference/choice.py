@@ -153,8 +153,7 @@ def _open_kept(
 
 
 def _still_agrees(model: PoseModel, exported: Backend) -> bool:
-    """Whether an earlier export computes what the model computes: its code may have changed since, which no key can
-    tell."""
+    """Whether an earlier export still agrees with the model, whose code may have changed since."""
     noise = np.random.default_rng(0).integers(0, 256, (1, *model.input_size, 3), np.uint8)
     agreement = compare(TorchBackend(model, torch.device("cpu")), exported, noise, (1,))
     return agreement.prediction is not None and agreement.prediction <= BOUNDS["fp32"].prediction
@@ -174,15 +173,15 @@ def benchmark_backends(
     advance: Callable[[str], None] = lambda _: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[BackendBenchmark]:
-    """Try every backend that is installed: does it agree with torch, and how long does a batch take?
+    """Benchmark every installed backend: its agreement with torch, and the time per batch.
 
-    They are interleaved, so that temporary load on the machine slows all of them.
+    Measurements are interleaved, so that temporary load on the machine slows all backends.
 
     Args:
         model: in eval mode.
         device: where to run.
         batches: sizes of the batches.
-        time_budget: seconds for the timing of all together. Exporting, once for a model, and opening come on top.
+        time_budget: seconds for timing all backends, in addition to exporting (once per model) and opening them.
         precision: `auto`, or the one to compute in.
         advance: called with a description of each step.
         clock: see `interleaved_benchmark`.
@@ -217,11 +216,11 @@ def interleaved_benchmark(
     """For each backend the median milliseconds of a batch of each size.
 
     Args:
-        backends: they take turns.
-        crops: RGB, of the models' size; they are repeated where a batch is larger.
+        backends: timed in turns.
+        crops: RGB, of the models' size; repeated if a batch is larger.
         batches: sizes of the batches.
-        time_budget: seconds for all together; three rounds are run in any case.
-        clock: what to time by, in seconds; with one thread `time.process_time` is disturbed less by other programs.
+        time_budget: seconds for all backends; at least three rounds are run.
+        clock: the clock, in seconds; with one thread `time.process_time` is less affected by other programs.
     """
     inputs = {size: np.ascontiguousarray(crops[np.arange(size) % len(crops)]) for size in batches}
     times: list[dict[int, list[float]]] = [{size: [] for size in batches} for _ in backends]
@@ -249,7 +248,7 @@ def fastest(results: Sequence[BackendBenchmark]) -> BackendSetup:
 
 
 def remembered(model: PoseModel, device: torch.device, precision: str = "auto") -> BackendSetup | None:
-    """What `remember` was told for this model on this machine, if anything."""
+    """The choice that `remember` stored for this model on this machine, if any."""
     folder = cache_folder() / "backends"
     if not folder.is_dir():
         return None  # most users' case, without hashing the weights
@@ -269,7 +268,7 @@ def remembered(model: PoseModel, device: torch.device, precision: str = "auto") 
 def remember(
     model: PoseModel, device: torch.device, results: Sequence[BackendBenchmark], precision: str = "auto"
 ) -> BackendSetup:
-    """Keep the fastest backend of a measurement for later."""
+    """Store the fastest backend of a benchmark."""
     choice = fastest(results)
     content = {
         "choice": asdict(choice),
@@ -286,7 +285,7 @@ def _mark(choice: Mapping[str, Any]) -> str:
 
 
 def _record(model: PoseModel, device: torch.device, precision: str) -> Path:
-    """The file of a choice: another machine, version, number of threads or precision has another."""
+    """The file of a choice, which depends on machine, versions, number of threads and precision."""
     versions = []
     for package in ("torch", "onnxruntime", "onnxruntime-gpu", "openvino"):
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -180,7 +180,7 @@ class PoseEstimator:
         backend and an exported file are not changed.
 
         Args:
-            advance: told what is under way.
+            advance: called with a description of each step.
         """
         backend, precision = self._asked
         if backend != "auto" or isinstance(self.model, ModelSpec):
@@ -276,11 +276,11 @@ class PoseEstimator:
             yield from worker._side_by_side(chain(first, opened), threads)
 
     def for_callers(self, threads: int) -> PoseEstimator | None:
-        """This estimator for so many threads that call it at once, each call computing on its caller's thread
+        """A copy of this estimator for this many concurrent threads, each call computing on its caller's thread
         (`single_threads`).
 
-        Results are the same to the bit. None where its backend or detector gains nothing; it may be called from many
-        threads then, too, but each call takes all of torch's.
+        Results are bit-identical. None if its backend or detector gains nothing from it; then it may also be called from
+        many threads, but each call uses all of torch's threads.
         """
         if self.device.type != "cpu":
             return None
@@ -406,7 +406,7 @@ def _until_full(images: Iterator[_Opened]) -> Iterator[_Opened]:
 
 @contextmanager
 def single_threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool of threads in which torch, which decodes, computes on one thread each; elsewhere it keeps what it has."""
+    """A pool of threads in each of which torch (the codec) uses one thread; other threads keep their setting."""
     import torch
 
     before, started = torch.get_num_threads(), threading.Barrier(count + 1)
@@ -465,7 +465,7 @@ def _open(
     skeleton: str | Path | Skeleton | None,
     advance: Callable[[str], None],
 ) -> tuple[PoseModel | ModelSpec, Backend, str]:
-    """What is known of the model, what runs it, and why that."""
+    """The model or its spec, the backend, and the reason for it."""
     if isinstance(model, (str, Path)) and Path(model).suffix in FILE_SUFFIXES:
         asked = None if precision == "auto" else precision
         named = None if skeleton is None else get_skeleton(skeleton)

@@ -63,8 +63,8 @@ class AuxiliaryHeatmapLoss(nn.Module):
             self.upsample = nn.Identity()
             self.part = (keypoints, height // rows, width // columns)
         else:
-            encoding = "udp" if model.codec.warp == "udp" else "unbiased"
-            self.codec = HeatmapCodec(model.feature_map_area, (2 * rows, 2 * columns), encoding=encoding)
+            size = (2 * rows, 2 * columns)
+            self.codec = HeatmapCodec.for_crops(model.feature_map_area, size, model.codec.warp)
             self.upsample = deconv_layers(channels, (channels,))
             self.part = (keypoints, 1, 1)
         self.head = nn.Conv2d(channels, math.prod(self.part), kernel_size=1)
@@ -105,7 +105,7 @@ class LinearHeatmapHead(nn.Module):
         channels, rows, columns = shape
         self.part = (keypoints, max(round(area[0] / 4 / rows), 1), max(round(area[1] / 4 / columns), 1))
         size = (rows * self.part[1], columns * self.part[2])
-        self.codec = HeatmapCodec(area, size, encoding="udp" if warp == "udp" else "unbiased")
+        self.codec = HeatmapCodec.for_crops(area, size, warp)
         self.head = nn.Conv2d(channels, math.prod(self.part), kernel_size=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType]

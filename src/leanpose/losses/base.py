@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leanpose.codecs import Codec, CoordinateCodec, HeatmapCodec, SimCCCodec
+from leanpose.codecs import Codec
 from leanpose.errors import LeanposeError
 from leanpose.models.base import PoseModel, PoseOutput
 from leanpose.schema import MethodSection
 
 SectionT = TypeVar("SectionT", bound=MethodSection)
-CodecT = TypeVar("CodecT", HeatmapCodec, CoordinateCodec, SimCCCodec)
+CodecT = TypeVar("CodecT", bound=Codec)
 
 
 class Criterion(Protocol):
@@ -155,20 +155,11 @@ def require_codec(model: PoseModel, whose: str, codec: type[CodecT], method: str
         LeanposeError: it is of another kind; the message names suitable models.
     """
     if not isinstance(model.codec, codec):
-        predicted, examples = _PREDICTIONS[codec]
         raise LeanposeError(
             f"The {whose}'s codec does not fit: the {whose} of distillation.method '{method}' must predict "
-            f"{predicted}, which '{model.name}' does not; choose {examples}."
+            f"{codec.predicts}, which '{model.name}' does not; choose {codec.examples}."
         )
     return model.codec
-
-
-_PREDICTIONS: dict[type[Codec], tuple[str, str]] = {
-    HeatmapCodec: ("heatmaps", "a heatmap model, such as a tokenpose or simplebaseline model"),
-    CoordinateCodec: ("coordinates", "a regression model, such as distilpose_s"),
-    SimCCCodec: ("SimCC bins", "a SimCC model, such as an rtmpose or simcc model"),
-}
-"""What models of each codec predict, and example models."""
 
 
 class Supervised(Distillation[MethodSection]):

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from leanpose.device import device_constant
-from leanpose.geometry import Warp
+from leanpose.geometry import Warp, pixel_ratio
 from leanpose.models.layers import resize
 
 
@@ -49,9 +49,7 @@ class CropAlignment:
 
     def scale(self, device: torch.device | None = None) -> Float[Tensor, " 2"]:
         """Pixels of the teacher's crop per pixel of the student's, (x, y)."""
-        less = 1 if self.warp == "udp" else 0
-        pairs = zip(self.inner[::-1], self.student[::-1], strict=True)
-        return device_constant([(new - less) / (old - less) for new, old in pairs], device)
+        return device_constant(pixel_ratio(self.inner, self.student, self.warp), device)
 
     def teacher_crops(self, images: UInt8[Tensor, "B H W 3"]) -> UInt8[Tensor, "B h w 3"]:
         """The teacher's crops, from crops in the student's aspect ratio of any size."""
@@ -61,8 +59,8 @@ class CropAlignment:
 
     def student_points(self, points: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
         """Convert points from pixels of the teacher's crop to pixels of the student's."""
-        device, dtype = points.device, points.dtype
-        return (points - device_constant(self.offset, device, dtype)) / self.scale(device).to(dtype)
+        scale, offset = self.placement(points.device)
+        return (points - offset.to(points.dtype)) / scale.to(points.dtype)
 
     def region(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
         """The part of the teacher's features that shows the student's region, to the nearest row and column."""
@@ -71,31 +69,9 @@ class CropAlignment:
         top, left = round(y * rows / th), round(x * columns / tw)
         return features[..., top : top + max(round(h * rows / th), 1), left : left + max(round(w * columns / tw), 1)]
 
-    def sample(
-        self,
-        maps: Float[Tensor, "B K H W"],
-        stride: Float[Tensor, " 2"],
-        size: tuple[int, int],
-        student_stride: Float[Tensor, " 2"],
-    ) -> Float[Tensor, "B K h w"]:
-        """The teacher's maps resampled to the grid of the student's maps; 0 outside the teacher's.
-
-        Args:
-            stride: pixels of the teacher's crop per pixel of its maps, (x, y).
-            size: height and width of the student's maps.
-            student_stride: the same for the student.
-        """
-        scale, offset = (
-            values.to(maps.dtype) for values in (self.scale(maps.device), device_constant(self.offset, maps.device))
-        )
-        lines = []
-        for axis, length in enumerate(size[::-1]):
-            at = torch.arange(length, device=maps.device, dtype=maps.dtype) * student_stride[axis].to(maps)
-            cell = (at * scale[axis] + offset[axis]) / stride[axis].to(maps)
-            lines.append(cell * (2 / max(maps.shape[3 - axis] - 1, 1)) - 1)
-        y, x = torch.meshgrid(lines[1], lines[0], indexing="ij")
-        grid = torch.stack((x, y), dim=-1).expand(len(maps), -1, -1, -1)
-        return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    def placement(self, device: torch.device) -> tuple[Float[Tensor, " 2"], Float[Tensor, " 2"]]:
+        """`scale` and `offset`: a point p of the student's crop is p · scale + offset in the teacher's."""
+        return self.scale(device), device_constant(self.offset, device, torch.float32)
 
 
 def resize_crops(
@@ -105,9 +81,8 @@ def resize_crops(
 
     Pixels are read where the warp would have put them: under UDP the corners' centres coincide, else the first pixels'.
     """
-    less = 1 if warp == "udp" else 0
-    (height, width), (new_height, new_width) = images.shape[1:3], size
-    ratio = device_constant([(new_width - less) / (width - less), (new_height - less) / (height - less)], images.device)
+    height, width = images.shape[1:3]
+    ratio = device_constant(pixel_ratio(size, (height, width), warp), images.device)
     if (height, width) == size:
         return images, ratio
     pixels = resize(images.permute(0, 3, 1, 2).float(), size, warp)

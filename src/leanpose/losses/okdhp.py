@@ -16,7 +16,7 @@ Their MSE is halved and this one is not, so the default γ is twice theirs.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -73,6 +73,17 @@ class FeatureAggregationUnit(nn.Module):
         return torch.stack([weigh(squeezed) for weigh in self.weigh], dim=1).softmax(dim=1)[..., None, None]
 
 
+@dataclass(frozen=True)
+class BranchedOutput(PoseOutput):
+    """The output of the model's own branch, with the trunk's `features`.
+
+    Attributes:
+        branches: the outputs of the other branches on the shared trunk.
+    """
+
+    branches: tuple[PoseOutput, ...] = ()
+
+
 class OKDHPLoss(Distillation[OKDHPSection]):
     """The loss, and the other branches, which are trained jointly and discarded after training.
 
@@ -110,15 +121,16 @@ class OKDHPLoss(Distillation[OKDHPSection]):
 
     def student_forward(
         self, student: PoseModel, images: Float[Tensor, "B 3 H W"], teacher: PoseOutput | None
-    ) -> PoseOutput:
+    ) -> BranchedOutput:
         trunk, layers = student.forward_trunk(images)
         own = student.forward_branch(trunk)
         others = tuple(branch.forward_branch(trunk) for branch in self.others)  # pyright: ignore[reportCallIssue]
         layers = (*layers, *(own.aux_outputs or (own.prediction,)))
-        return replace(own, features=trunk, aux_outputs=layers, branches=others)
+        return BranchedOutput(**{**vars(own), "features": trunk, "aux_outputs": layers, "branches": others})
 
     def forward(self, student: PoseOutput, teacher: PoseOutput | None, target: Any) -> dict[str, Float[Tensor, ""]]:
         assert isinstance(target, HeatmapTarget)
+        assert isinstance(student, BranchedOutput)
         assert student.features is not None
         section, branches = self.section, (student, *student.branches)
         last = torch.stack([_heatmaps(branch.prediction) for branch in branches], dim=1)

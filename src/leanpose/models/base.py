@@ -9,15 +9,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypedDict, get_args
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
-from leanpose.codecs import Codec, Coordinates, Heatmaps, Prediction, SimCC, build_codec
+from leanpose.codecs import Codec, Prediction, build_codec
 from leanpose.device import device_constant
 from leanpose.errors import LeanposeError
 from leanpose.models import WEIGHTS
@@ -35,6 +35,15 @@ Provision = Literal["tokens", "cycles", "features", "layers", "heatmap_sigma", "
 * `heatmap_sigma`, `rle_sigma`: predicted sigma in addition to the coordinates: of the simulated heatmap in pixels of
   the teacher's heatmap (DistilPose), or of the RLE distribution as a fraction of the crop.
 * `score`: predicted confidence in addition to the coordinates.
+"""
+
+
+AttentionKind = Literal["keypoint_tokens", "decoder", "dependency_areas"]
+"""What of a model's attention `leanpose.explanation` shows.
+
+* `keypoint_tokens`: of keypoint tokens in `layers` of `TransformerLayer` (TokenPose).
+* `decoder`: what `forward_train` records of each decoder layer (TFPose).
+* `dependency_areas`: the method of that name (TransPose).
 """
 
 
@@ -56,8 +65,6 @@ class PoseOutput:
             are then those of the first cycle.
         aux_outputs: only from `forward_train`, for models with deep supervision (TFPose, Hourglass): the predictions of
             all layers, the last one last; empty for the others.
-        branches: only in OKDHP training: the outputs of the other branches on the shared trunk; `features` are then the
-            trunk's.
     """
 
     prediction: Prediction
@@ -68,11 +75,10 @@ class PoseOutput:
     feature_maps: tuple[Float[Tensor, "B D rows columns"], ...] = ()
     cycles: tuple[PoseOutput, ...] = ()
     aux_outputs: tuple[Prediction, ...] = ()
-    branches: tuple[PoseOutput, ...] = ()
 
 
 # So that torch.export can take a result apart into its tensors.
-for _form in (Coordinates, Heatmaps, SimCC, PoseOutput):
+for _form in (*get_args(Prediction), PoseOutput):
     torch.export.register_dataclass(_form, serialized_type_name=f"leanpose.{_form.__name__}")
 
 
@@ -128,6 +134,16 @@ class Provenance:
     metrics: Mapping[str, Any]
     notes: str
     sha256: str
+
+
+class CardStatement(TypedDict, total=False):
+    """What a user states of published weights; see `leanpose.weights.save_model`."""
+
+    training_data: Sequence[str]
+    licence: str
+    metrics: Mapping[str, float]
+    notes: str
+    dtype: torch.dtype
 
 
 class ImageModel(nn.Module):
@@ -189,6 +205,11 @@ class ImageModel(nn.Module):
             raise LeanposeError(f"There is no conversion of official weights for '{self.name}'.")
         return renamed(key, self.official_names)
 
+    def official_hint(self, name: str, value: Tensor) -> str:
+        """How to create the model so that it fits an official tensor of another shape than its parameter `name`, as the
+        end of an error message; empty if no single setting determines it."""
+        return ""
+
     def adapt_official(self, weights: dict[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The official weights by their names here, changed where the original code computes with them otherwise.
 
@@ -237,12 +258,14 @@ class PoseModel(ImageModel):
         pools_features: whether the head global-average-pools the features.
         separable_head: whether `forward_head` predicts from the backbone's features alone.
         token_dim: channels of its keypoint tokens; None if it has none.
+        attention_kind: what of its attention can be shown; None: nothing.
     """
 
     backbone: Backbone
     codec: Codec
     pools_features: ClassVar[bool] = False
     separable_head: ClassVar[bool] = False
+    attention_kind: ClassVar[AttentionKind | None] = None
     token_dim: int | None = None
     feature_map_shape: tuple[int, int, int] | None = None
     task = "pose"
@@ -270,6 +293,11 @@ class PoseModel(ImageModel):
     def provides(self) -> frozenset[Provision]:
         """Outputs of `forward_train` for losses, in addition to the prediction."""
         return frozenset({"features"})
+
+    @property
+    def transformer_layers(self) -> Sequence[nn.Module]:
+        """The layers of its transformer, whose weights are compared; empty if it has none."""
+        return ()
 
     def require_divisible_input(self, vertical: int = 1, horizontal: int = 1) -> None:
         """Check that the input size suits the backbone, so that each feature covers `stride` pixels.
@@ -362,12 +390,7 @@ class PoseModel(ImageModel):
     def save_pretrained(
         self,
         folder: Path | str,
-        *,
-        training_data: Sequence[str] | None = None,
-        licence: str | None = None,
-        metrics: Mapping[str, float] | None = None,
-        notes: str | None = None,
-        dtype: torch.dtype = torch.float32,
+        **stated: Unpack[CardStatement],
     ) -> None:
         """Write `model.safetensors` and a `README.md` generated from its card to a folder, for `from_pretrained`; both
         are replaced.
@@ -376,38 +399,32 @@ class PoseModel(ImageModel):
         the first three.
 
         Args:
-            training_data, licence, metrics, notes, dtype: see `leanpose.weights.save_model`.
+            stated: `training_data`, `licence`, `metrics`, `notes` and `dtype`; see `leanpose.weights.save_model`.
 
         Raises:
             LeanposeError: a value is missing, the licence is empty, or the folder cannot be written.
         """
-        importlib.import_module(WEIGHTS).save_pretrained(
-            self, folder, training_data=training_data, licence=licence, metrics=metrics, notes=notes, dtype=dtype
-        )
+        importlib.import_module(WEIGHTS).save_pretrained(self, folder, **stated)
 
     def push_to_hub(
         self,
         repository: str,
         *,
-        training_data: Sequence[str] | None = None,
-        licence: str | None = None,
-        metrics: Mapping[str, float] | None = None,
-        notes: str | None = None,
-        dtype: torch.dtype = torch.float32,
         commit_message: str = "Upload model",
         private: bool | None = None,
         token: str | None = None,
         branch: str | None = None,
+        **stated: Unpack[CardStatement],
     ) -> str:
         """Upload what `save_pretrained` writes to the Hugging Face hub, in one commit; a missing repository is created.
 
         Args:
             repository: `USER/NAME`.
-            training_data, licence, metrics, notes, dtype: see `save_pretrained`.
             commit_message: message of the commit.
             private: whether a new repository is private; None: the account's default.
             token: access token; None: the one stored by `hf auth login` or in `HF_TOKEN`.
             branch: an existing branch; None: main.
+            stated: `training_data`, `licence`, `metrics`, `notes` and `dtype`; see `save_pretrained`.
 
         Returns:
             The URL of the commit, which ends with its id, a revision for `from_pretrained`.
@@ -416,9 +433,8 @@ class PoseModel(ImageModel):
             LeanposeError: as `save_pretrained`, or the hub cannot be reached or rejects it.
         """
         return importlib.import_module(WEIGHTS).push_to_hub(
-            self, repository, training_data=training_data, licence=licence, metrics=metrics, notes=notes, dtype=dtype,
-            commit_message=commit_message, private=private, token=token, branch=branch,
-        )  # fmt: skip
+            self, repository, commit_message=commit_message, private=private, token=token, branch=branch, **stated
+        )
 
     @classmethod
     def from_pretrained(

@@ -21,9 +21,9 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from leanpose.codecs import CoordinateCodec, Coordinates
-from leanpose.models.backbones import PyramidBackbone, backbone_class, create_backbone
+from leanpose.models.backbones import PyramidBackbone, create_pyramid
 from leanpose.models.backbones.base import PYRAMID_STRIDES
-from leanpose.models.base import PoseModel, PoseOutput, Provision, Rate, require, require_divisible
+from leanpose.models.base import PoseModel, PoseOutput, Provision, Rate, require
 from leanpose.models.layers import (
     MultiScaleDeformableAttention,
     SamplingPoints,
@@ -33,7 +33,7 @@ from leanpose.models.layers import (
     sine_position,
 )
 from leanpose.models.registry import register_model
-from leanpose.models.tfpose import DecoderLayer
+from leanpose.models.tfpose import DecoderLayer, require_decoder
 from leanpose.skeleton import Skeleton
 
 LEVELS = len(PYRAMID_STRIDES)
@@ -59,15 +59,7 @@ class PoseurConfig:
     )
 
     def __post_init__(self) -> None:
-        require(
-            issubclass(backbone_class(self.backbone), PyramidBackbone),
-            f"Poseur needs four levels of features, and the backbone '{self.backbone}' has one",
-        )
-        require(
-            self.embed_dim >= 32 and self.embed_dim % 32 == 0,
-            f"embed_dim={self.embed_dim} must be a multiple of 32, for its norms",
-        )
-        require_divisible(self, "embed_dim", "num_heads")
+        require_decoder(self, "Poseur needs four levels of features")
 
     @property
     def grid_sizes(self) -> tuple[tuple[int, int], ...]:
@@ -142,6 +134,7 @@ class Poseur(PoseModel):
     """
 
     config: PoseurConfig
+    backbone: PyramidBackbone
 
     def __init__(self, name: str, config: PoseurConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
@@ -150,9 +143,7 @@ class Poseur(PoseModel):
             c.noise_points <= keypoints,
             f"noise_points={c.noise_points} is too large: '{skeleton.name}' has {keypoints} keypoints",
         )
-        backbone = create_backbone(c.backbone)
-        assert isinstance(backbone, PyramidBackbone)
-        self.backbone = backbone
+        self.backbone = create_pyramid(c.backbone)  # pyright: ignore[reportIncompatibleVariableOverride]
         self.require_divisible_input(PYRAMID_STRIDES[-1], PYRAMID_STRIDES[-1])
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, c.embed_dim, 1, bias=False), nn.GroupNorm(32, c.embed_dim))
@@ -232,7 +223,6 @@ class Poseur(PoseModel):
             LeanposeError: the images are not of this model's size.
         """
         self.require_size(images)
-        assert isinstance(self.backbone, PyramidBackbone)
         pyramid = self.backbone.pyramid(images)
         projected = [project(level) for project, level in zip(self.projections, pyramid, strict=True)]
         levels = [

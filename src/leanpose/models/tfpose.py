@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from leanpose.codecs import CoordinateCodec, Coordinates
 from leanpose.device import device_constant
-from leanpose.models.backbones import PyramidBackbone, backbone_class, create_backbone
+from leanpose.models.backbones import PyramidBackbone, backbone_class, create_pyramid
 from leanpose.models.base import PoseModel, PoseOutput, Provision, Rate, require, require_divisible
 from leanpose.models.layers import MultiScaleDeformableAttention, SamplingPoints, in_float32, sine_position
 from leanpose.models.registry import register_model
@@ -52,15 +52,7 @@ class TFPoseConfig:
     def __post_init__(self) -> None:
         (h, w), least = self.input_size, STRIDES[-1]
         require(min(h, w) >= least, f"input_size {h}x{w} (height x width): both sides must be at least {least}")
-        require(
-            issubclass(backbone_class(self.backbone), PyramidBackbone),
-            f"TFPose needs three levels of features, and the backbone '{self.backbone}' has one",
-        )
-        require(
-            self.embed_dim >= 32 and self.embed_dim % 32 == 0,
-            f"embed_dim={self.embed_dim} must be a multiple of 32, for its norms",
-        )
-        require_divisible(self, "embed_dim", "num_heads")
+        require_decoder(self, "TFPose needs three levels of features")
 
     @property
     def padded_size(self) -> tuple[int, int]:
@@ -73,6 +65,22 @@ class TFPoseConfig:
         """Rows and columns of each level."""
         height, width = self.padded_size
         return tuple((height // stride, width // stride) for stride in STRIDES)
+
+
+def require_decoder(config: Any, needs: str) -> None:
+    """Check `backbone`, `embed_dim` and `num_heads` of a configuration whose decoder reads several levels of features.
+
+    Args:
+        needs: which levels the model needs, for the message.
+
+    Raises:
+        LeanposeError: one does not fit.
+    """
+    pyramid = issubclass(backbone_class(config.backbone), PyramidBackbone)
+    require(pyramid, f"{needs}, and the backbone '{config.backbone}' has one")
+    width = config.embed_dim
+    require(width >= 32 and width % 32 == 0, f"embed_dim={width} must be a multiple of 32, for its norms")
+    require_divisible(config, "embed_dim", "num_heads")
 
 
 class EncoderLayer(nn.Module):
@@ -208,15 +216,15 @@ class TFPose(PoseModel):
     """
 
     config: TFPoseConfig
+    backbone: PyramidBackbone
+    attention_kind = "decoder"
 
     def __init__(self, name: str, config: TFPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
         c, keypoints = config, len(skeleton)
         self.feature_map_shape = (c.embed_dim, *c.grid_sizes[0])
         self.feature_map_area = c.padded_size
-        backbone = create_backbone(c.backbone)
-        assert isinstance(backbone, PyramidBackbone)
-        self.backbone = backbone
+        self.backbone = create_pyramid(c.backbone)  # pyright: ignore[reportIncompatibleVariableOverride]
         self.projections = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, c.embed_dim, 1), nn.GroupNorm(32, c.embed_dim))
             for channels in self.backbone.pyramid_channels[1:]  # not stride 4
@@ -273,6 +281,10 @@ class TFPose(PoseModel):
             nn.init.normal_(self.level_position)
 
     @property
+    def transformer_layers(self) -> Sequence[nn.Module]:
+        return [*self.encoder, *self.decoder]
+
+    @property
     def provides(self) -> frozenset[Provision]:
         offers: frozenset[Provision] = frozenset({"layers"})
         return offers | super().provides
@@ -312,7 +324,6 @@ class TFPose(PoseModel):
         (height, width), (padded_height, padded_width) = self.config.input_size, self.config.padded_size
         if (height, width) != (padded_height, padded_width):
             images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
-        assert isinstance(self.backbone, PyramidBackbone)
         pyramid = self.backbone.pyramid(images)
         projected = [project(level) for project, level in zip(self.projections, pyramid[1:], strict=True)]
         memory = torch.cat([level.flatten(2).transpose(1, 2) for level in projected], dim=1)

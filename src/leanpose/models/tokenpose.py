@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Literal
@@ -111,6 +111,7 @@ class TokenPose(PoseModel):
 
     config: TokenPoseConfig
     separable_head = True
+    attention_kind = "keypoint_tokens"
     official_names = TOKENPOSE_NAMES
 
     def __init__(self, name: str, config: TokenPoseConfig, skeleton: Skeleton) -> None:
@@ -142,7 +143,9 @@ class TokenPose(PoseModel):
         self.codec = self.default_codec()
         self.init_weights()
 
-    def official_name(self, key: str) -> str:
+    def official_name(self, key: str) -> str | None:
+        if key.endswith("pos_embedding"):
+            return None  # computed, not learned
         layers_per_stage = self.config.depth // self.config.stages
 
         def numbered(layer: re.Match[str]) -> str:
@@ -150,6 +153,13 @@ class TokenPose(PoseModel):
             return f"layers.{(int(layer[1] or 1) - 1) * layers_per_stage + int(layer[2])}."
 
         return re.sub(r"^transformer(?:_layer)?(\d?)\.layers\.(\d+)\.", numbered, renamed(key, TOKENPOSE_NAMES))
+
+    def official_hint(self, name: str, value: Tensor) -> str:
+        if name == "backbone.layer1.0.conv1.weight":
+            return f"; create the model with stage1_width={value.shape[0]}"
+        if name == "keypoint_tokens":
+            return f"; create the model with a skeleton of {value.shape[1]} keypoints"
+        return ""
 
     def adapt_official(self, weights: dict[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Where attention is scaled otherwise there, the ratio of the scales goes into the queries."""
@@ -170,6 +180,10 @@ class TokenPose(PoseModel):
     def provides(self) -> frozenset[Provision]:
         offers: frozenset[Provision] = frozenset({"tokens", "cycles"})
         return offers if isinstance(self.backbone, IdentityBackbone) else offers | super().provides
+
+    @property
+    def transformer_layers(self) -> Sequence[nn.Module]:
+        return [*self.layers]
 
     @property
     def values_per_keypoint(self) -> int:

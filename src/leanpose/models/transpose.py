@@ -9,6 +9,7 @@ depends on: its dependency area (§3.4).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +110,7 @@ class TransPose(PoseModel):
 
     config: TransPoseConfig
     separable_head = True
+    attention_kind = "dependency_areas"
 
     def __init__(self, name: str, config: TransPoseConfig, skeleton: Skeleton) -> None:
         super().__init__(name, config, skeleton)
@@ -129,6 +131,10 @@ class TransPose(PoseModel):
                 nn.init.xavier_uniform_(parameter)
         nn.init.normal_(self.head.weight, std=0.001)
         nn.init.zeros_(self.head.bias)  # pyright: ignore[reportArgumentType] (it has one)
+
+    @property
+    def transformer_layers(self) -> Sequence[nn.Module]:
+        return [*self.layers]
 
     def forward_head(self, features: Float[Tensor, "B C Hf Wf"], record: list[Tensor] | None = None) -> PoseOutput:
         """The prediction from the backbone's features.

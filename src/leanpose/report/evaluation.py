@@ -21,7 +21,7 @@ from leanpose.evaluation.calibration import (
     label_similarity,
     labelled_scores,
 )
-from leanpose.evaluation.evaluate import bootstrap_ap, coco_ap, interval, predict_people
+from leanpose.evaluation.evaluate import bootstrap_ap, coco_ap, interval, predict_people, readable_people
 from leanpose.evaluation.pck import normalized_distances, torso_sizes
 from leanpose.evaluation.predictions import PosePredictions
 from leanpose.models.base import PoseModel
@@ -120,7 +120,7 @@ def evaluate_models(
         missing = np.array(indices) < 0
         absent[name] = tuple(np.array(skeleton.keypoints)[missing].tolist())
         poses[name] = _without(found.with_keypoints(indices), missing)
-    readable = replace(people, people=[person for person in people.people if str(person.image) not in broken])
+    readable = replace(people, people=readable_people(people, broken))
     if not readable.people:
         raise LeanposeError(f"There are no people to evaluate on in {people.name}.")
     draws = 100 * bootstrap_ap([*poses.values()], people, skeleton, draws=DRAWS, seed=seed)

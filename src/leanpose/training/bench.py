@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from leanpose.console import say_nothing
 from leanpose.data.batch import Batch
 from leanpose.training.batches import PHASES, WAIT, Phase, epoch_batches
 from leanpose.training.build import build_trainer
@@ -115,7 +116,7 @@ def bench_training(recipe: Recipe, *, steps: int = 20, device: str = "auto") -> 
     recipe = recipe.model_copy(update={"data": data})
     with tempfile.TemporaryDirectory(prefix="leanpose-bench-") as folder:
         trainer = build_trainer(
-            recipe, Path(folder), Path(folder), resume=False, device=device, quiet=True, say=_nothing
+            recipe, Path(folder), Path(folder), resume=False, device=device, quiet=True, say=say_nothing
         )
         where = trainer.fabric.device
         trainer.clock = clock = StepClock(where)
@@ -140,10 +141,6 @@ def bench_training(recipe: Recipe, *, steps: int = 20, device: str = "auto") -> 
         if trainer.log is not None:
             trainer.log.close()
     return StepTimes(name, recipe.batch_size, steps, seconds, phases, busy, flops, *rates, total / 3600)
-
-
-def _nothing(_sentence: str) -> None:
-    """The data summary is not printed here."""
 
 
 def _endless(trainer: Trainer) -> Iterator[Batch]:

@@ -16,14 +16,15 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from leanpose.backends.model import BackendModel, load_pose_model
-from leanpose.codecs import Codec, HeatmapCodec, ScoreCalibration, SimCCCodec, build_codec
+from leanpose.codecs import Codec, ScoreCalibration, build_codec
+from leanpose.console import say_nothing
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.crop_coverage import MAX_OUTSIDE, coarser_share, outside_share
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.jpeg_records import has_decoder, why_not_decoded
 from leanpose.data.mixing import Mixture, distinct
-from leanpose.data.pack_file import PackConfig
+from leanpose.data.pack_file import PackConfig, PackFile
 from leanpose.data.pack_writer import ensure_pack
 from leanpose.data.readers import READERS, read_people
 from leanpose.data.summary import summary_sentences
@@ -45,7 +46,7 @@ from leanpose.training.processes import make_fabric, writes_files
 from leanpose.training.recipe import CodecSection, Recipe, TrainingRecipe
 from leanpose.training.resume import has_state, steps_per_epoch
 from leanpose.training.sources import card_with_sources, weights_of
-from leanpose.training.task import Teacher, build_task
+from leanpose.training.task import PoseTask, Teacher, build_task
 from leanpose.weights import describe, load_weights
 from leanpose.weights.storage import load_network
 
@@ -104,11 +105,6 @@ def _change_codec(model: PoseModel, section: CodecSection) -> Codec:
             raise LeanposeError(
                 f"codec.{key} does not fit '{model.name}', whose codec is '{codec.to_dict()['name']}'; {it_has}."
             )
-    sigma = settings.get("sigma")
-    if isinstance(codec, SimCCCodec) and isinstance(sigma, float):
-        settings["sigma"] = (sigma, sigma)
-    if isinstance(codec, HeatmapCodec) and isinstance(sigma, tuple):
-        raise LeanposeError(f"codec.sigma is one number for heatmaps, not {sigma[0]:g} and {sigma[1]:g}.")
     return build_codec({**codec.to_dict(), **settings})
 
 
@@ -345,14 +341,18 @@ def build_trainer(
     if not resume:
         require_no_run(folder)
     fabric = make_fabric(recipe, device)
+    say = say if fabric.is_global_zero else say_nothing
+    say_once = say_nothing if resume else say
     # A resumed run's weights come from its state: neither a download nor another file is needed again.
     model = build_model(recipe.model_copy(update={"pretrained": None, "init_from": None}) if resume else recipe)
-    codec, skeleton = CodecSection(**codec_settings(model.codec)), recipe.skeleton or model.skeleton.name
-    if fabric.is_global_zero and not resume:
-        for sentence in _cautions(recipe, model, fabric.device):
-            say(sentence)
-    recipe = recipe.model_copy(update={"codec": codec, "skeleton": skeleton})  # to be written out
-    if any(source.empty_hidden_parts for source in recipe.data.train) and not isinstance(model.codec, HeatmapCodec):
+    for sentence in _cautions(recipe, model, fabric.device):
+        say_once(sentence)
+    written_out = {
+        "codec": CodecSection(**codec_settings(model.codec)),
+        "skeleton": recipe.skeleton or model.skeleton.name,
+    }
+    recipe = recipe.model_copy(update=written_out)
+    if any(source.empty_hidden_parts for source in recipe.data.train) and not model.codec.height_is_confidence:
         raise LeanposeError(
             f"data.train.empty_hidden_parts is for models that predict heatmaps; '{model.name}' does not."
         )
@@ -360,39 +360,21 @@ def build_trainer(
     sets, val = read_training_sets(recipe), read_validation_people(recipe)
     people = join_sets(sets)
     if not resume:
-        card = card_with_sources(recipe, people.name.split(" + "))
-        recipe = recipe.model_copy(update={"card": card})
-    if fabric.is_global_zero and not resume:
-        for sentence in summary_sentences((*people.summaries, *(() if val is None else val.summaries))):
-            say(sentence)
-    augmentation, late_augmentation = _augmentation(recipe)
+        recipe = recipe.model_copy(update={"card": card_with_sources(recipe, people.name.split(" + "))})
+    for sentence in summary_sentences((*people.summaries, *(() if val is None else val.summaries))):
+        say_once(sentence)
     with fabric.rank_zero_first():
         teacher = load_teacher(recipe)
     mixture = mixture_of(recipe, sets)
     task = build_task(recipe, model.train(), teacher, () if mixture is None else mixture.names)
-    cache, say = None, say if fabric.is_global_zero else _say_nothing
+    cache = None
     if recipe.data.cache is not None:
         config = PackConfig(task.crop_size, padding=model.codec.padding)
         with fabric.rank_zero_first():
             cache = ensure_pack(sets, model.skeleton, config, recipe.data.cache, say)
-    if mixture is not None and not resume:
-        say(mixture.describe(steps_per_epoch(len(people.people), recipe.batch_size)))
-    on_device, on_gpu = recipe.data.warp_on_device, fabric.device.type == "cuda"
-    packed = cache is not None or any(person.row is not None for person in people.people)
-    dataset = TopDownDataset(
-        people.people,
-        model.skeleton,
-        task.crop_size,
-        warp=model.codec.warp,
-        padding=model.codec.padding,
-        augmentation=augmentation,
-        late_augmentation=late_augmentation,
-        seed=recipe.seed,
-        replace_broken=True,
-        cache=cache,
-        mixture=mixture,
-        warp_on_device=packed and on_gpu if on_device is None else on_device,
-    )
+    if mixture is not None:
+        say_once(mixture.describe(steps_per_epoch(len(people.people), recipe.batch_size)))
+    dataset = _training_dataset(recipe, people, task, cache, mixture, on_gpu=fabric.device.type == "cuda")
     dataset.decode_on_device = _decodes_on_device(recipe, dataset, fabric.device, say)
     if not resume:
         _say_what_packs_lack(dataset, say)
@@ -400,6 +382,34 @@ def build_trainer(
     validation = None if val is None else Validation(val.name, lambda measured: validate_model(recipe, measured, val))
     return Trainer(
         recipe, folder, task, dataset, fabric, validation=validation, resume=resume, root_dir=root_dir, quiet=quiet
+    )
+
+
+def _training_dataset(
+    recipe: Recipe,
+    people: PoseDataset,
+    task: PoseTask,
+    cache: PackFile | None,
+    mixture: Mixture | None,
+    *,
+    on_gpu: bool,
+) -> TopDownDataset:
+    """The crops of the training people as the recipe augments them."""
+    augmentation, late_augmentation = _augmentation(recipe)
+    chosen, packed = recipe.data.warp_on_device, cache is not None or any(p.row is not None for p in people.people)
+    return TopDownDataset(
+        people.people,
+        task.model.skeleton,
+        task.crop_size,
+        warp=task.model.codec.warp,
+        padding=task.model.codec.padding,
+        augmentation=augmentation,
+        late_augmentation=late_augmentation,
+        seed=recipe.seed,
+        replace_broken=True,
+        cache=cache,
+        mixture=mixture,
+        warp_on_device=packed and on_gpu if chosen is None else chosen,
     )
 
 
@@ -464,10 +474,6 @@ def _decodes_on_device(
     if reason is not None:
         say(f"JPEG crops are decoded by the DataLoader workers, since torchvision cannot do it on {device}: {reason}")
     return reason is None
-
-
-def _say_nothing(_sentence: str) -> None:
-    pass
 
 
 def _say_what_packs_lack(dataset: TopDownDataset, say: Callable[[str], None]) -> None:

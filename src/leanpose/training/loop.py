@@ -57,6 +57,10 @@ class RunState:
         if not (0 <= self.step < 2**62 and 0 <= self.epoch < 2**62 and not math.isnan(self.best)):
             raise ValueError("step, epoch or best")
 
+    def summary(self, folder: Path, metrics: dict[str, float], broken: dict[str, str]) -> RunSummary:
+        """The summary of the run in this folder."""
+        return RunSummary(folder, metrics, self.best, self.best_epoch, self.seconds, broken)
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -89,9 +93,7 @@ def finished_run(folder: Path, epochs: int) -> RunSummary | None:
         state = RunState(**saved["run"])
         if state.epoch < epochs:
             return None
-        return RunSummary(
-            folder, {**saved["metrics"]}, state.best, state.best_epoch, state.seconds, {**saved["broken"]}
-        )
+        return state.summary(folder, {**saved["metrics"]}, {**saved["broken"]})
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,7 @@ class Trainer:
         if self.log is not None:
             self.log.close()
         self.broken = gather_names(self.fabric, self.broken)
-        state = self.state
-        return RunSummary(self.folder, self.metrics, state.best, state.best_epoch, state.seconds, self.broken)
+        return self.state.summary(self.folder, self.metrics, self.broken)
 
     def _train_epoch(self) -> None:
         epoch = self.state.epoch

@@ -126,7 +126,7 @@ class CodecSection(Section):
     blur_kernel_size: int | None = Field(default=None, ge=3, le=1023)
     """Blur kernel of DARK; only for heatmaps."""
     normalize: bool | None = None
-    """Bins per pixel; only for SimCC, like the next two."""
+    """Whether a Gaussian has the sum 1 instead of a peak of 1; only for SimCC, like the next two."""
     beta: float | None = Field(default=None, gt=0)
     label_softmax: bool | None = None
     calibration: CalibrationSection | None = None

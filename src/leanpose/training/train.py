@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from leanpose.console import say_nothing
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
-from leanpose.losses.dwpose import DWPoseStage2Section
-from leanpose.models.base import PoseModel
-from leanpose.models.registry import model_entry, skeleton_of
+from leanpose.models.registry import model_entry
 from leanpose.schema import Stage
-from leanpose.training.build import codec_settings, lock_run, require_no_run, train_one
+from leanpose.training.build import lock_run, require_no_run, train_one
 from leanpose.training.loop import RunSummary, finished_run
 from leanpose.training.processes import writes_files
-from leanpose.training.recipe import CodecSection, Recipe, saved_recipe
+from leanpose.training.recipe import Recipe, saved_recipe
 from leanpose.training.resume import has_state
 
 
@@ -38,8 +37,8 @@ def train(
         folder: created if missing; a folder with another run is refused unless `resume`.
         say: receives the data summary, one sentence at a time.
 
-        Raises:
-            LeanposeError: something is incompatible or missing.
+    Raises:
+        LeanposeError: something is incompatible or missing.
     """
     if model_entry(recipe.model).task != "pose":
         raise LeanposeError(f"'{recipe.model}' is a classifier; leanpose.classification trains it.")
@@ -76,7 +75,7 @@ def _train_stages(
             plan = saved_recipe(run).model_copy(update={"distillation": plan.distillation})
         done = finished_run(run, plan.schedule.epochs) if started else None  # needs no teacher and no data
         summaries.append(done or train_one(plan, run, folder, resume=started, device=device, quiet=quiet, say=say))
-        say = _nothing  # the other stages use the same data
+        say = say_nothing  # the other stages use the same data
     last = summaries[-1]
     best = max(reversed(summaries), key=lambda summary: summary.best)
     for name, source in (("best.safetensors", best), ("last.safetensors", last)):
@@ -94,10 +93,6 @@ def _train_stages(
     )
 
 
-def _nothing(_: str) -> None:
-    """Already printed once."""
-
-
 def stage_recipe(recipe: Recipe, stage: Stage) -> Recipe:
     """The recipe of one stage.
 
@@ -113,35 +108,3 @@ def stage_recipe(recipe: Recipe, stage: Stage) -> Recipe:
     if stage.new_head:
         changes |= {"pretrained": None, "init_from": None, "auxiliary_heatmap_weight": 0.0}
     return recipe.model_copy(update=changes)
-
-
-def retrain_head_recipe(
-    recipe: Recipe, model: PoseModel, weights: str, *, logit_weight: float = 1.0, epochs: int | None = None
-) -> Recipe:
-    """A recipe converted to DWPose's stage 2 for a trained model, whatever the recipe itself trains.
-
-    Args:
-        recipe: provides data, optimiser and schedule.
-        model: the trained model.
-        weights: path of its weights.
-        epochs: None: a fifth of the recipe's.
-
-        Raises:
-            LeanposeError: the model's keypoints differ from the recipe's, or the loss weight is not above 0.
-    """
-    if not (logit_weight > 0 and math.isfinite(logit_weight)):
-        raise LeanposeError(f"logit_weight must be finite and above 0, not {logit_weight:g}.")
-    skeleton = skeleton_of(recipe.model, recipe.skeleton)
-    if skeleton.keypoints != model.skeleton.keypoints:
-        raise LeanposeError(
-            f"{weights} predicts the {len(model.skeleton)} keypoints of '{model.skeleton.name}', the recipe's data are "
-            f"read as the {len(skeleton)} of '{skeleton.name}': add skeleton={model.skeleton.name}."
-        )
-    same_model = {
-        "model": model.name,
-        "model_options": asdict(model.config),
-        "codec": CodecSection(**codec_settings(model.codec)),
-        "skeleton": recipe.skeleton or skeleton.name,
-    }
-    head = DWPoseStage2Section(teacher=weights, logit_weight=logit_weight)
-    return stage_recipe(recipe.model_copy(update=same_model), head.stage(epochs))

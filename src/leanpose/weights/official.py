@@ -45,15 +45,14 @@ def _rename(model: ImageModel, official: dict[str, Tensor]) -> dict[str, Tensor]
     renamed: dict[str, Tensor] = {}
     for key, value in official.items():
         new = model.official_name(key)
-        computed = key.endswith("pos_embedding") and new not in expected  # never learnt
-        if new is None or computed or _LOSS.search(key):
+        if new is None or _LOSS.search(key):
             continue
         if new not in expected:
             raise LeanposeError(f"The official weights do not match '{model.name}': unexpected '{key}'.")
         if value.shape != expected[new].shape:
             raise LeanposeError(
                 f"The official weights do not match '{model.name}': '{key}' has shape {tuple(value.shape)} "
-                f"where the model has {tuple(expected[new].shape)}{_hint(new, value)}."
+                f"where the model has {tuple(expected[new].shape)}{model.official_hint(new, value)}."
             )
         renamed[new] = value
     for key in expected:
@@ -62,12 +61,3 @@ def _rename(model: ImageModel, official: dict[str, Tensor]) -> dict[str, Tensor]
         elif key not in renamed:
             raise LeanposeError(f"The official weights do not match '{model.name}': missing '{key}'.")
     return renamed
-
-
-def _hint(name: str, value: Tensor) -> str:
-    """The override with which weights of this shape fit, if a single setting determines it."""
-    if name == "backbone.layer1.0.conv1.weight":
-        return f"; create the model with stage1_width={value.shape[0]}"
-    if name == "keypoint_tokens":
-        return f"; create the model with a skeleton of {value.shape[1]} keypoints"
-    return ""

@@ -73,7 +73,7 @@ def push_to_hub(
     private: bool | None,
     token: str | None,
     branch: str | None,
-    dtype: torch.dtype,
+    dtype: torch.dtype = torch.float32,
     **stated: Any,
 ) -> str:
     """Upload what `save_pretrained` writes in one commit; see `PoseModel.push_to_hub`."""
@@ -114,10 +114,10 @@ def load_pretrained(
 def _provenance(
     model: PoseModel,
     *,
-    training_data: Sequence[str] | None,
-    licence: str | None,
-    metrics: Mapping[str, float] | None,
-    notes: str | None,
+    training_data: Sequence[str] | None = None,
+    licence: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    notes: str | None = None,
 ) -> Provenance:
     """The provenance for the card: the given values, completed by those of the file if the weights are unchanged.
 

@@ -22,6 +22,7 @@ __all__ = [
     "backbone_class",
     "backbone_settings",
     "create_backbone",
+    "create_pyramid",
 ]
 
 BACKBONES: dict[str, type[Backbone]] = {
@@ -57,6 +58,13 @@ def backbone_settings(name: str) -> set[str]:
         LeanposeError: there is no such backbone.
     """
     return set(inspect.signature(backbone_class(name)).parameters) - {"variant"}
+
+
+def create_pyramid(name: str) -> PyramidBackbone:
+    """Build a backbone of several levels of features; the caller has checked that its class is one."""
+    backbone = create_backbone(name)
+    assert isinstance(backbone, PyramidBackbone)
+    return backbone
 
 
 def create_backbone(name: str, **settings: Any) -> Backbone:
