@@ -28,10 +28,10 @@ import torch
 from leanpose.codecs.heatmap import HeatmapCodec
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.augmentation import Augmentation
-from leanpose.data.cache import CropPlan
-from leanpose.data.coco import coco_category
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.packing import pack_people
+from leanpose.data.ground_truth import coco_category
+from leanpose.data.pack_file import PackConfig
+from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.skeleton import COCO17
 
@@ -168,8 +168,8 @@ def main() -> None:
             "leanpose, with normalization and targets": ours(reduced, device_part=True),
         }
         for encoding in ("jpeg", "raw"):
-            plan, path = CropPlan(SIZE, encoding=encoding), Path(temporary) / f"{encoding}.pack"
-            cache = pack_people([PoseDataset("people", people)], COCO17, plan, path)
+            config, path = PackConfig(SIZE, encoding=encoding), Path(temporary) / f"{encoding}.pack"
+            cache = pack_people([PoseDataset("people", people)], COCO17, config, path)
             cached = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(), cache=cache)
             pipelines[f"leanpose, {encoding} pack"] = ours(cached)
         for run in pipelines.values():

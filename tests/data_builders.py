@@ -14,9 +14,9 @@ import numpy as np
 from scipy.io import savemat
 
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
-from leanpose.data.cache import CropCache, CropPlan
-from leanpose.data.coco import coco_category
-from leanpose.data.packing import pack_people
+from leanpose.data.ground_truth import coco_category
+from leanpose.data.pack_file import PackConfig, PackFile
+from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.wholebody import split_parts
 from leanpose.skeleton import COCO17, Skeleton
@@ -100,10 +100,10 @@ def read_coco_folder(folder: Path, skeleton: Skeleton = COCO17) -> list[PoseAnno
 
 
 def pack(
-    people: list[PoseAnnotation], plan: CropPlan, path: Path, skeleton: Skeleton = COCO17, **how: Any
-) -> CropCache:
+    people: list[PoseAnnotation], config: PackConfig, path: Path, skeleton: Skeleton = COCO17, **how: Any
+) -> PackFile:
     """A pack of these people."""
-    return pack_people([PoseDataset("people", people)], skeleton, plan, path, **how)
+    return pack_people([PoseDataset("people", people)], skeleton, config, path, **how)
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:

@@ -15,10 +15,10 @@ from leanpose.backends.base import ModelSpec
 from leanpose.backends.exported import KEY, ExportCard
 from leanpose.backends.onnx import metadata_of, open_session
 from leanpose.checksums import check_seal, file_checksum, seal
-from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.coco import read_coco
 from leanpose.data.images import BrokenImageError
-from leanpose.data.packing import pack_people
+from leanpose.data.pack_file import PackConfig, PackFile
+from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig
 from leanpose.errors import LeanposeError
 from leanpose.export.exporter import move_files
@@ -80,12 +80,12 @@ def raw_crops(folder: Path, model: PoseModel, encoding: Any = "raw") -> Files:
     write_tiny_coco(folder, people=3)
     source = DatasetConfig(format="coco", images=Path("images"), annotations=Path("annotations.json"))
     dataset = read_coco(source, COCO17, folder, training=True)
-    pack_people([dataset], COCO17, CropPlan((64, 48), encoding=encoding), folder / "crops.pack")
+    pack_people([dataset], COCO17, PackConfig((64, 48), encoding=encoding), folder / "crops.pack")
 
     def read() -> Any:
-        cache = CropCache(folder / "crops.pack")
+        cache = PackFile(folder / "crops.pack")
         rows = cache.find(dataset.people)
-        return cache.plan, cache.broken, [(p.tobytes(), m.tolist()) for p, m in map(cache.read, rows.tolist())]
+        return cache.config, cache.broken, [(p.tobytes(), m.tolist()) for p, m in map(cache.read, rows.tolist())]
 
     return [folder / "crops.pack"], read
 

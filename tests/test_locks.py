@@ -18,10 +18,10 @@ import pytest
 from clips import write_clip
 from fuzz import label_files
 from leanpose import locks
-from leanpose.data.cache import CropPlan
 from leanpose.data.convert import convert_labels
 from leanpose.data.inputs import ImageFile
-from leanpose.data.packing import pack_people
+from leanpose.data.pack_file import PackConfig
+from leanpose.data.pack_writer import pack_people
 from leanpose.demo import run_demo
 from leanpose.distillation.run import run_distillation
 from leanpose.distillation.unlabelled import label_images
@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_locked_is_one_sentence(tmp_path: Path):
 
 
 def pack(out: Path) -> None:
-    pack_people([], COCO17, CropPlan((8, 8)), out)
+    pack_people([], COCO17, PackConfig((8, 8)), out)
 
 
 def predict_folder(out: Path) -> None:

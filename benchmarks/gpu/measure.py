@@ -18,9 +18,9 @@ import torch
 
 from leanpose.backends.base import TorchBackend
 from leanpose.data.annotations import PoseDataset
-from leanpose.data.cache import CropPlan
 from leanpose.data.jpeg_records import JpegRecords, has_decoder, why_not_decoded
-from leanpose.data.packing import pack_people
+from leanpose.data.pack_file import PackConfig
+from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.demo.demo import PEOPLE
 from leanpose.device import choose_device
@@ -167,7 +167,7 @@ def measure_decoding(results: Results, folder: Path, device: torch.device, *, co
     """Decode packed crops in one batch on the device by torchvision, and one by one on a CPU core by OpenCV."""
     source = DatasetConfig.from_options(**PHOTOS, annotations=PEOPLE / "val.json")
     people = read_people(source, COCO17, training=False)
-    pack = pack_people([people], COCO17, CropPlan((256, 192), encoding="jpeg"), folder / "jpeg.pack")
+    pack = pack_people([people], COCO17, PackConfig((256, 192), encoding="jpeg"), folder / "jpeg.pack")
     rows = np.resize(pack.rows, count).tolist()
     records = JpegRecords.of({place: pack.read(row, decoded=False)[0] for place, row in enumerate(rows)})
     began = time.perf_counter()

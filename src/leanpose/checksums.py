@@ -8,12 +8,13 @@ is.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from leanpose.errors import LeanposeError
 
@@ -36,6 +37,18 @@ _PIECE = 1 << 20
 def checksum(data: bytes | memoryview, before: str = "00000000") -> str:
     """Eight hexadecimal digits for some bytes, going on from those `before` them."""
     return f"{zlib.crc32(data, int(before, 16)):08x}"
+
+
+def checked_line(value: Any) -> bytes:
+    """A line with a value as JSON behind its checksum, for files that grow line by line."""
+    text = json.dumps(value).encode()
+    return checksum(text).encode() + b" " + text + b"\n"
+
+
+def parse_checked_line(line: bytes) -> Any:
+    """The value of a line of `checked_line`; None if it is corrupt."""
+    expected, _, text = line.partition(b" ")
+    return json.loads(text) if expected == checksum(text).encode() else None
 
 
 def sealed(content: bytes | memoryview, suffix: str) -> bytes:

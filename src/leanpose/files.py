@@ -318,6 +318,16 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file (UTF-8) with `atomic_write`.
+
+    Raises:
+        LeanposeError: it cannot be written.
+    """
+    with open_whole(path) as file:
+        file.write(text)
+
+
 @contextmanager
 def open_whole(path: Path | str) -> Iterator[TextIO]:
     """Open a text file for writing that appears, whole, at the end of the `with`, and not at all after an error.

@@ -46,6 +46,19 @@ def box_area(boxes: Shaped[np.ndarray, "*N 4"]) -> Float[np.ndarray, "*N"]:
     return np.asarray(sides[..., 0] * sides[..., 1])
 
 
+def box_intersection(first: Float[np.ndarray, "N 4"], second: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:
+    """The area that each two boxes (xyxy) share, in square pixels."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    return box_area(np.concatenate([low, high], axis=2))
+
+
+def box_iou(first: Float[np.ndarray, "N 4"], second: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:
+    """Intersection over union of each two boxes (xyxy)."""
+    shared = box_intersection(first, second)
+    return shared / np.maximum(box_area(first)[:, None] + box_area(second)[None] - shared, 1e-9)
+
+
 def boxes_from_keypoints(keypoints: Shaped[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:
     """The smallest xyxy box around each person's labelled keypoints (third value above 0); zeros where none is."""
     keypoints = np.asarray(keypoints, dtype=np.float64)

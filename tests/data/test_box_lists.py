@@ -39,7 +39,7 @@ def test_box_lists_by_number_are_named_as_a_guess(shared: Path) -> None:
 def test_detected_boxes_of_category_0(shared: Path) -> None:
     folder = case(shared, "boxes-category-0")
     read = read_people(case_set(bbox_file="boxes.json"), COCO17, folder, training=False)
-    assert read.accounts[0].sentences() == [
+    assert read.summaries[0].sentences() == [
         "boxes.json for a: 12 boxes in the file, all used.",
         "boxes.json for a: 1 category of the list, 0, is taken for people.",
     ]
@@ -84,8 +84,8 @@ def test_names_of_detected_boxes_count_more_than_their_ids(tmp_path: Path) -> No
     (tmp_path / "boxes.json").write_text(json.dumps(rows))
     read = read_people(coco(bbox_file="boxes.json"), COCO17, tmp_path, training=False)
     assert [p.image_id for p in read.people] == [2, 1, 1]
-    assert read.accounts[0].left_out["of other images"] == 1
-    assert read.accounts[0].notes["boxes have the ids of other images than their names say; these count"] == 3
+    assert read.summaries[0].left_out["of other images"] == 1
+    assert read.summaries[0].notes["boxes have the ids of other images than their names say; these count"] == 3
 
 
 def test_boxes_in_fractions_are_refused(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def write_people(folder: Path, records: list[dict[str, Any]], images: int = 2, *
 
 
 def said(config: DatasetConfig, root: Path, skeleton: Skeleton = COCO17) -> list[str]:
-    return read_people(config, skeleton, root, training=True).accounts[0].sentences()
+    return read_people(config, skeleton, root, training=True).summaries[0].sentences()
 
 
 # Areas
@@ -73,7 +73,7 @@ def test_area_zero(shared: Path) -> None:
     assert min(p.area for p in read.people) > 0
     assert read.ground_truth is not None
     assert all(a["area"] > 0 for a in read.ground_truth["annotations"])
-    assert "a: 6 areas are 0 or no number (the box's is taken)." in read.accounts[0].sentences()
+    assert "a: 6 areas are 0 or no number (the box's is taken)." in read.summaries[0].sentences()
 
 
 @pytest.mark.parametrize("area", [0, -3, float("nan"), float("inf"), "0"])
@@ -81,7 +81,7 @@ def test_areas_that_say_nothing(tmp_path: Path, area: Any) -> None:
     write_people(tmp_path, [person(1, 1, area=area), person(2, 2)])
     read = read_people(coco(), COCO17, tmp_path, training=True)
     assert [p.area for p in read.people] == [4000, 2000]
-    assert "1 areas are 0 or no number" in " ".join(read.accounts[0].sentences())
+    assert "1 areas are 0 or no number" in " ".join(read.summaries[0].sentences())
     checked = check_data([tmp_path]).sets[0]
     assert [f.text for f in checked.findings if f.kind == "area"] == [
         f"person 1 has the area {area!r}; its box's would be taken"
@@ -93,7 +93,7 @@ def test_areas_in_other_units(tmp_path: Path, area: float) -> None:
     write_people(tmp_path, [person(1, 1, area=area), person(2, 2)])
     read = read_people(coco(), COCO17, tmp_path, training=True)
     assert [p.area for p in read.people] == [4000, 2000]
-    assert "1 areas are in other units than their boxes (the box's is taken)" in read.accounts[0].sentences()[-1]
+    assert "1 areas are in other units than their boxes (the box's is taken)" in read.summaries[0].sentences()[-1]
     assert "area" in {finding.kind for finding in check_data([tmp_path]).sets[0].findings}
 
 
@@ -141,7 +141,7 @@ def test_what_has_other_keypoints_is_read_by_name(tmp_path: Path) -> None:
     read = read_people(coco(), COCO17, tmp_path, training=True)
     assert [p.person_id for p in read.people] == [1, 2]
     np.testing.assert_array_equal(read.people[1].keypoints[COCO17.keypoints.index("left_eye")], [3, 4, 2])
-    line = read.accounts[0].sentences()[0]
+    line = read.summaries[0].sentences()[0]
     for reason in (
         "1 without a labelled keypoint of this skeleton",
         "1 of another category (stone)",
@@ -167,7 +167,7 @@ def test_wrong_counts_of_keypoints(tmp_path: Path, stated: Any) -> None:
     read = read_people(coco(), COCO17, tmp_path, training=False)
     assert read.ground_truth is not None
     assert read.ground_truth["annotations"][0]["num_keypoints"] == 17
-    noted = "1 num_keypoints differ from the labelled keypoints" in " ".join(read.accounts[0].sentences())
+    noted = "1 num_keypoints differ from the labelled keypoints" in " ".join(read.summaries[0].sentences())
     assert noted == isinstance(stated, int)
 
 
@@ -194,7 +194,7 @@ def test_unlabelled_points_as_0_0_2(shared: Path) -> None:
     folder = case(shared, "unlabelled-as-0-0-2")
     read = read_people(case_set(), COCO17, folder, training=True)
     assert not any(p.keypoints[:2].any() for p in read.people)
-    people, points, changed = read.accounts[0].sentences()
+    people, points, changed = read.summaries[0].sentences()
     assert people == "a: 12 people in the file, all used."
     assert "nose 0 of 12, left_eye 0 of 12, right_eye 12" in points
     assert "24 labelled points at exactly 0, 0 count as not labelled" in changed
@@ -209,7 +209,7 @@ def test_points_that_no_label_can_be(tmp_path: Path) -> None:
     write_people(tmp_path, [person(1, 1, keypoints=points.reshape(-1).tolist(), num_keypoints=13)])
     read = read_people(coco(), COCO17, tmp_path, training=True)
     assert (read.people[0].keypoints[:, 2] > 0).tolist() == [False] * 4 + [True] * 13
-    changed = read.accounts[0].sentences()[-1]
+    changed = read.summaries[0].sentences()[-1]
     for text in (
         "1 labelled points at exactly 0, 0 count as not labelled",
         "2 labelled points without a finite position count as not labelled",
@@ -238,7 +238,7 @@ def test_missing_boxes_are_made_from_the_points(tmp_path: Path) -> None:
     write_people(tmp_path, [record])
     read = read_people(coco(), COCO17, tmp_path, training=True)
     np.testing.assert_allclose(read.people[0].box, [52, 6, 87, 113])  # the extent, 30 by 90 pixels, times 1.2
-    assert "1 boxes are missing and made from the keypoints" in read.accounts[0].sentences()[-1]
+    assert "1 boxes are missing and made from the keypoints" in read.summaries[0].sentences()[-1]
 
 
 # Names
@@ -328,7 +328,7 @@ def test_left_and_right_behind(shared: Path) -> None:
     for kind in ("prefix", "suffix"):
         for skeleton in skeletons:
             read = read_people(coco(), skeleton, folder / kind, training=True)
-            assert read.accounts[0].labelled == (24, 24, 24, 24, 24)
+            assert read.summaries[0].labelled == (24, 24, 24, 24, 24)
 
 
 def test_pairs_may_be_given(tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_the_check_shows_the_pairs(tmp_path: Path) -> None:
     kind = {"id": 1, "name": "kite", "keypoints": ["tip", "wing_left", "wing_right", "left_tail"]}
     write_people(tmp_path, [person(1, 1, keypoints=[60, 20, 2] * 4, num_keypoints=4)], categories=[kind])
     checked = check_data([tmp_path]).sets[0]
-    assert checked.account_sentences()[-1] == (
+    assert checked.summary_sentences()[-1] == (
         "annotations: mirror pairs: left_wing / right_wing; left_tail have no partner."
     )
     assert [f.text for f in checked.findings if f.kind == "sides"] == ["left_tail would change places with nothing"]
@@ -414,13 +414,13 @@ def test_a_fixed_batch_of_one(shared: Path, tmp_path: Path, command: Callable[..
     assert len(json.loads((tmp_path / "poses.json").read_text())) == 2
 
 
-def test_the_account_goes_where_the_figures_go(shared: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+def test_the_data_summary_goes_where_the_figures_go(shared: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
     folder = case(shared, "two-categories")
     files = ["--images", folder / "images", "--annotations", folder / "a.json", "--no-flip-test"]
     outputs = ["--out", tmp_path / "figures.json", "--results", tmp_path / "poses.json"]
     done = command("eval", "leanpose-body-s", *files, *outputs)
     assert done.stdout.startswith("a: 12 people in the file, all used.\na: labelled: nose 12, ")
-    assert json.loads((tmp_path / "figures.json").read_text())["account"] == done.stdout.splitlines()[:3]
+    assert json.loads((tmp_path / "figures.json").read_text())["data_summary"] == done.stdout.splitlines()[:3]
     assert json.loads((tmp_path / "poses.json").read_text())[0]["file_name"] == "000000.jpg"
 
 

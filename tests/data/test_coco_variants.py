@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from data_builders import edit, write_coco
-from leanpose.data.account import account_sentences
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sets import load_labels
+from leanpose.data.summary import summary_sentences
 from leanpose.data_checks import check_data
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
@@ -46,12 +46,12 @@ def ids_are_names(content: Record) -> None:
 
 
 def read(path: Path, change: Callable[[Record], None]) -> tuple[Any, str]:
-    """What is read of the changed file, and the account."""
+    """What is read of the changed file, and the summary."""
     edit(path, change)
     data = read_people(
         DatasetConfig(format="coco", annotations=path, images=path.parent / "images"), COCO17, training=True
     )
-    return data, " ".join(account_sentences(data.accounts))
+    return data, " ".join(summary_sentences(data.summaries))
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,13 @@ def read(path: Path, change: Callable[[Record], None]) -> tuple[Any, str]:
 def test_everybody_is_read_whatever_the_form(tmp_path: Path, change: Callable[[Record], None], said: str) -> None:
     path = write_coco(tmp_path, PEOPLE)
     before, _ = read(path, lambda content: None)
-    after, account = read(path, change)
+    after, summary = read(path, change)
     assert len(after.people) == PEOPLE
     for old, new in zip(before.people, after.people, strict=True):
         assert old.image == new.image
         np.testing.assert_array_equal(old.keypoints[:, :2], new.keypoints[:, :2])
-    assert said in account
-    assert said or account_sentences(before.accounts) == account_sentences(after.accounts)
+    assert said in summary
+    assert said or summary_sentences(before.summaries) == summary_sentences(after.summaries)
     assert len(load_labels(path).people) == PEOPLE
 
 
@@ -101,9 +101,9 @@ def test_people_with_empty_keypoints_are_counted(tmp_path: Path) -> None:
         content["annotations"][0]["keypoints"] = []
         content["annotations"][1]["keypoints"] = None
 
-    data, account = read(write_coco(tmp_path, PEOPLE), empty)
+    data, summary = read(write_coco(tmp_path, PEOPLE), empty)
     assert len(data.people) == PEOPLE - 2
-    assert "2 with an empty field `keypoints`" in account
+    assert "2 with an empty field `keypoints`" in summary
 
 
 @pytest.mark.parametrize("names", ["nose,left_eye", [["nose"]], 17])

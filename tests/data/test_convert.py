@@ -14,7 +14,8 @@ import pytest
 from data_builders import encoded, make_image, person, write_coco
 from fuzz.label_files import csv_table
 from leanpose.data.convert import FILES, WRITERS, convert_labels, losses, with_boxes, write_labels
-from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, skeleton_of_names
+from leanpose.data.keypoints import skeleton_of_names
+from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sets import find_sets, format_of, load_labels
 from leanpose.errors import LeanposeError

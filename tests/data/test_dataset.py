@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from data_builders import encoded, make_image, pack, person, write_coco
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation, CropParams
-from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import ATTEMPTS, TopDownDataset, start_worker
 from leanpose.data.images import read_image
+from leanpose.data.pack_file import PackConfig
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.geometry import Warp, apply_affine, bbox_to_center_scale, warp_image, warp_matrix
 from leanpose.skeleton import COCO17
@@ -244,8 +244,8 @@ def test_reduced_decoding_shows_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_cached_crops_have_the_same_geometry(people: list[PoseAnnotation], tmp_path: Path, encoding: str) -> None:
-    plan = CropPlan(SIZE, encoding=encoding)  # type: ignore[arg-type]
-    cache = pack(people, plan, tmp_path / "crops.pack")
+    config = PackConfig(SIZE, encoding=encoding)  # type: ignore[arg-type]
+    cache = pack(people, config, tmp_path / "crops.pack")
     plain = TopDownDataset(people, COCO17, SIZE, augmentation=Augmentation(half_body_probability=0), seed=2)
     cached = TopDownDataset(people, COCO17, SIZE, augmentation=plain.augmentation, seed=2, cache=cache)
     for index in range(len(people)):

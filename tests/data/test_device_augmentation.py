@@ -14,11 +14,11 @@ from data_builders import pack
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation, PhotometricParams
 from leanpose.data.batch import CropBatch
-from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.device_augmentation import SourceBatch, blur, drop, shift_colours, stack_photometric
 from leanpose.data.images import read_image
 from leanpose.data.jpeg_records import JpegRecords, has_decoder, why_not_decoded
+from leanpose.data.pack_file import PackConfig, PackFile
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.demo.demo import PEOPLE
 from leanpose.errors import LeanposeError
@@ -39,12 +39,12 @@ def people() -> list[PoseAnnotation]:
 
 
 @pytest.fixture(scope="module")
-def cache(people: list[PoseAnnotation], tmp_path_factory: pytest.TempPathFactory) -> CropCache:
-    return pack(people, CropPlan(SIZE), tmp_path_factory.mktemp("packed") / "crops.pack")
+def cache(people: list[PoseAnnotation], tmp_path_factory: pytest.TempPathFactory) -> PackFile:
+    return pack(people, PackConfig(SIZE), tmp_path_factory.mktemp("packed") / "crops.pack")
 
 
 def datasets(
-    people: list[PoseAnnotation], cache: CropCache, augmentation: Augmentation | None
+    people: list[PoseAnnotation], cache: PackFile, augmentation: Augmentation | None
 ) -> tuple[TopDownDataset, TopDownDataset]:
     """By OpenCV, and on the device."""
     by_opencv, on_device = (
@@ -60,7 +60,7 @@ def batch_of(dataset: TopDownDataset) -> CropBatch | SourceBatch:
 
 @pytest.mark.parametrize("augmentation", [None, PLAIN, EVERYTHING], ids=["none", "places", "looks"])
 def test_crops_are_those_of_opencv(
-    people: list[PoseAnnotation], cache: CropCache, augmentation: Augmentation | None
+    people: list[PoseAnnotation], cache: PackFile, augmentation: Augmentation | None
 ) -> None:
     by_opencv, on_device = datasets(people, cache, augmentation)
     for epoch in range(3 if augmentation else 1):
@@ -79,7 +79,7 @@ def test_crops_are_those_of_opencv(
 
 
 def test_people_who_are_not_packed_are_cut_by_opencv(people: list[PoseAnnotation], tmp_path: Path) -> None:
-    part = pack(people[:4], CropPlan(SIZE), tmp_path / "part.pack")
+    part = pack(people[:4], PackConfig(SIZE), tmp_path / "part.pack")
     by_opencv, on_device = datasets(people[:8], part, PLAIN)
     expected, crops = batch_of(by_opencv), batch_of(on_device).prepared()
     assert isinstance(expected, CropBatch)
@@ -87,7 +87,7 @@ def test_people_who_are_not_packed_are_cut_by_opencv(people: list[PoseAnnotation
     assert torch.equal(crops.images[4:], expected.images[4:])
 
 
-def test_an_empty_batch_stays_empty(people: list[PoseAnnotation], cache: CropCache) -> None:
+def test_an_empty_batch_stays_empty(people: list[PoseAnnotation], cache: PackFile) -> None:
     _, on_device = datasets(people, cache, PLAIN)
     empty = on_device.collate_for_device([(None, {"a": "b"})]).prepared()
     assert isinstance(empty, CropBatch)
@@ -145,11 +145,11 @@ def test_the_disc_lies_beside_a_labelled_keypoint() -> None:
 
 
 @pytest.fixture(scope="module")
-def jpegs(people: list[PoseAnnotation], tmp_path_factory: pytest.TempPathFactory) -> CropCache:
-    return pack(people[:6], CropPlan(SIZE, encoding="jpeg"), tmp_path_factory.mktemp("jpegs") / "crops.pack")
+def jpegs(people: list[PoseAnnotation], tmp_path_factory: pytest.TempPathFactory) -> PackFile:
+    return pack(people[:6], PackConfig(SIZE, encoding="jpeg"), tmp_path_factory.mktemp("jpegs") / "crops.pack")
 
 
-def test_jpegs_decoded_with_the_batch_are_those_of_opencv(people: list[PoseAnnotation], jpegs: CropCache) -> None:
+def test_jpegs_decoded_with_the_batch_are_those_of_opencv(people: list[PoseAnnotation], jpegs: PackFile) -> None:
     """Beside people who are not packed, whose crops the loader makes."""
     for packed in (people[:6], people[4:8]):
         by_opencv, on_device = (
@@ -168,21 +168,21 @@ def test_jpegs_decoded_with_the_batch_are_those_of_opencv(people: list[PoseAnnot
         assert apart.mean() < 1
 
 
-def test_a_raw_pack_has_nothing_to_decode(people: list[PoseAnnotation], cache: CropCache) -> None:
+def test_a_raw_pack_has_nothing_to_decode(people: list[PoseAnnotation], cache: PackFile) -> None:
     dataset = TopDownDataset(people, COCO17, SIZE, cache=cache, warp_on_device=True, decode_on_device=True)
     batch = batch_of(dataset)
     assert isinstance(batch, SourceBatch)
     assert batch.records is None
 
 
-def test_a_damaged_jpeg_is_passed_over_or_named(people: list[PoseAnnotation], jpegs: CropCache, tmp_path: Path) -> None:
+def test_a_damaged_jpeg_is_passed_over_or_named(people: list[PoseAnnotation], jpegs: PackFile, tmp_path: Path) -> None:
     path = tmp_path / "corrupt.pack"
     row = int(jpegs.find(people[:1])[0])
     data = bytearray(jpegs.path.read_bytes())
     data[int(jpegs.index["offset"][row]) + 200] ^= 0xFF
     path.write_bytes(data)
     dataset = TopDownDataset(
-        people[:2], COCO17, SIZE, cache=CropCache(path), warp_on_device=True, decode_on_device=True, replace_broken=True
+        people[:2], COCO17, SIZE, cache=PackFile(path), warp_on_device=True, decode_on_device=True, replace_broken=True
     )
     batch = dataset.collate_for_device([dataset[0], dataset[1]])
     assert list(batch.broken) == [str(people[0].image)]

@@ -301,7 +301,7 @@ def test_sleap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clip(tmp_path / "film.mp4")
     read = read_people(DatasetConfig(format="auto", annotations=tmp_path / "a.slp"), KITE, training=True)
     assert number_of(read_image(read.people[0].image)) == 1
-    changed = read.accounts[0].sentences()[-1]
+    changed = read.summaries[0].sentences()[-1]
     assert "1 videos are not where the file says" in changed
     assert "1 images are frames of videos, which a pack (`data.cache`) decodes only once" in changed
     assert not check_data([tmp_path / "a.slp"]).sets[0].findings
@@ -370,7 +370,7 @@ def test_roboflows_and_cvats_coco(tmp_path: Path) -> None:
         del record["area"]
     path.write_text(json.dumps(content))
     read = read_people(DatasetConfig(format="auto", annotations=tmp_path), COCO17, training=True)
-    assert read.accounts[0].sentences()[0] == "annotations: 2 people in the file, all used."
+    assert read.summaries[0].sentences()[0] == "annotations: 2 people in the file, all used."
     assert read.people[0].area == 4000
 
 

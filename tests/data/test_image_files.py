@@ -18,12 +18,12 @@ import tifffile
 
 from data_builders import encoded, make_image, pack, write_coco, write_tar
 from leanpose.data.annotations import ImageRef
-from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.image_files import VARIABLE, BrokenImageError, max_pixels, open_image
 from leanpose.data.image_folder import tar_members
 from leanpose.data.images import is_moving_image, read_bytes, read_image, upright_size
 from leanpose.data.inputs import find_inputs, read_ahead
+from leanpose.data.pack_file import PackConfig
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.video_files import VideoError
 from leanpose.errors import LeanposeError
@@ -102,7 +102,7 @@ def test_every_reader_has_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(VARIABLE, "0.02")
     (tmp_path / "images" / "0002.jpg").write_bytes(encoded(make_image(1, 200, 200)))
     large = str(tmp_path / "images" / "0002.jpg")
-    assert list(pack(people, CropPlan((64, 48)), tmp_path / "crops.pack").broken) == ["0002.jpg"]
+    assert list(pack(people, PackConfig((64, 48)), tmp_path / "crops.pack").broken) == ["0002.jpg"]
     crops = TopDownDataset(people, COCO17, (64, 48), augmentation=None)
     assert list(crops.collate([crops[0], crops[1]]).broken) == [large]
     found = dict(read_ahead(find_inputs([str(tmp_path / "images")]).images, lambda *_: None))

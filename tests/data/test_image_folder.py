@@ -124,7 +124,7 @@ def test_a_coco_set_says_how_its_images_were_found(tmp_path: Path) -> None:
     config = coco_set(tmp_path, "https://x.org/1.jpg", "a\\2.jpg", NFC)
     read = read_people(config, COCO17, tmp_path, training=True)
     assert all(os.path.isfile(p.image.path) for p in read.people)
-    said = " ".join(read.accounts[0].sentences())
+    said = " ".join(read.summaries[0].sentences())
     for note in (LAST_PART, SLASHES, UNICODE):
         assert f"1 {note}" in said
     checked = check_data([tmp_path / "annotations.json"], images=tmp_path / "images").sets[0]

@@ -1,4 +1,4 @@
-"""Names with line breaks and control characters: one line in accounts, escapes in reports."""
+"""Names with line breaks and control characters: one line in summaries, escapes in reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leanpose.skeleton import COCO17
 NAME = "a\nb\x1b[31m\u202e"
 
 
-def test_accounts(tmp_path: Path) -> None:
+def test_summaries(tmp_path: Path) -> None:
     path = write_coco(tmp_path, 3)
 
     def name(content: dict) -> None:
@@ -24,7 +24,7 @@ def test_accounts(tmp_path: Path) -> None:
     path = path.rename(tmp_path / f"{NAME}.json")
     data = read_people(DatasetConfig(format="auto", annotations=path), COCO17, training=True)
     (checked,) = check_data([path]).sets
-    for sentences in (data.accounts[0].sentences(), checked.account_sentences()):
+    for sentences in (data.summaries[0].sentences(), checked.summary_sentences()):
         assert all(sentence.isprintable() for sentence in sentences)
         assert r"1 of another category (a\nb\x1b[31m\u202e)" in sentences[0]
 

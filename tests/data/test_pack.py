@@ -14,20 +14,20 @@ from typer.testing import CliRunner
 from data_builders import pack, person, write_coco, write_mpii_json
 from leanpose.cli.data import data_app
 from leanpose.data.annotations import PoseDataset
-from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.convert import convert_labels
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.label_digest import LabelDigest
-from leanpose.data.pack import load_pack, read_sets
-from leanpose.data.packing import pack_people
+from leanpose.data.pack import load_pack
+from leanpose.data.pack_file import PackConfig, PackFile
+from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
-from leanpose.data.sets import training_sets
+from leanpose.data.sets import read_sets, training_sets
 from leanpose.data_checks import check_data
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17, MPII16, Skeleton
 from tiny import write_tiny_coco, write_tiny_recipe
 
-PLAN = CropPlan((64, 48))
+CONFIG = PackConfig((64, 48))
 
 
 def read(path: Path, skeleton: Skeleton = COCO17, *, training: bool = True, **keys: object) -> PoseDataset:
@@ -50,13 +50,13 @@ def labels(tmp_path: Path) -> Path:
 def test_a_pack_alone_is_the_data_set(labels: Path, tmp_path: Path) -> None:
     """The same people, ids and crops as from the label file, without it and without the images."""
     whole = read(labels)
-    cache = pack(whole.people, PLAN, tmp_path / "people.pack")
-    before = TopDownDataset(whole.people, COCO17, PLAN.input_size, cache=cache, seed=3)
+    cache = pack(whole.people, CONFIG, tmp_path / "people.pack")
+    before = TopDownDataset(whole.people, COCO17, CONFIG.input_size, cache=cache, seed=3)
     crops = {person.person_id: before.read(i) for i, person in enumerate(whole.people)}
     shutil.rmtree(labels.parent)
     found = read(tmp_path / "people.pack")
     assert [p.person_id for p in found.people] != []
-    after = TopDownDataset(found.people, COCO17, PLAN.input_size, seed=3)
+    after = TopDownDataset(found.people, COCO17, CONFIG.input_size, seed=3)
     of_id = {person.person_id: person for person in whole.people}
     for index, packed in enumerate(found.people):
         one = of_id.pop(packed.person_id)
@@ -71,9 +71,9 @@ def test_a_pack_alone_is_the_data_set(labels: Path, tmp_path: Path) -> None:
 def test_what_was_left_out_in_packing_is_said(labels: Path, tmp_path: Path) -> None:
     (labels.parent / "images" / "0003.jpg").write_bytes(b"no image")
     sets, skeleton, _ = read_sets([labels])
-    pack_people(sets, skeleton, PLAN, tmp_path / "people.pack")
-    (account,) = read(tmp_path / "people.pack").accounts
-    sentences = account.sentences()
+    pack_people(sets, skeleton, CONFIG, tmp_path / "people.pack")
+    (summary,) = read(tmp_path / "people.pack").summaries
+    sentences = summary.sentences()
     assert sentences[0] == (
         "people: 4 people in the file, 3 used: 1 whose image could not be read when they were packed."
     )
@@ -83,7 +83,7 @@ def test_what_was_left_out_in_packing_is_said(labels: Path, tmp_path: Path) -> N
 
 
 def test_keypoints_are_matched_by_name(labels: Path, tmp_path: Path) -> None:
-    pack(read(labels).people, PLAN, tmp_path / "people.pack")
+    pack(read(labels).people, CONFIG, tmp_path / "people.pack")
     people = read(tmp_path / "people.pack", MPII16).people
     knee = MPII16.keypoints.index("left_knee")
     np.testing.assert_array_equal(
@@ -103,7 +103,7 @@ def test_sets_of_several_skeletons_are_packed_together(labels: Path, tmp_path: P
     mpii = write_mpii_json(tmp_path / "mpii", 2)
     sets, skeleton, _ = read_sets([labels, mpii])
     assert set(skeleton.keypoints) == {*COCO17.keypoints, *MPII16.keypoints}
-    cache = pack_people(sets, skeleton, PLAN, tmp_path / "both.pack")
+    cache = pack_people(sets, skeleton, CONFIG, tmp_path / "both.pack")
     assert [cache.sets[i] for i in cache.index["set"][cache.rows]] == ["people"] * 2 + ["annotations"] * 4
     data = read(tmp_path / "both.pack", MPII16, training=False)
     assert len({person.person_id for person in data.people}) == 6
@@ -117,7 +117,7 @@ def test_sets_of_several_skeletons_are_packed_together(labels: Path, tmp_path: P
 
 
 def test_every_tenth_image_can_be_measured_on(tmp_path: Path) -> None:
-    pack(read(write_tiny_coco(tmp_path, people=20)).people, PLAN, tmp_path / "people.pack")
+    pack(read(write_tiny_coco(tmp_path, people=20)).people, CONFIG, tmp_path / "people.pack")
     values, _ = training_sets(tmp_path / "people.pack")
     assert values["train"] == [{"format": "pack", "annotations": "people.pack", "split": "train"}]
     assert values["val"]["split"] == "val"
@@ -128,7 +128,7 @@ def test_every_tenth_image_can_be_measured_on(tmp_path: Path) -> None:
 
 def test_a_pack_is_checked_and_converted_like_any_set(labels: Path, tmp_path: Path) -> None:
     path = tmp_path / "people.pack"
-    cache = pack(read(labels).people, PLAN, path)
+    cache = pack(read(labels).people, CONFIG, path)
     report = check_data([path])
     (checked,) = report.sets
     assert (checked.format, len(checked.people), len(checked.images), report.count("broken")) == ("pack", 4, 3, 0)
@@ -156,10 +156,10 @@ def test_the_command_packs_files_and_folders(labels: Path, tmp_path: Path) -> No
     assert (
         "of the pixels of crops under SDPose's augmentation lie outside the stored crops; a larger --margin" in output
     )
-    cache = CropCache(tmp_path / "people.pack")
-    assert cache.plan == CropPlan((32, 24), 1.0, 1.0, "jpeg", 1.25)
+    cache = PackFile(tmp_path / "people.pack")
+    assert cache.config == PackConfig((32, 24), 1.0, 1.0, "jpeg", 1.25)
     assert run(labels, "-o", tmp_path / "model.pack", "--model", "movenet_lightning").count("Warning") == 0
-    assert CropCache(tmp_path / "model.pack").plan.input_size == (192, 192)
+    assert PackFile(tmp_path / "model.pack").config.input_size == (192, 192)
     with pytest.raises(LeanposeError, match="--images is for one set, not for 2"):
         run(labels, folder / "val.json", "-o", tmp_path / "two.pack", "--images", folder / "images")
     with pytest.raises(LeanposeError, match="No output file"):
@@ -184,7 +184,7 @@ def test_what_a_file_measures_on_is_not_packed(labels: Path, tmp_path: Path) -> 
     file.write_text(f"{file.read_text()}\nval: images/val\n")
     output = run(file, "-o", tmp_path / "yolo.pack")
     assert f"{file} says itself what is evaluated on, which is left out." in output
-    assert CropCache(tmp_path / "yolo.pack").image_names == ["0002.jpg", "0003.jpg"]
+    assert PackFile(tmp_path / "yolo.pack").image_names == ["0002.jpg", "0003.jpg"]
 
 
 def test_the_command_packs_a_recipes_people(tmp_path: Path) -> None:
@@ -193,8 +193,8 @@ def test_the_command_packs_a_recipes_people(tmp_path: Path) -> None:
     output = run(recipe, f"data.cache={tmp_path / 'crops.pack'}", "codec.padding=1.5")
     assert "5 people in" in output
     assert "of crops under the recipe's augmentation" in output
-    cache = CropCache(tmp_path / "crops.pack")
-    assert (len(cache), cache.plan.input_size, cache.plan.padding) == (5, (64, 48), 1.5)
+    cache = PackFile(tmp_path / "crops.pack")
+    assert (len(cache), cache.config.input_size, cache.config.padding) == (5, (64, 48), 1.5)
     with pytest.raises(LeanposeError, match="No output file"):
         run(recipe)
     with pytest.raises(LeanposeError, match="--category is for annotation files"):
@@ -206,7 +206,7 @@ def test_labels_that_have_changed_since_are_noticed(
 ) -> None:
     """By their content: neither a new time nor another place is a change, and the same time and size do not hide one."""
     packed = tmp_path / "people.pack"
-    pack_people([read(labels)], COCO17, PLAN, packed)
+    pack_people([read(labels)], COCO17, CONFIG, packed)
     os.utime(labels, (1, 1))
     read(packed)
     shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name}-moved"))

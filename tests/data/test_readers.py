@@ -16,6 +16,7 @@ from leanpose.data.coco_boxes import clip_boxes
 from leanpose.data.coco_file import load_coco
 from leanpose.data.images import read_image
 from leanpose.data.readers import READERS, DatasetConfig, Reader, in_split, read_people
+from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17, CROWDPOSE14, LSP14, Skeleton, get_skeleton, keypoint_name
 
@@ -27,7 +28,8 @@ def coco(**changes: Any) -> DatasetConfig:
 def read_one_person(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """The reader of a format of one's own."""
     image, box = ImageRef(str(root / "one.jpg")), np.array([0.0, 0, 9, 9])
-    return PoseDataset(config.title, [PoseAnnotation(image, box, np.ones((len(skeleton), 3)), 1, 1, 81.0)])
+    people = [PoseAnnotation(image, box, np.ones((len(skeleton), 3)), 1, 1, 81.0)]
+    return PoseDataset(config.title, people, summaries=(start_summary(config.title, skeleton, skeleton),))
 
 
 def test_a_new_format_is_one_function_and_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

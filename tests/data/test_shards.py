@@ -19,13 +19,13 @@ from data_builders import pack, person, read_coco_folder, write_coco
 from leanpose.data import shards
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation
-from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.image_files import BrokenImageError
 from leanpose.data.mixing import Mixture
-from leanpose.data.packing import cached_crops
+from leanpose.data.pack_file import PackConfig, PackFile
+from leanpose.data.pack_writer import ensure_pack
 from leanpose.data.readers import DatasetConfig, read_people
-from leanpose.data.sharding import write_shards
+from leanpose.data.shard_writer import write_shards
 from leanpose.data.shards import SPREAD, ShardedBytes, spread_order
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
@@ -33,7 +33,7 @@ from leanpose.training.batches import epoch_batches
 from leanpose.training.recipe import parse_recipe
 from tiny import tiny_recipe
 
-PLAN = CropPlan((64, 48))
+CONFIG = PackConfig((64, 48))
 SMALL = 0.03  # megabytes: one or two crops a shard
 
 
@@ -42,8 +42,8 @@ class Streamed:
     """People in a pack, and the same in shards."""
 
     people: list[PoseAnnotation]
-    pack: CropCache
-    cache: CropCache
+    pack: PackFile
+    cache: PackFile
     bucket: str
 
     @property
@@ -67,7 +67,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def streamed(request: pytest.FixtureRequest, tmp_path: Path) -> Streamed:
     write_coco(tmp_path, 6, [person(number, 1 + number % 6, x=10 + 3 * number) for number in range(1, 19)])
     people = read_coco_folder(tmp_path)
-    whole = pack(people, PLAN, tmp_path / "people.pack")
+    whole = pack(people, CONFIG, tmp_path / "people.pack")
     bucket = str(tmp_path / "bucket") if request.param == "folder" else f"memory://{tmp_path.name}"
     return Streamed(people, whole, write_shards(whole, bucket, tmp_path / "people.shards", megabytes=SMALL), bucket)
 
@@ -79,7 +79,7 @@ def test_what_is_streamed_is_what_was_packed_and_each_shard_comes_once(streamed:
             for one, other in zip(streamed.cache.read(row), streamed.pack.read(row), strict=True):
                 np.testing.assert_array_equal(one, other)
     assert streamed.data.fetched == len(list(own_cache.glob("*/*.shard"))) == streamed.shards
-    again = CropCache(streamed.cache.path)  # another process, such as a loader's
+    again = PackFile(streamed.cache.path)  # another process, such as a loader's
     np.testing.assert_array_equal(again.read(0)[0], streamed.pack.read(0)[0])
     assert isinstance(again.data, ShardedBytes)
     assert again.data.fetched == 0
@@ -109,7 +109,7 @@ def test_the_cache_keeps_to_its_limit(streamed: Streamed, own_cache: Path, monke
     for value, says in (("nothing", "number of gigabytes"), (str(1.5 * largest / 1e9), "twice 1 shards")):
         monkeypatch.setenv(shards.LIMIT, value)
         with pytest.raises(LeanposeError, match=says):
-            CropCache(streamed.cache.path).read(int(streamed.pack.rows[0]))
+            PackFile(streamed.cache.path).read(int(streamed.pack.rows[0]))
 
 
 def test_a_run_that_is_resumed_takes_the_same_batches(streamed: Streamed, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_run_that_is_resumed_takes_the_same_batches(streamed: Streamed, tmp_pa
     def batches(start: int) -> list[Any]:
         os.environ["LEANPOSE_CACHE"] = str(tmp_path / f"cache{start}")
         dataset = TopDownDataset(
-            streamed.people, COCO17, (64, 48), augmentation=Augmentation(), cache=CropCache(streamed.cache.path), seed=5,
+            streamed.people, COCO17, (64, 48), augmentation=Augmentation(), cache=PackFile(streamed.cache.path), seed=5,
             mixture=mixture,
         )  # fmt: skip
         dataset.set_epoch(1)
@@ -170,16 +170,16 @@ def test_damage_is_fetched_again_and_else_named(
 
     answers = [damage, bytes]
 
-    def attempted(run: Callable[[], Any], what: str) -> Any:
+    def retry(run: Callable[[], Any], what: str) -> Any:
         return answers.pop(0)(run()) if what.startswith("The shard") and answers else run()
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards, "attempted", attempted)
+        patched.setattr(shards, "retry", retry)
         np.testing.assert_array_equal(streamed.cache.read(first)[0], streamed.pack.read(first)[0])
     assert not caplog.messages
     os.environ["LEANPOSE_CACHE"] += "2"
     _bytes_of(streamed, damage)
-    cache = CropCache(streamed.cache.path)
+    cache = PackFile(streamed.cache.path)
     with pytest.raises(BrokenImageError, match="is corrupt"):
         cache.read(first)
     assert "is corrupt in" in caplog.text
@@ -206,7 +206,7 @@ def test_what_is_missing_or_wrong_is_said(streamed: Streamed, tmp_path: Path, mo
     for damaged in (content[:-9], content[:200] + bytes([content[200] ^ 1]) + content[201:]):
         index.write_bytes(damaged)
         with pytest.raises(LeanposeError, match="corrupt or truncated; copy it again"):
-            CropCache(index)
+            PackFile(index)
     index.write_bytes(content)
     files, root = shards.open_storage(streamed.bucket, tmp_path)
     files.rm(sorted(files.glob(f"{root}/*.shard"))[0])
@@ -227,12 +227,12 @@ def test_shards_that_do_not_fit_are_not_packed_over(streamed: Streamed, tmp_path
         DatasetConfig(format="coco", annotations=Path("annotations.json"), images=Path("images")),
         COCO17, tmp_path, training=True,
     )  # fmt: skip
-    found = cached_crops([people], COCO17, PLAN, streamed.cache.path)
+    found = ensure_pack([people], COCO17, CONFIG, streamed.cache.path)
     assert found is not None
     assert len(found) == 18
     before = streamed.cache.path.read_bytes()
     with pytest.raises(LeanposeError, match="do not fit: it is for crops of 64×48 pixels, not of 128×96"):
-        cached_crops([people], COCO17, CropPlan((128, 96)), streamed.cache.path)
+        ensure_pack([people], COCO17, PackConfig((128, 96)), streamed.cache.path)
     assert streamed.cache.path.read_bytes() == before
 
 
@@ -253,4 +253,4 @@ def test_the_command_cuts_and_goes_on(streamed: Streamed, tmp_path: Path, comman
     assert result.returncode == 0, result.stderr
     assert f"18 people in {streamed.shards} shards in {streamed.bucket}" in result.stdout.replace("\n", " ")
     assert [Path(path).name for path in written] == [Path(names[0]).name], "the others are there"
-    assert CropCache(streamed.cache.path).checksum == streamed.pack.checksum
+    assert PackFile(streamed.cache.path).checksum == streamed.pack.checksum

@@ -16,7 +16,7 @@ from leanpose.data.image_files import BrokenImageError
 from leanpose.data.image_folder import exists
 from leanpose.data.images import read_image
 from leanpose.data.readers import DatasetConfig, read_people
-from leanpose.data.sleap_package import frame_name
+from leanpose.data.sleap_package import package_frame_name
 from leanpose.skeleton import Skeleton
 
 IMAGE = np.zeros((8, 6, 3), np.uint8)
@@ -52,7 +52,7 @@ def package(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def frame(number: int) -> ImageRef:
-    return ImageRef("a.pkg.slp", frame_name("video0/video", number))
+    return ImageRef("a.pkg.slp", package_frame_name("video0/video", number))
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,4 @@ def test_a_package_of_two_videos_written_by_sleap_io(tmp_path: Path) -> None:
             True,
             True,
         ]
-        assert read.accounts[0].left_out["predicted, not labelled"] == 2
+        assert read.summaries[0].left_out["predicted, not labelled"] == 2

@@ -174,7 +174,7 @@ def test_flavours_of_coco(tmp_path: Path, tool: str) -> None:
         "cvat": {"of another category (cloud)": 1},
         "labelstudio": {"of another category (cloud)": 1},
     }
-    assert {reason: count for reason, count in read.accounts[0].left_out.items() if count} == left_out[tool]
+    assert {reason: count for reason, count in read.summaries[0].left_out.items() if count} == left_out[tool]
 
 
 TABLE = "file,person,name,x,y,visible\n1.jpg,1,tip,10,12,2\n1.jpg,1,left_wing,20,30,1\n1.jpg,1,right_wing,40,30.5,2\n"

@@ -38,7 +38,7 @@ def read(folder: Path, skeleton: Skeleton = COCO17, name: str = "annotations.jso
 
 
 def changes(folder: Path, *arguments: Any, **options: Any) -> str:
-    return read(folder, *arguments, **options).accounts[0].changes
+    return read(folder, *arguments, **options).summaries[0].changes
 
 
 def kinds(folder: Path) -> set[str]:
@@ -61,7 +61,7 @@ def test_unlabelled_points_as_minus_1(tmp_path: Path) -> None:
     write_people(tmp_path, [with_points(n, mark) for n in (1, 2)])
     dataset = read(tmp_path)
     assert not any(p.keypoints[:2].any() for p in dataset.people)
-    assert "4 labelled points at exactly -1, -1 count as not labelled" in dataset.accounts[0].changes
+    assert "4 labelled points at exactly -1, -1 count as not labelled" in dataset.summaries[0].changes
 
 
 def test_one_person_in_fractions_among_pixels(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_one_person_in_fractions_among_pixels(tmp_path: Path) -> None:
     dataset = read(tmp_path)
     assert [p.person_id for p in dataset.people] == [2]
     assert "17 labelled points of people within 1.5 pixels of 0, 0, as fractions of the image are" in (
-        dataset.accounts[0].changes
+        dataset.summaries[0].changes
     )
     assert "person in fractions" in kinds(tmp_path)
 
@@ -103,9 +103,9 @@ def test_a_skeleton_names_its_category_among_several(tmp_path: Path) -> None:
     dog = {"id": 2, "name": "dog", "keypoints": [f"d{i}" for i in range(17)]}
     records = [person(1, 1), person(2, 2, category_id=2)]
     write_people(tmp_path, records, categories=[*coco_content(2, [])["categories"], dog])
-    assert read(tmp_path).accounts[0].used == 1
+    assert read(tmp_path).summaries[0].used == 1
     options = {"format": "coco", "images": "images", "annotations": "annotations.json", "skeleton": "coco17"}
-    chosen = read_people(DatasetConfig.model_validate(options), COCO17, tmp_path, training=True).accounts[0]
+    chosen = read_people(DatasetConfig.model_validate(options), COCO17, tmp_path, training=True).summaries[0]
     assert chosen.sentences()[0] == "annotations: 2 people in the file, 1 used: 1 of another category (dog)."
     done = convert_labels(tmp_path, tmp_path / "out.csv", "csv", category="dog")
     assert done.changed == ["1 of another category (person): left out"]
@@ -114,9 +114,9 @@ def test_a_skeleton_names_its_category_among_several(tmp_path: Path) -> None:
 def test_categories_of_tools_are_named_too(tmp_path: Path) -> None:
     write_cvat(tmp_path, [skeleton("dog"), skeleton("cat")])
     assert "2 categories are read together (dog, cat); `category` chooses one" in changes(tmp_path, EARS, "a.xml")
-    chosen = read(tmp_path, EARS, "a.xml", category="cat").accounts[0]
+    chosen = read(tmp_path, EARS, "a.xml", category="cat").summaries[0]
     assert chosen.sentences()[0] == "a: 2 people in the file, 1 used: 1 of another category (dog)."
-    assert "categories are read together" in " ".join(check_data([tmp_path]).sets[0].account_sentences())
+    assert "categories are read together" in " ".join(check_data([tmp_path]).sets[0].summary_sentences())
 
 
 # Files of annotation tools
@@ -160,10 +160,10 @@ def test_a_table_in_fractions_is_found_by_the_check(tmp_path: Path) -> None:
 
 def test_the_check_says_what_training_would_change(tmp_path: Path) -> None:
     write_csv(tmp_path, [("nose", -1, -1), ("left_ear", 40, 50), ("right_ear", 30, 40)])
-    said = " ".join(check_data([tmp_path]).sets[0].account_sentences())
+    said = " ".join(check_data([tmp_path]).sets[0].summary_sentences())
     for words in ("nose 0 of 2", "2 labelled points at exactly -1, -1", "2 boxes are missing and made"):
         assert words in said
-        assert words in " ".join(read(tmp_path, EARS, "a.csv").accounts[0].sentences())
+        assert words in " ".join(read(tmp_path, EARS, "a.csv").summaries[0].sentences())
 
 
 def test_a_table_with_other_columns(tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def test_the_rest_of_label_studio_is_counted(tmp_path: Path) -> None:
     (tmp_path / "two.json").write_text(json.dumps(tasks))
     (checked,) = check_data([tmp_path / "two.json"]).sets
     assert len(checked.people) == 5
-    assert checked.account is not None
-    assert checked.account.total == 5
-    assert checked.account.notes["points of further annotators are not used"] == 15
+    assert checked.summary is not None
+    assert checked.summary.total == 5
+    assert checked.summary.notes["points of further annotators are not used"] == 15
     spread = checked.spreads["nose"]
     area = (0.18 * 80) * (0.14 * 60) * 1.2**2 * 0.53  # of the made boxes
     assert spread.repeats == 5
@@ -225,10 +225,10 @@ def test_the_rest_of_label_studio_is_counted(tmp_path: Path) -> None:
         {"data": {"image": "3.png"}, "annotations": [], "predictions": [{"result": points}]},
     ]
     (tmp_path / "a.json").write_text(json.dumps(tasks))
-    account = read(tmp_path, EARS, "a.json").accounts[0]
-    assert account.total == 1
-    assert "3 points of cancelled annotations are not used" in account.changes
-    assert "1 predictions that nobody has made an annotation of are not used" in account.changes
+    summary = read(tmp_path, EARS, "a.json").summaries[0]
+    assert summary.total == 1
+    assert "3 points of cancelled annotations are not used" in summary.changes
+    assert "1 predictions that nobody has made an annotation of are not used" in summary.changes
 
 
 def write_yolo(folder: Path, **content: Any) -> None:
@@ -290,7 +290,7 @@ def test_labels_of_a_teacher_that_are_no_coco_file(tmp_path: Path, content: str)
 
 def test_image_ids_twice_are_refused_for_whole_bodies_too(tmp_path: Path) -> None:
     write_people(tmp_path, [person(1, 1), person(2, 1, iscrowd=1)])
-    line = BodyDataset.open(tmp_path / "annotations.json", tmp_path / "images").account().sentences()[0]
+    line = BodyDataset.open(tmp_path / "annotations.json", tmp_path / "images").summary().sentences()[0]
     assert line == "annotations: 2 people in the file, 1 used: 1 of a crowd."
     write_people(tmp_path, [person(1, 1)], images=[{"id": 1, "file_name": f"000{n}.jpg"} for n in (1, 2)])
     with pytest.raises(LeanposeError, match="has the image id 1 twice"):

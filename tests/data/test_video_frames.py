@@ -14,12 +14,12 @@ from leanpose.data.image_files import BrokenImageError
 from leanpose.data.image_folder import exists
 from leanpose.data.image_sources import VideoFrames, video_names
 from leanpose.data.images import read_image, upright_size
-from leanpose.data.video_frames import frame_name
+from leanpose.data.video_frames import video_frame_name
 from leanpose.errors import LeanposeError
 
 
 def frame(path: Path, number: int) -> ImageRef:
-    return VideoFrames({"clip": str(path)}, path.parent / "labels.slp", None)(frame_name("clip", number))
+    return VideoFrames({"clip": str(path)}, path.parent / "labels.slp", None)(video_frame_name("clip", number))
 
 
 @pytest.mark.parametrize(

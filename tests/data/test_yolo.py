@@ -75,7 +75,7 @@ def test_two_values_a_point_and_names_of_ones_own(tmp_path: Path) -> None:
 
 def test_17_unnamed_keypoints_are_coco_s_if_they_mirror_so(tmp_path: Path, points: np.ndarray) -> None:
     write(tmp_path, {"train/a": [line(points)], "val/b": []}, flip_idx=list(COCO17.flip_indices))
-    assert "does not name its 17 keypoints, which are taken for COCO's" in read(tmp_path).accounts[0].sentences()[-1]
+    assert "does not name its 17 keypoints, which are taken for COCO's" in read(tmp_path).summaries[0].sentences()[-1]
     write(tmp_path, {}, flip_idx=[1, 0, 2, 3, 4, 8, 9, 10, 5, 6, 7, 14, 15, 16, 11, 12, 13])  # of an animal of AP-10K
     with pytest.raises(LeanposeError, match="does not name its 17 keypoints; say which `skeleton` it labels"):
         read(tmp_path)
@@ -90,7 +90,7 @@ def test_folders_of_another_machine_are_found_beside_the_file(tmp_path: Path, po
     write(tmp_path, {"train/a": [line(points)], "val/b": []}, **splits)
     found = read(tmp_path)
     assert len(found.people) == 1
-    assert "which does not exist; images/train is read" in found.accounts[0].sentences()[-1]
+    assert "which does not exist; images/train is read" in found.summaries[0].sentences()[-1]
 
 
 def test_lists_of_images_and_other_classes(tmp_path: Path, points: np.ndarray) -> None:
@@ -100,9 +100,9 @@ def test_lists_of_images_and_other_classes(tmp_path: Path, points: np.ndarray) -
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({**content, "path": ".", "train": "list.txt"}))
     both = read(tmp_path, split="train")
     assert len(both.people) == 2
-    assert "2 categories are read together (Person, dog)" in both.accounts[0].changes
+    assert "2 categories are read together (Person, dog)" in both.summaries[0].changes
     one = read(tmp_path, split="train", category="person")
-    assert one.accounts[0].left_out["of another category (dog)"] == len(one.people) == 1
+    assert one.summaries[0].left_out["of another category (dog)"] == len(one.people) == 1
 
 
 @pytest.mark.parametrize(

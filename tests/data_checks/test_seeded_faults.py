@@ -57,4 +57,4 @@ def test_sigmas_are_estimated_from_two_annotators(sets: list[DrawnSet], tmp_path
     assert np.mean(others) == pytest.approx(0.05, rel=0.1)
     assert spreads["nose"].sigma == pytest.approx(0.1, rel=0.3)
     assert "things.json" not in report.sets[0].spreads
-    assert "sigma (of so many people labelled twice): nose 0." in report.sets[1].account_sentences()[-1]
+    assert "sigma (of so many people labelled twice): nose 0." in report.sets[1].summary_sentences()[-1]

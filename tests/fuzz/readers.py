@@ -23,14 +23,14 @@ from leanpose.backends import open_exported
 from leanpose.backends.foreign import parse
 from leanpose.conversion.onnx_graph import read_graph
 from leanpose.data.annotations import ImageRef
-from leanpose.data.cache import CropCache, CropPlan
 from leanpose.data.convert import WRITERS, convert_labels
 from leanpose.data.images import read_image
 from leanpose.data.inputs import ImageFile
-from leanpose.data.packing import pack_people
+from leanpose.data.pack_file import PackConfig, PackFile
+from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.data.sets import training_sets
-from leanpose.data.sharding import write_shards
+from leanpose.data.shard_writer import write_shards
 from leanpose.data.ubody import read_split_list
 from leanpose.data_checks import check_data, report_dict
 from leanpose.errors import LeanposeError
@@ -323,18 +323,18 @@ def _pack(folder: Path) -> Path:
     label_files.coco(folder)
     config = DatasetConfig(format="coco", annotations=Path("annotations.json"), images=Path("images"))
     people = read_people(config, COCO17, folder, training=True)
-    pack_people([people], COCO17, CropPlan(input_size=(64, 48), encoding="raw"), folder / "crops.pack")
+    pack_people([people], COCO17, PackConfig(input_size=(64, 48), encoding="raw"), folder / "crops.pack")
     return folder / "crops.pack"
 
 
 def _shards(folder: Path) -> Path:
     path = _pack(folder)
-    write_shards(CropCache(path), str(folder / "bucket"), folder / "crops.shards", megabytes=0.02)
+    write_shards(PackFile(path), str(folder / "bucket"), folder / "crops.shards", megabytes=0.02)
     return folder / "crops.shards"
 
 
 def _read_pack(path: Path) -> None:
-    cache = CropCache(path)
+    cache = PackFile(path)
     for row in cache.rows.tolist():
         pixels, matrix = cache.read(row)
         assert pixels.ndim == 3

@@ -18,12 +18,12 @@ from leanpose.codecs import HeatmapCodec
 from leanpose.codecs.base import Heatmaps
 from leanpose.data.augmentation import Augmentation
 from leanpose.data.batch import CropBatch
-from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.device_augmentation import SourceBatch
 from leanpose.data.images import read_image
 from leanpose.data.jpeg_records import JpegRecords, why_not_decoded
-from leanpose.data.packing import pack_people
+from leanpose.data.pack_file import PackConfig
+from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import StoppedError
 from leanpose.evaluation.evaluate import evaluate
@@ -84,7 +84,7 @@ def test_augmentation_is_that_of_opencv(people: Any, tmp_path: Path) -> None:
         hue=20, saturation=40, value=40, blur_probability=0.3, coarse_dropout_probability=0.5,
         joint_dropout_probability=0.5,
     )  # fmt: skip
-    cache = pack_people([people], COCO17, CropPlan((256, 192)), tmp_path / "crops.pack")
+    cache = pack_people([people], COCO17, PackConfig((256, 192)), tmp_path / "crops.pack")
     sets = [
         TopDownDataset(
             people.people[:32], COCO17, (256, 192), augmentation=everything, cache=cache, warp_on_device=on_device
@@ -103,7 +103,7 @@ def test_augmentation_is_that_of_opencv(people: Any, tmp_path: Path) -> None:
 def test_jpegs_are_decoded_as_by_opencv(people: Any, tmp_path: Path) -> None:
     if (reason := why_not_decoded(torch.device(DEVICE))) is not None:
         pytest.skip(f"torchvision decodes no JPEG here: {reason}")
-    cache = pack_people([people], COCO17, CropPlan((256, 192), encoding="jpeg"), tmp_path / "crops.pack")
+    cache = pack_people([people], COCO17, PackConfig((256, 192), encoding="jpeg"), tmp_path / "crops.pack")
     rows = cache.rows[:32].tolist()
     canvas = torch.zeros(32, *cache.largest, 3, dtype=torch.uint8, device=DEVICE)
     JpegRecords.of({place: cache.read(row, decoded=False)[0] for place, row in enumerate(rows)}).decode_into(canvas)

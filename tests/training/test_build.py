@@ -12,9 +12,9 @@ import yaml
 
 from leanpose.codecs import ScoreCalibration
 from leanpose.codecs.base import Heatmaps
-from leanpose.data.cache import CropPlan
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.packing import pack_people
+from leanpose.data.pack_file import PackConfig
+from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.models.registry import create_model
@@ -121,7 +121,7 @@ def test_jpegs_are_decoded_on_the_device_where_that_pays(tmp_path: Path, monkeyp
     people = read_people(
         DatasetConfig.model_validate(tiny_recipe(data)["data"]["train"][0]), COCO17, data, training=True
     )
-    pack_people([people], COCO17, CropPlan((64, 48), encoding="jpeg"), tmp_path / "crops.pack")
+    pack_people([people], COCO17, PackConfig((64, 48), encoding="jpeg"), tmp_path / "crops.pack")
 
     def decodes(said: list[str], **changes: Any) -> bool:
         source = {**tiny_recipe(data)["data"], "cache": str(tmp_path / "crops.pack"), "val": None, **changes}

@@ -27,10 +27,12 @@ from leanpose.errors import LeanposeError
 if TYPE_CHECKING:
     import numpy as np
 
-    from leanpose.data.cache import CropPlan
+    from leanpose.data.annotations import PoseDataset
+    from leanpose.data.pack_file import PackConfig, PackFile
     from leanpose.data_checks import CheckReport
     from leanpose.data_checks.findings import Level
     from leanpose.pseudo_labels import AcceptanceThresholds, PseudoLabels
+    from leanpose.skeleton import Skeleton
     from leanpose.training.recipe import Recipe
 
 data_app = Typer(help="Check, convert, pack, render or label data sets.", no_args_is_help=True)
@@ -56,7 +58,7 @@ def check(
     many people, leaks between splits …; with --strict also `odd` ones). A few suspected swaps never fail the check.
     """
     from leanpose.data_checks import check_data, draw_contact_sheet, report_dict
-    from leanpose.files import atomic_write
+    from leanpose.files import write_text
     from leanpose.locks import lock_together
     from leanpose.skeleton import get_skeleton
 
@@ -68,8 +70,7 @@ def check(
     with lock_together(contact_sheet, out):
         _write_contact_sheet(contact_sheet, lambda: draw_contact_sheet(report))
         if out is not None:
-            with atomic_write(out) as path:
-                path.write_text(json.dumps(report_dict(report), indent=1))
+            write_text(out, json.dumps(report_dict(report), indent=1))
             print(f"Findings: {out}")
     broken, odd, suspect = (report.count(level) for level in LEVELS)
     print(f"{broken} broken, {odd} odd, {suspect} suspects.")
@@ -96,7 +97,7 @@ def convert(
     SLEAP are written there as images.
     """
     from leanpose.data.convert import convert_labels, require_writer
-    from leanpose.files import atomic_write
+    from leanpose.files import write_text
     from leanpose.skeleton import SKELETONS, get_skeleton, skeleton_yaml
 
     require_writer(to)
@@ -110,8 +111,7 @@ def convert(
     if skeleton_out is not None:
         found = done.labels.skeleton
         named = found if found.name in SKELETONS else replace(found, name=skeleton_out.stem)
-        with atomic_write(skeleton_out) as path:
-            path.write_text(skeleton_yaml(named))
+        write_text(skeleton_out, skeleton_yaml(named))
         print(f"Skeleton: {skeleton_out}")
 
 
@@ -140,59 +140,66 @@ def pack(
     """
     import time
 
-    from leanpose.data.account import account_sentences
-    from leanpose.data.augmentation import Augmentation
-    from leanpose.data.cache import CropLookup, pack_file
-    from leanpose.data.margin import MAX_OUTSIDE, outside_share
-    from leanpose.data.pack import read_sets
-    from leanpose.data.packing import pack_people
+    from leanpose.data.pack_file import pack_path
+    from leanpose.data.pack_writer import pack_people
+    from leanpose.data.summary import summary_sentences
 
-    loaded = _recipe_of(datasets)
-    if loaded is not None:
-        given = {"--images": images, "--skeleton": skeleton, "--category": category, "--size": size}
-        if named := [option for option, value in (given | {"--model": model}).items() if value is not None]:
+    recipe = _recipe_of(datasets)
+    if recipe is not None:
+        given = {"--images": images, "--skeleton": skeleton, "--category": category, "--size": size, "--model": model}
+        if named := [option for option, value in given.items() if value is not None]:
             raise LeanposeError(f"{named[0]} is for annotation files; a recipe sets it itself.")
-        from leanpose.models.registry import skeleton_of
-        from leanpose.training.build import crop_plan, read_training_sets
-
-        out = out or loaded.data.cache
-        plan, sets, said = crop_plan(loaded), read_training_sets(loaded), []
-        known = skeleton_of(loaded.model, loaded.skeleton)
-        augmentation, whose = loaded.augmentation if loaded.augmentation.enabled else None, "the recipe's"
+        config, sets, known, messages = _recipe_to_pack(recipe)
+        out = out or recipe.data.cache
     else:
-        plan = _plan_of(model, size)
-        sets, known, said = read_sets([Path(d) for d in datasets], images=images, skeleton=skeleton, category=category)
-        augmentation, whose = Augmentation(), "SDPose's"
+        from leanpose.data.sets import read_sets
+
+        config, paths = _pack_config(model, size), [Path(path) for path in datasets]
+        sets, known, messages = read_sets(paths, images=images, skeleton=skeleton, category=category)
     if out is None:
         raise LeanposeError("No output file: give --out FILE, or data.cache in the recipe.")
-    for sentence in (*said, *account_sentences(account for each in sets for account in each.accounts)):
+    for sentence in (*messages, *summary_sentences(summary for each in sets for summary in each.summaries)):
         print(sentence)
-    plan = replace(plan, margin=margin, density=density, encoding=encoding, padding=padding or plan.padding)
-    file, began, done = pack_file(out), time.monotonic(), list[int]()
+    config = replace(config, margin=margin, density=density, encoding=encoding, padding=padding or config.padding)
+    file, began, done = pack_path(out), time.monotonic(), list[int]()
     with counting("packing", "people") as advance:
 
         def count(number: int, total: int) -> None:
             done.append(number)
             advance(number, total)
 
-        cache = pack_people(sets, known, plan, file, count)
+        cache = pack_people(sets, known, config, file, count)
     if done[0]:
         print(f"{counted(done[0], 'person', 'people')} already packed by an earlier run.")
     seconds, megabytes = time.monotonic() - began, len(cache.data) / 1e6
     print(f"{counted(len(cache), 'person', 'people')} in {file}: {megabytes:.1f} MB, {seconds:.1f} seconds.")
-    if augmentation is not None:
-        people = [person for each in sets for person in each.people]
-        share = outside_share(people, CropLookup(people, cache), augmentation, known, plan.input_size, plan.padding)
-        hint = (
-            "Warning: " if share > MAX_OUTSIDE else "",
-            "; a larger --margin keeps more" if share > MAX_OUTSIDE else "",
-        )
-        print(
-            f"{hint[0]}{share:.2%} of the pixels of crops under {whose} augmentation "
-            f"lie outside the stored crops{hint[1]}."
-        )
+    _print_coverage(sets, cache, recipe)
     _print_left_out(list(cache.broken.values()))
     exit_if_skipped(cache.broken)
+
+
+def _recipe_to_pack(recipe: "Recipe") -> "tuple[PackConfig, list[PoseDataset], Skeleton, list[str]]":
+    """The configuration of a recipe's pack, the training sets, their skeleton, and no messages."""
+    from leanpose.models.registry import skeleton_of
+    from leanpose.training.build import pack_config, read_training_sets
+
+    return pack_config(recipe), read_training_sets(recipe), skeleton_of(recipe.model, recipe.skeleton), []
+
+
+def _print_coverage(sets: "Sequence[PoseDataset]", cache: "PackFile", recipe: "Recipe | None") -> None:
+    """Print which share of augmented crops lies outside of a pack's coarse crops."""
+    from leanpose.data.augmentation import Augmentation
+    from leanpose.data.crop_coverage import MAX_OUTSIDE, outside_share
+    from leanpose.data.pack_file import CropLookup
+
+    if recipe is not None and not recipe.augmentation.enabled:
+        return
+    augmentation, whose = (Augmentation(), "SDPose's") if recipe is None else (recipe.augmentation, "the recipe's")
+    people, config = [person for each in sets for person in each.people], cache.config
+    lookup = CropLookup(people, cache)
+    share = outside_share(people, lookup, augmentation, cache.skeleton, config.input_size, config.padding)
+    warning, hint = ("Warning: ", "; a larger --margin keeps more") if share > MAX_OUTSIDE else ("", "")
+    print(f"{warning}{share:.2%} of the pixels of crops under {whose} augmentation lie outside the stored crops{hint}.")
 
 
 @data_app.command()
@@ -203,10 +210,10 @@ def shard(
     megabytes: Annotated[float, Option(min=0.01, max=4000, help="Size of a shard.")] = 32.0,
 ) -> None:
     """Split a pack into shards for object storage, from which training streams; recipes then name the index."""
-    from leanpose.data.cache import CropCache
-    from leanpose.data.sharding import write_shards
+    from leanpose.data.pack_file import PackFile
+    from leanpose.data.shard_writer import write_shards
 
-    opened = CropCache(pack)
+    opened = PackFile(pack)
     index = out or opened.path.with_suffix(".shards")
     shards = 0
     with counting("sharding", "shards") as advance:
@@ -238,21 +245,21 @@ def _recipe_of(arguments: list[str]) -> "Recipe | None":
     return load_recipe(file, settings)
 
 
-def _plan_of(model: str | None, size: str | None) -> "CropPlan":
+def _pack_config(model: str | None, size: str | None) -> "PackConfig":
     """The crops that a pack for a model, or for an input size, has to hold."""
     from leanpose.cli.export import fresh_model
-    from leanpose.data.cache import CropPlan
+    from leanpose.data.pack_file import PackConfig
     from leanpose.weights import load_model
 
     if model is None:
         height, width = parse_sides(size or "256x192", "--size", "height x width, such as 256x192")
         if max(height, width) > 8192:
             raise LeanposeError(f"--size {size} is too large for a model's crop; the maximum is 8192.")
-        return CropPlan((height, width))
+        return PackConfig((height, width))
     if size is not None:
         raise LeanposeError("--model also determines the crop size; give only one of --model and --size.")
     net = fresh_model(model) or load_model(model)
-    return CropPlan(net.input_size, padding=net.codec.padding)
+    return PackConfig(net.input_size, padding=net.codec.padding)
 
 
 @data_app.command()
@@ -397,7 +404,7 @@ def label_wholebody(
                 annotations, images, landmarks, out, thresholds=thresholds,
                 notes={"models": landmarks.hashes}, progress=advance,
             )  # fmt: skip
-    for sentence in labels.account.sentences():
+    for sentence in labels.summary.sentences():
         print(sentence)
     _print_bands(labels, thresholds)
     if compare:
@@ -456,7 +463,7 @@ def _print_sets(report: "CheckReport") -> None:
     for file, reason in report.skipped.items():
         print(one_line(f"not checked: {file} ({reason})"))
     for checked in report.sets:
-        for sentence in checked.account_sentences():
+        for sentence in checked.summary_sentences():
             print(sentence)
     for sentence in report.notes:
         print(one_line(sentence))

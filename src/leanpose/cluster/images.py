@@ -21,7 +21,7 @@ from leanpose.data.image_files import SUFFIXES, BrokenImageError, max_bytes
 from leanpose.data.image_folder import tar_members
 from leanpose.data.images import read_image_and_notices
 from leanpose.data.inputs import ImageFile, find_inputs, image_ids
-from leanpose.data.shards import attempted, open_storage
+from leanpose.data.shards import open_storage, retry
 from leanpose.data.urls import is_url, without_password
 from leanpose.errors import LeanposeError
 from leanpose.files import files_below
@@ -70,7 +70,7 @@ class StoredImage(ImageFile):
         files, path = open_storage(self.place, Path("/"))
         start, end = (None, None) if self.offset is None else (self.offset, self.offset + self.size)
         what = f"The file {without_password(self.place)}"
-        content = attempted(lambda: files.cat_file(path, start=start, end=end), what)
+        content = retry(lambda: files.cat_file(path, start=start, end=end), what)
         if len(content) != self.size:
             raise LeanposeError(f"{what} has changed since it was listed: {self.name} has another size now.")
         return read_image_and_notices(content, name=self.name)
@@ -154,7 +154,7 @@ def _list_address(url: str) -> ImageList:
     """The images below an address, or in archives there."""
     shown = without_password(url)
     files, root = open_storage(url, Path("/"))
-    listed = attempted(lambda: files.find(root, detail=True), f"The address {shown}")
+    listed = retry(lambda: files.find(root, detail=True), f"The address {shown}")
     entries: list[_Entry] = []
     left_out: dict[str, int] = {}
     for path, status in listed.items():

@@ -6,13 +6,12 @@ line, so neither a kill at any moment nor a failing disk loses a part or makes o
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from leanpose.checksums import checksum, file_checksum
+from leanpose.checksums import checked_line, checksum, file_checksum, parse_checked_line
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write, describe_os_error, describe_read_error, open_whole, remove_partials
 
@@ -53,12 +52,12 @@ class Journal:
                     os.truncate(self.path, len(whole))
             else:
                 with atomic_write(self.path) as path:
-                    path.write_bytes(_line({"settings": settings}))
+                    path.write_bytes(checked_line({"settings": settings}))
         except OSError as error:
             raise describe_read_error(self.path, error) from error
 
     def _read(self, lines: list[bytes]) -> None:
-        entries = [_entry(line) for line in lines]
+        entries = [parse_checked_line(line) for line in lines]
         begun = None if entries[0] is None else entries[0].get("settings")
         if begun is None:
             raise LeanposeError(f"{self.path} is corrupt in its first line; delete {self.path.parent} to start again.")
@@ -104,7 +103,7 @@ class Journal:
         entry = {"part": number, "crc32": checksum(content), **known}
         try:
             with self.path.open("ab") as file:
-                file.write(_line(entry))
+                file.write(checked_line(entry))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -119,16 +118,5 @@ class Journal:
         """
         with open_whole(self.path) as file:
             for entry in ({"settings": self._settings}, *(self.done[number] for number in sorted(self.done)), summary):
-                file.write(_line(entry).decode())
+                file.write(checked_line(entry).decode())
         self.complete = summary
-
-
-def _line(entry: dict[str, Any]) -> bytes:
-    text = json.dumps(entry).encode()
-    return checksum(text).encode() + b" " + text + b"\n"
-
-
-def _entry(line: bytes) -> dict[str, Any] | None:
-    """What a line holds; None where it is corrupt."""
-    mark, _, text = line.partition(b" ")
-    return json.loads(text) if mark == checksum(text).encode() else None

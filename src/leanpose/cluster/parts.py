@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from leanpose.checksums import checksum, file_checksum
 from leanpose.cluster.images import StoredImage
-from leanpose.data.coco import coco_category
+from leanpose.data.ground_truth import coco_category
 from leanpose.data.image_files import BrokenImageError
 from leanpose.data.prefetch import threaded_map
 from leanpose.errors import LeanposeError

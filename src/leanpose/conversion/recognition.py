@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from leanpose.conversion.checkpoint import StoredArray
-from leanpose.data.coco_file import pairs_of_order
+from leanpose.data.records import pairs_of_order
 from leanpose.errors import LeanposeError
 from leanpose.models.backbones import create_backbone
 from leanpose.models.layers import VALUES_PER_KEYPOINT, sine_position

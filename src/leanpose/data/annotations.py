@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.account import Account
+from leanpose.data.summary import DataSummary
 from leanpose.geometry import boxes_from_keypoints
 
 BOX_PADDING = 1.2
@@ -22,10 +23,10 @@ uses too."""
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Where an image's bytes are: a file, a member of a tar archive, or what a pack holds of it.
+    """Where the bytes of an image are: in a file, in a tar archive, or (its crops) in a pack.
 
     Attributes:
-        path: the image file, or the archive or pack (`leanpose.data.cache`).
+        path: the image file, or the archive or pack (`leanpose.data.pack_file`).
         member: the name inside of it; None for a plain file.
     """
 
@@ -72,15 +73,20 @@ class PoseDataset:
         people: the samples.
         ground_truth: a COCO-style dictionary (`images`, `annotations`, `categories`) in `skeleton`'s keypoint order,
             for evaluation; None where there is none to evaluate against, and of COCO's files in training.
-        accounts: of the sets that it was read from: who is used, and why the others are not.
+        summaries: of the sets that it was read from: how many people are used, and why others are not.
         labels: the file or folder that it was read from; None where it was read from none, or from several.
     """
 
     name: str
     people: list[PoseAnnotation]
     ground_truth: dict | None = None
-    accounts: tuple[Account, ...] = ()
+    summaries: tuple[DataSummary, ...] = ()
     labels: Path | None = None
+
+
+def stack_keypoints(people: Sequence[PoseAnnotation]) -> Float[np.ndarray, "N K 3"]:
+    """The keypoints of people in one array; K is 0 where there are none."""
+    return np.stack([person.keypoints for person in people]) if people else np.zeros((0, 0, 3))
 
 
 def padded_boxes(keypoints: Float[np.ndarray, "N K 3"]) -> Float[np.ndarray, "N 4"]:

@@ -29,7 +29,7 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _MAX_SAMPLE_VALUE = 258, 262, 281
 def reduce_to_8_bits(
     values: Integer[np.ndarray, "*N"], *, bits: int, declared: int | None
 ) -> tuple[UInt8[np.ndarray, "*N"], list[str]]:
-    """The most significant 8 bits of the range that the values use, and what is to be said about it.
+    """The most significant 8 bits of the range that the values use, and notices.
 
     Args:
         values: 0 or more.
@@ -58,7 +58,7 @@ def reduce_to_8_bits(
 def reduce_floats(
     values: Float[np.ndarray, "*N"], name: str, *, greatest: float | None = None
 ) -> tuple[UInt8[np.ndarray, "*N"], list[str]]:
-    """Floating-point values as 8 bits, and what is to be said about it.
+    """Floating-point values as 8 bits, and notices.
 
     Values up to 1 are taken for fractions, up to 255 for those of 8 bits, and larger ones for those of as many bits as
     they use.

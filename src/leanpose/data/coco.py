@@ -7,7 +7,7 @@ areas of 0, which are taken for missing ones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,130 +15,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from leanpose.data.account import Account, start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
 from leanpose.data.coco_boxes import (
     clip_boxes,
-    image_side,
+    image_size,
     note_other_sizes,
     read_areas,
     read_boxes,
     require_width_and_height,
 )
-from leanpose.data.coco_file import CocoFile, as_flag, as_id, load_coco, record_errors
+from leanpose.data.coco_file import CocoFile, load_coco
+from leanpose.data.ground_truth import coco_content, coco_record
 from leanpose.data.image_folder import ImageFolder
-from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
-from leanpose.data.wholebody import join_parts, mark_hidden_parts, parse_triples, valid_points
+from leanpose.data.keypoints import FRACTIONS, clean_points, map_keypoints, match_keypoints, require_pixels
+from leanpose.data.readers import DatasetConfig, in_split
+from leanpose.data.records import as_flag, as_id, base_name, record_errors
+from leanpose.data.summary import DataSummary, start_summary
+from leanpose.data.wholebody import mark_hidden_parts, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
-from leanpose.geometry import box_area, xyxy_to_xywh
-from leanpose.skeleton import CROWDPOSE14, WHOLEBODY133, Skeleton
-
-_FARTHEST = 3.0  # sides of the image that a point may lie outside it; of an unknown image 10⁶ pixels
-_FRACTIONS = 1.5  # coordinates that are all below this are fractions of the image
-_MIN_POINTS, _MIN_POINTS_OF_ONE = 4, 3  # points that can show it, of all people and of one
-
-
-def clean_keypoints(values: Any, count: int, where: str) -> Float[np.ndarray, "K 3"]:
-    """The (x, y, v) triples of a record, `count` of them, cleaned as `clean_points` does.
-
-    Raises:
-        LeanposeError: their number does not fit the skeleton.
-    """
-    return clean_points(parse_triples(values, "keypoints", count, where)[None], np.full((1, 2), np.nan), Counter())[0]
-
-
-def clean_points(
-    points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], notes: Counter[str], *, scores: bool = False
-) -> Float[np.ndarray, "N K 3"]:
-    """The points of many people with flags 0, 1 or 2. What no label can be counts as not labelled, and is noted.
-
-    Args:
-        points: x, y, flag as a file has them.
-        sizes: (width, height) of each person's image in pixels; NaN where it is not known.
-        notes: gets how many points were not finite, at 0, 0 or -1, -1, far outside, or fractions of the image; and how
-            many stay that lie outside.
-        scores: whether scores stand for flags, as COCO-WholeBody has them behind the body.
-    """
-    x, y, flags = points[..., 0], points[..., 1], points[..., 2]  # each by itself: axes of 2 or 3 are slow to reduce
-    with np.errstate(invalid="ignore"):
-        flagged = ~(flags <= 0)
-        finite = np.isfinite(x) & np.isfinite(y) & np.isfinite(flags)
-        placed = flagged & finite
-        corner, marked = placed & (x == 0) & (y == 0), placed & (x == -1) & (y == -1)
-        width, height = np.where(np.isfinite(sizes), sizes, np.inf).T[..., None]
-        far = placed & (_is_far(x, width) | _is_far(y, height))
-        labelled = placed & ~corner & ~far & ~marked
-        # Nobody is so small: such points are fractions among pixels, unless the image itself is.
-        tiny = np.minimum(width, height) < 10 * _FRACTIONS
-        near = (x >= 0) & (x <= _FRACTIONS) & (y >= 0) & (y <= _FRACTIONS) | ~labelled
-        fractions = labelled & (near.all(axis=1) & (labelled.sum(axis=1) >= _MIN_POINTS_OF_ONE))[:, None] & ~tiny
-        labelled &= ~fractions
-        outside = labelled & ((x < -1) | (x > width) | (y < -1) | (y > height))
-    for chosen, text in (
-        (flagged & ~finite, "labelled points without a finite position count as not labelled"),
-        (corner, "labelled points at exactly 0, 0 count as not labelled"),
-        (marked, "labelled points at exactly -1, -1 count as not labelled"),
-        (far, "labelled points far outside their images count as not labelled"),
-        (
-            fractions,
-            "labelled points of people within 1.5 pixels of 0, 0, as fractions of the image are, count as not labelled",
-        ),
-        (labelled & (flags > 2), "flags above 2 are taken for visible (2)"),
-        (
-            labelled & (flags < 2) & (flags != 1) & (not scores),
-            "flags between 0 and 2 that are not 1 are taken for 1 or 2",
-        ),
-        (outside, "labelled points lie outside their images"),
-    ):
-        notes[text] += int(chosen.sum())
-    cleaned = np.zeros(points.shape)
-    cleaned[..., 0], cleaned[..., 1] = np.where(labelled, x, 0.0), np.where(labelled, y, 0.0)
-    cleaned[..., 2] = np.where(labelled, np.where(flags <= 1, 1.0, 2.0), 0.0)
-    return cleaned
-
-
-def _is_far(values: Float[np.ndarray, "N K"], sides: Float[np.ndarray, "N 1"]) -> Bool[np.ndarray, "N K"]:
-    """Whether coordinates lie farther outside of images than a label can, given the images' sides (infinite: not
-    known)."""
-    known = np.isfinite(sides)
-    reach = np.where(known, sides * _FARTHEST, 1e6)
-    return (values < -reach) | (values > np.where(known, sides, 0.0) + reach)
-
-
-def require_pixels(points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object) -> None:
-    """Check that coordinates are pixels.
-
-    Raises:
-        LeanposeError: all of them lie between 0 and 1, as fractions of an image do.
-    """
-    xy = np.zeros((0, 2))
-    for some in (points[:64], points):  # the first ones nearly always show it
-        xy = some[..., :2][np.isfinite(some).all(axis=-1) & (some[..., 2] > 0)]
-        if len(xy) and np.abs(xy).max() > _FRACTIONS:
-            return
-    small = np.isfinite(sizes).any() and np.nanmax(sizes) < 10 * _FRACTIONS  # images of a few pixels
-    if len(xy) >= _MIN_POINTS and not small and xy.any():
-        raise LeanposeError(
-            f"All labelled keypoints of {where} lie between {xy.min():.3g} and {xy.max():.3g}: they look like "
-            "fractions of the image, where pixels are expected; multiply them by its width and height."
-        )
-
-
-def zero_unlabelled(points: Float[np.ndarray, "*N K 3"]) -> Float[np.ndarray, "*N K 3"]:
-    """Points (x, y, v) that are not labelled, or not finite, become 0, 0, 0."""
-    labelled = np.isfinite(points).all(axis=-1) & (points[..., 2] > 0)
-    return np.where(labelled[..., None], points, 0.0)
-
-
-def map_keypoints(points: Float[np.ndarray, "*N S 3"], indices: tuple[int, ...]) -> Float[np.ndarray, "*N K 3"]:
-    """Keypoints of a set in a model's order; `indices` as `Skeleton.indices_in` gives them."""
-    if indices == tuple(range(points.shape[-2])):
-        return points.astype(np.float32)
-    chosen = np.array(indices)
-    mapped = np.where(chosen[:, None] >= 0, points[..., np.maximum(chosen, 0), :], 0.0)
-    with np.errstate(over="ignore"):  # `read_people` refuses what overflows, with the person's name
-        return mapped.astype(np.float32)
+from leanpose.geometry import box_area
+from leanpose.skeleton import CROWDPOSE14, Skeleton
 
 
 def read_coco(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
@@ -147,13 +44,13 @@ def read_coco(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
 
 
 def read_crowdpose(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a CrowdPose set, whose category names its keypoints otherwise; see `leanpose.data.readers.read_people`."""
+    """Read a CrowdPose set, in which the category has other names for the keypoints; see `leanpose.data.readers.read_people`."""
     return _read(config, skeleton, root, config.labelled_skeleton(root) or CROWDPOSE14, training=training)
 
 
 def read_coco_wholebody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read a COCO-WholeBody set; see `leanpose.data.readers.read_people`."""
-    dataset = _read(config, skeleton, root, WHOLEBODY133, training=training, in_parts=True)
+    dataset = _read(config, skeleton, root, None, training=training, in_parts=True)
     if not (training and config.empty_hidden_parts):
         return dataset
     people = [replace(p, keypoints=mark_hidden_parts(p.keypoints, skeleton)) for p in dataset.people]
@@ -169,28 +66,27 @@ def _read(
     training: bool,
     in_parts: bool = False,
 ) -> PoseDataset:
-    """Read a file that labels the skeleton `labelled`, or the one that it names itself. Who trains needs no ground
+    """Read a file that labels the skeleton `labelled`, or the one that it names itself; in training without ground
     truth."""
-    path, image_path = config.paths(root)
-    file = load_coco(path, labelled, config.category)
+    path, image_path = config.annotation_path(root), config.image_path(root)
+    file = load_coco(path, labelled, config.category, in_parts=in_parts)
     folder = ImageFolder(image_path, config.title, [str(record["file_name"]) for record in file.images.values()])
     # Crops of one image stay on one side of the split.
     group_of = {image_id: record.get("coco_image_id", image_id) for image_id, record in file.images.items()}
     chosen = {group for place, group in enumerate(sorted({*group_of.values()})) if in_split(place, config.split)}
     images = {image_id: record for image_id, record in file.images.items() if group_of[image_id] in chosen}
-    account = start_account(config.title, skeleton, file.skeleton, config.split)
+    summary = start_summary(config.title, skeleton, file.skeleton, config.split)
     truth = not training
-    people, annotations = collect_people(file, images, folder, skeleton, account, in_parts=in_parts, truth=truth)
+    people, annotations = collect_people(file, images, folder, skeleton, summary, truth=truth)
     if config.bbox_file is not None:
-        title = f"{config.bbox_file} for {account.title}"
-        account = Account(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=account.notes)
-        people = _read_detections(root / config.bbox_file, images, folder, len(skeleton), account)
-    account.notes.update(folder.notes)
-    looked_at = [(p.image, images[p.image_id]) for p in people[:: max(1, len(people) // 100)]]
-    sizes = ((ref, image_side(record, "width"), image_side(record, "height")) for ref, record in looked_at)
-    note_other_sizes(sizes, account.notes)
-    content = ground_truth(images.values(), annotations, skeleton) if truth else None
-    return PoseDataset(config.title, people, content, (account,))
+        title = f"{config.bbox_file} for {summary.title}"
+        summary = DataSummary(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=summary.notes)
+        people = _read_detections(root / config.bbox_file, images, folder, len(skeleton), summary)
+    summary.notes.update(folder.notes)
+    some = people[:: max(1, len(people) // 100)]
+    note_other_sizes(((person.image, *image_size(images[person.image_id])) for person in some), summary.notes)
+    content = coco_content(images.values(), annotations, skeleton) if truth else None
+    return PoseDataset(config.title, people, content, (summary,))
 
 
 @dataclass(frozen=True)
@@ -204,7 +100,7 @@ class _People:
     sizes: Float[np.ndarray, "N 2"]
 
 
-def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], account: Account, *, in_parts: bool) -> _People:
+def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], summary: DataSummary) -> _People:
     """The people of the wanted images, their points cleaned.
 
     Raises:
@@ -215,19 +111,18 @@ def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], account: A
     records = [record for record in file.annotations if record["image_id"] in images]
     count = len(file.skeleton)
     valid = np.ones((len(records), count), bool)
-    if in_parts:
-        raw = np.array([join_parts(record, file.where(record)) for record in records]).reshape(-1, count, 3)
+    if file.in_parts:
+        raw = np.array([file.points(record) for record in records]).reshape(-1, count, 3)
         valid = np.array([valid_points(record) for record in records], bool).reshape(-1, count)
     else:
         try:
             raw = np.array([record["keypoints"] for record in records], np.float64).reshape(len(records), count, 3)
         except (TypeError, ValueError):  # which of them it is, the next line says
-            each = [parse_triples(r["keypoints"], "keypoints", count, file.where(r)) for r in records]
-            raw = np.array(each).reshape(-1, count, 3)
-    size_of = {number: (image_side(image, "width"), image_side(image, "height")) for number, image in images.items()}
+            raw = np.array([file.points(record) for record in records]).reshape(-1, count, 3)
+    size_of = {number: image_size(image) for number, image in images.items()}
     sizes = np.array([size_of[record["image_id"]] for record in records], np.float64).reshape(-1, 2)
     require_pixels(raw, sizes, file.path)
-    return _People(records, clean_points(raw, sizes, account.notes, scores=in_parts), valid, sizes)
+    return _People(records, clean_points(raw, sizes, summary.notes, scores=file.in_parts), valid, sizes)
 
 
 def collect_people(
@@ -235,58 +130,51 @@ def collect_people(
     images: dict[int, dict[str, Any]],
     image_ref: Callable[[str], ImageRef],
     skeleton: Skeleton,
-    account: Account,
+    summary: DataSummary,
     *,
-    in_parts: bool,
     truth: bool = True,
 ) -> tuple[list[PoseAnnotation], list[dict[str, Any]]]:
-    """The people of a file that a model can learn from, and the annotations that it is evaluated against, in its
-    skeleton.
+    """The people of a file for training, and the annotations for evaluation, in the skeleton of a model.
 
     Args:
         images: those of the file that are wanted.
         image_ref: where an image is, by its file name.
         skeleton: of the model.
-        account: gets who is left out, and what was changed.
-        in_parts: whether the file has COCO-WholeBody's fields. Parts that their flags call not valid are not to be
-            learned; the annotations keep them, since the official metric does not look at the flags.
-        truth: whether the annotations are wanted; otherwise there are none.
+        summary: gets the numbers of skipped people and of changes.
+        truth: whether the annotations are wanted; otherwise there are none. They keep the parts of a COCO-WholeBody
+            file that its flags call invalid, which people do not: the official metric ignores these flags.
 
     Raises:
         LeanposeError: a record is wrong, or the file labels no keypoint of the skeleton.
     """
-    indices = match_keypoints(account.title, file.skeleton, skeleton)
-    labels = _wanted_people(file, images, account, in_parts=in_parts)
-    account.left_out.update(reason for image_id, reason in file.left_out if as_id(image_id) in images)
-    account.notes.update(file.notes)
-    account.note_categories(file.joined)
+    indices = match_keypoints(summary.title, file.skeleton, skeleton)
+    labels = _wanted_people(file, images, summary)
+    left_out = (reason for image_id, reason in file.left_out if as_id(image_id) in images)
+    summary.add(left_out, file.notes, file.joined)
     targets = map_keypoints(labels.points, indices)
-    learnt = targets * np.asarray(labels.valid)[:, list(indices), None] if in_parts else targets
-    records, counts = labels.records, _counts(file, labels, targets, skeleton, account, in_parts=in_parts)
-    xywh = read_boxes(file, records, labels.points, account.notes)
+    learnt = targets * np.asarray(labels.valid)[:, list(indices), None] if file.in_parts else targets
+    records, counts = labels.records, _counts(file, labels, targets, skeleton, summary)
+    xywh = read_boxes(file, records, labels.points, summary.notes)
     require_width_and_height(xywh, labels.points, labels.sizes, file.path)
     boxes, inside = clip_boxes(xywh, labels.sizes)
-    areas = read_areas(file, records, xywh, account.notes)
+    areas = read_areas(file, records, xywh, summary.notes)
     crowd = np.array([as_flag(record.get("iscrowd")) for record in records], bool)
     unlabelled = ~crowd & ((counts == 0) | ~np.any(learnt[..., 2] > 0, axis=1))
     outside = ~crowd & ~unlabelled & ~(inside & (areas > 0))
-    account.left_out["of a crowd"] += int(crowd.sum())
-    account.left_out["without a labelled keypoint of this skeleton"] += int(unlabelled.sum())
-    account.left_out["whose box has no extent in the image"] += int(outside.sum())
+    summary.left_out["of a crowd"] += int(crowd.sum())
+    summary.left_out["without a labelled keypoint of this skeleton"] += int(unlabelled.sum())
+    summary.left_out["whose box has no extent in the image"] += int(outside.sum())
     people, listed = [], areas.tolist()
-    refs: dict[int, ImageRef] = {}
     for i in np.flatnonzero(~(crowd | unlabelled | outside)).tolist():
-        record, number = records[i], records[i]["image_id"]
-        ref = refs.get(number)
-        if ref is None:
-            ref = refs[number] = image_ref(str(images[number]["file_name"]))
-        people.append(PoseAnnotation(ref, boxes[i], learnt[i], number, record["id"], listed[i]))
+        record, image_id = records[i], records[i]["image_id"]
+        image = image_ref(str(images[image_id]["file_name"]))
+        people.append(PoseAnnotation(image, boxes[i], learnt[i], image_id, record["id"], listed[i]))
     if not truth:
         return people, []
     values = targets.astype(np.float64).round(4).reshape(len(targets), 3 * len(skeleton)).tolist()
     columns = zip(records, xywh.tolist(), listed, values, counts.tolist(), crowd.tolist(), strict=True)
     return people, [
-        _annotation(record["id"], record["image_id"], box, area, points, count, crowd=is_crowd)
+        coco_record(record["id"], record["image_id"], box, area, points, count, crowd=is_crowd)
         for record, box, area, points, count, is_crowd in columns
     ]
 
@@ -296,92 +184,30 @@ def _counts(
     labels: _People,
     targets: Float[np.ndarray, "N K 3"],
     skeleton: Skeleton,
-    account: Account,
-    *,
-    in_parts: bool,
+    summary: DataSummary,
 ) -> Int[np.ndarray, " N"]:
-    """The number of labelled keypoints per person, with a note if a record states another number."""
+    """The number of labelled keypoints per person; the summary counts the records that state another number."""
     counts = (targets[..., 2] > 0).sum(axis=1)
     stated = [record.get("num_keypoints") for record in labels.records]
     # CrowdPose does not count head and neck: its rule stays.
     if file.skeleton.keypoints == CROWDPOSE14.keypoints and min(CROWDPOSE14.indices_in(skeleton)) >= 0:
         given = [own if isinstance(own, int | float) else counts[i] for i, own in enumerate(stated)]
         return np.array(given).astype(np.int64)
-    if not in_parts:
+    if not file.in_parts:
         in_file = (labels.points[..., 2] > 0).sum(axis=1).tolist()
-        account.notes["num_keypoints differ from the labelled keypoints, which count"] += sum(
+        summary.notes["num_keypoints differ from the labelled keypoints, which count"] += sum(
             isinstance(own, int | float) and own != count for own, count in zip(stated, in_file, strict=True)
         )
     return counts
 
 
-def labelled_dataset(
-    account: Account, people: Sequence[PoseAnnotation], images: Iterable[dict[str, Any]], skeleton: Skeleton
-) -> PoseDataset:
-    """A data set whose ground truth says of its people what they say themselves.
-
-    Who has no labelled keypoint or no extent stands in the ground truth alone, and is noted in the account.
-    """
-    annotations = [
-        coco_annotation(p.person_id, p.image_id, xyxy_to_xywh(p.box).tolist(), p.area, p.keypoints) for p in people
-    ]
-    kept = []
-    for person in people:
-        if not (person.keypoints[:, 2] > 0).any():
-            account.left_out["without a labelled keypoint of this skeleton"] += 1
-        elif person.area <= 0:
-            account.left_out["whose box has no extent"] += 1
-        else:
-            kept.append(person)
-    return PoseDataset(account.title, kept, ground_truth(images, annotations, skeleton), (account,))
-
-
-def coco_annotation(
-    person_id: int, image_id: int, xywh: list[float], area: float, keypoints: Float[np.ndarray, "K 3"]
-) -> dict[str, Any]:
-    """A record of a COCO file."""
-    values = keypoints.astype(np.float64).round(4).reshape(-1).tolist()
-    return _annotation(person_id, image_id, xywh, area, values, int((keypoints[:, 2] > 0).sum()), crowd=False)
-
-
-def _annotation(
-    person_id: int, image_id: int, xywh: list[float], area: float, keypoints: list[float], count: int, *, crowd: bool
-) -> dict[str, Any]:
-    return {
-        "id": person_id,
-        "image_id": image_id,
-        "category_id": 1,
-        "iscrowd": int(crowd),
-        "bbox": xywh,
-        "area": area,
-        "num_keypoints": count,
-        "keypoints": keypoints,
-    }
-
-
-def ground_truth(
-    images: Iterable[dict[str, Any]], annotations: list[dict[str, Any]], skeleton: Skeleton
-) -> dict[str, Any]:
-    """The content of a COCO file: what `PoseDataset.ground_truth` is."""
-    return {"images": list(images), "annotations": annotations, "categories": [coco_category(skeleton)]}
-
-
-def coco_category(skeleton: Skeleton) -> dict[str, Any]:
-    """The `person` category of a COCO file with this skeleton (limbs count from 1 there)."""
-    return {
-        "id": 1,
-        "name": "person",
-        "supercategory": "person",
-        "keypoints": list(skeleton.keypoints),
-        "skeleton": [[a + 1, b + 1] for a, b in skeleton.limbs],
-    }
-
-
 def _read_detections(
-    path: Path, images: dict[int, dict[str, Any]], folder: ImageFolder, count: int, account: Account
+    path: Path, images: dict[int, dict[str, Any]], folder: ImageFolder, count: int, summary: DataSummary
 ) -> list[PoseAnnotation]:
-    """People from a detector's COCO result file: every box of the set's images, whatever its score. A result that names its image
-    goes by that name, since other programs count images otherwise."""
+    """People from a detector's COCO result file: every box of the set's images, whatever its score.
+
+    A result with a file name is matched by it, since other programs number images differently.
+    """
     content = load_json(path, "file of detected boxes")
     if not isinstance(content, list):
         raise LeanposeError(f"{path} is not a file of detected boxes: it must hold a list of results.")
@@ -389,47 +215,43 @@ def _read_detections(
     for number, record in enumerate(content):
         with record_errors(f"Result {number} of {path}"):
             categories.add(as_id(record.get("category_id", 1)))
-    wanted = person_category(categories, account)
-    bases = Counter(_base_name(image) for image in images.values())
-    named = {base: i for i, image in images.items() if bases[base := _base_name(image)] == 1}
+    wanted = person_category(categories, summary)
+    bases = Counter(base_name(str(image["file_name"])) for image in images.values())
+    named = {base: i for i, image in images.items() if bases[base := base_name(str(image["file_name"]))] == 1}
     people = []
     for number, record in enumerate(content):
         with record_errors(f"Result {number} of {path}"):
             image_id, score = int(record["image_id"]), float(record["score"])
             x, y, w, h = (float(value) for value in record["bbox"])
             category = as_id(record.get("category_id", 1))
-        if "file_name" in record and (base := _base_name(record)) not in bases:
+        if "file_name" in record and (base := base_name(str(record["file_name"]))) not in bases:
             image_id = None
         elif "file_name" in record and named.get(base, image_id) != image_id:
             image_id = named[base]
-            account.notes["boxes have the ids of other images than their names say; these count"] += 1
+            summary.notes["boxes have the ids of other images than their names say; these count"] += 1
         if category != wanted:
-            account.left_out[f"of another category ({category})"] += 1
+            summary.left_out[f"of another category ({category})"] += 1
         elif image_id not in images:
-            account.left_out["of other images"] += 1
+            summary.left_out["of other images"] += 1
         elif not np.isfinite([x, y, w, h, score]).all() or x + w <= x or y + h <= y:  # also of less than a rounding
-            account.left_out["without extent"] += 1
+            summary.left_out["without extent"] += 1
         else:
             box = np.array([x, y, x + w, y + h])
             unlabelled = np.zeros((count, 3), np.float32)
             image = folder(str(images[image_id]["file_name"]))
             people.append(PoseAnnotation(image, box, unlabelled, image_id, number, float(box_area(box)), score))
-    if people and max(float(np.abs(person.box).max()) for person in people) <= _FRACTIONS:
+    if people and max(float(np.abs(person.box).max()) for person in people) <= FRACTIONS:
         raise LeanposeError(
             f"All boxes of {path} lie between 0 and 1: they look like fractions of the image, not pixels."
         )
     return people
 
 
-def _base_name(record: dict[str, Any]) -> str:
-    return str(record["file_name"]).replace("\\", "/").rsplit("/", 1)[-1]
-
-
-def person_category(categories: set[Any], account: Account | None = None) -> Any:
+def person_category(categories: set[Any], summary: DataSummary | None = None) -> Any:
     """The category of people in a list of detections: 1, or the only one that there is."""
     if 1 in categories or len(categories) != 1:
         return 1
     (only,) = categories
-    if account is not None:
-        account.notes[f"category of the list, {only}, is taken for people"] += 1
+    if summary is not None:
+        summary.notes[f"category of the list, {only}, is taken for people"] += 1
     return only

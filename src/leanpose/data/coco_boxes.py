@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from leanpose.data.annotations import ImageRef, padded_boxes
-from leanpose.data.coco_file import CocoFile, Record, as_id, parse_box
+from leanpose.data.coco_file import CocoFile, Record
 from leanpose.data.image_files import BrokenImageError
 from leanpose.data.images import upright_size
+from leanpose.data.records import as_id, parse_box
 from leanpose.errors import LeanposeError
-from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
+from leanpose.geometry import box_area, boxes_from_keypoints, xyxy_to_xywh
 
 _MIN_CORNERS = 4  # boxes that can show that all of them are corners
 _OVER = 0.1  # of the image's side: so far, and no nearer, boxes reach over its edge that are corners
@@ -22,10 +23,10 @@ _MANY = 0.25  # share of them
 _SHOWN = 4  # labelled keypoints of a person whose extent tells how a box is meant
 _CLEARLY = 0.1  # of intersection over union
 _BETTER = 0.75  # share of people whose boxes fit their keypoints better if they are read otherwise; of real sets 0.1
-_LOOKED_AT = 8  # images of a set whose size is compared with the annotated one
+_SAMPLED = 8  # images of a set whose size is compared with the annotated one
 
 MIN_AREA, MAX_AREA = 1e-3, 10.0
-"""Of a person in relation to its box: what lies beyond is in other units."""
+"""Limits of a person's area as a multiple of its box's: outside of them it is in other units."""
 
 
 def clip_boxes(
@@ -47,16 +48,17 @@ def clip_boxes(
     return np.concatenate([low, high], axis=1), finite & (high > low).all(axis=1)
 
 
-def image_side(record: Record, side: str) -> float:
-    """An image's `width` or `height` in pixels as its record says; NaN where it does not."""
-    value = as_id(record.get(side))
-    return float(value) if isinstance(value, int | float) and value > 0 else math.nan
+def image_size(record: Record) -> tuple[float, float]:
+    """Width and height of an image in pixels, from its record; NaN if it has none."""
+    sides = as_id(record.get("width")), as_id(record.get("height"))
+    width, height = (float(side) if isinstance(side, int | float) and side > 0 else math.nan for side in sides)
+    return width, height
 
 
 def read_boxes(
     file: CocoFile, records: Sequence[Record], points: Float[np.ndarray, "N S 3"], notes: Counter[str]
 ) -> Float[np.ndarray, "N 4"]:
-    """Everybody's xywh box: the record's, or one made of the keypoints where it has none.
+    """The xywh boxes of all people: from the records, or from the keypoints if a record has none.
 
     Args:
         points: of the records, in the file's keypoints.
@@ -85,7 +87,7 @@ def read_boxes(
 def read_areas(
     file: CocoFile, records: Sequence[Record], xywh: Float[np.ndarray, "N 4"], notes: Counter[str]
 ) -> Float[np.ndarray, " N"]:
-    """Everybody's area: its own, or its box's where that is missing, 0, or nothing that could be in that box.
+    """The areas of all people: from the records, or of the boxes if an area is missing, 0, or impossible for its box.
 
     Raises:
         LeanposeError: one is not a number.
@@ -127,7 +129,7 @@ def require_width_and_height(
 def _require_inside_images(
     xywh: Float[np.ndarray, "N 4"], points: Float[np.ndarray, "N K 3"], sizes: Float[np.ndarray, "N 2"], where: object
 ) -> None:
-    """See that boxes are not corners that, read as sizes, reach far over the edges of images.
+    """Check that boxes are not corners that, read as sizes, reach far over the edges of images.
 
     Raises:
         LeanposeError: many do, and all are inside as corners.
@@ -139,9 +141,9 @@ def _require_inside_images(
         corners = (last > first).all(axis=1) & (last <= sizes + 1).all(axis=1)
     if not known.any() or known.sum() < _MIN_CORNERS or over.mean() < _MANY or not corners.all():
         return
-    seen, xy = points[known, :, 2] > 0, points[known, :, :2]
+    labelled, xy = points[known, :, 2] > 0, points[known, :, :2]
     outside = np.asarray(((xy < first[:, None] - 1) | (xy > last[:, None] + 1)).any(axis=2))
-    if seen.any() and outside[seen].mean() < _OVER:
+    if labelled.any() and outside[labelled].mean() < _OVER:
         raise LeanposeError(
             f"The boxes of {where} look like corners x1, y1, x2, y2, where x, y, width, height are expected: read so, "
             f"{over.mean():.0%} of them reach over the edge of their images; subtract the first corner from the second one."
@@ -149,7 +151,7 @@ def _require_inside_images(
 
 
 def _require_best_fit(xywh: Float[np.ndarray, "N 4"], points: Float[np.ndarray, "N K 3"], where: object) -> None:
-    """See that boxes fit the extents of keypoints best as x, y, width and height.
+    """Check that boxes fit the extents of keypoints best as x, y, width and height.
 
     Raises:
         LeanposeError: they fit better if they are read otherwise.
@@ -175,25 +177,24 @@ def _overlap(
     low: Float[np.ndarray, "N 2"], high: Float[np.ndarray, "N 2"], extents: Float[np.ndarray, "N 4"]
 ) -> Float[np.ndarray, " N"]:
     """Intersection over union of boxes and extents; 0 where a box has none."""
-    common = np.minimum(high, extents[:, 2:]) - np.maximum(low, extents[:, :2])
-    shared = np.where((high > low).all(axis=1), np.maximum(common, 0.0).prod(axis=1), 0.0)
-    areas = np.maximum(high - low, 0.0).prod(axis=1) + (extents[:, 2:] - extents[:, :2]).prod(axis=1)
+    common = np.concatenate([np.maximum(low, extents[:, :2]), np.minimum(high, extents[:, 2:])], axis=1)
+    shared, areas = box_area(common), box_area(np.concatenate([low, high], axis=1)) + box_area(extents)
     return shared / np.maximum(areas - shared, 1e-9)
 
 
 def note_other_sizes(images: Iterable[tuple[ImageRef, float, float]], notes: Counter[str]) -> None:
-    """Note where images have another size than annotated: some of them are looked at, their pixels not decoded.
+    """Compare the sizes of some images with the annotated ones; their pixels are not decoded.
 
     Args:
         images: of a set, each with its annotated width and height.
     """
     annotated = {str(ref): (ref, width, height) for ref, width, height in images if math.isfinite(width + height)}
-    chosen = list(annotated.values())[:: max(1, len(annotated) // _LOOKED_AT)][:_LOOKED_AT]
+    chosen = list(annotated.values())[:: max(1, len(annotated) // _SAMPLED)][:_SAMPLED]
     other = []
     for ref, width, height in chosen:
         try:
             size = upright_size(ref)
-        except (BrokenImageError, LeanposeError):  # which is said when it is decoded
+        except (BrokenImageError, LeanposeError):  # reported when it is decoded
             continue
         if size != (int(width), int(height)):
             other.append(f"{ref}: {size[0]} × {size[1]}, annotated {width:g} × {height:g}")

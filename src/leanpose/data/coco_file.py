@@ -1,17 +1,21 @@
-"""The records of COCO keypoint files, whichever tool wrote them: which images, whose annotations, what keypoints."""
+"""The records of COCO keypoint files by any tool: images, annotations, and the skeleton."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leanpose.data.wholebody import has_parts, parse_triples
+import numpy as np
+from jaxtyping import Float
+
+from leanpose.data.keypoints import known_skeleton, skeleton_of_names
+from leanpose.data.records import as_id, pairs_of_order, parse_triples, record_errors
+from leanpose.data.wholebody import has_parts, join_parts
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import any_damage, load_json
-from leanpose.skeleton import SKELETONS, Skeleton, join_skeletons, keypoint_name
+from leanpose.skeleton import WHOLEBODY133, Skeleton, join_skeletons, keypoint_name
 
 Record = dict[str, Any]
 
@@ -25,10 +29,11 @@ class CocoFile:
         images: the image records by id, in the order of their ids.
         annotations: the people's records.
         skeleton: the keypoints that the file labels.
-        left_out: (image id, reason) of annotations that are nobody's whose keypoints are read.
-        notes: what was taken for something else in reading, by the sentence's end.
+        left_out: (image id, reason) of skipped annotations.
+        notes: as in `DataSummary`.
         clashes: pairs of different image files that share an id.
         joined: the names of the categories that are read together, where there are several.
+        in_parts: whether face, hands and feet are in fields of their own, as in COCO-WholeBody.
     """
 
     path: Path
@@ -39,10 +44,25 @@ class CocoFile:
     notes: Mapping[str, int] = field(default_factory=dict)
     clashes: list[tuple[int, str, str]] = field(default_factory=list)
     joined: tuple[str, ...] = ()
+    in_parts: bool = False
 
     def where(self, record: Record) -> str:
-        """A person's record, for messages."""
+        """The name of a person's record in messages."""
         return f"Annotation {record['id']} of {self.path}"
+
+    def points(self, record: Record, where: str = "") -> Float[np.ndarray, "S 3"]:
+        """The (x, y, v) triples of a person's record as they are.
+
+        Args:
+            where: which record it is, for messages; by default `where(record)`.
+
+        Raises:
+            LeanposeError: a field holds anything else, or the wrong number of points.
+        """
+        where = where or self.where(record)
+        if self.in_parts:
+            return join_parts(record, where)
+        return parse_triples(record["keypoints"], "keypoints", len(self.skeleton), where)
 
     def require_unique_ids(self) -> None:
         """Check that image ids are unique.
@@ -66,45 +86,47 @@ class CocoFile:
         return self.images[record["image_id"]]
 
 
-@contextmanager
-def record_errors(what: str) -> Iterator[None]:
-    """Any way in which a file's record can be unlike what is read of it becomes one sentence about `what`.
-
-    Raises:
-        LeanposeError: a field is missing, or holds something else.
-    """
-    try:
-        yield
-    except LeanposeError:
-        raise
-    except Exception as error:
-        shown = " ".join(str(error).split())[:300]
-        raise LeanposeError(f"{what} lacks or garbles {shown or type(error).__name__}.") from error
-
-
-def load_coco(path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> CocoFile:
+def load_coco(
+    path: Path, skeleton: Skeleton | None = None, category: str | None = None, *, in_parts: bool = False
+) -> CocoFile:
     """Read a COCO keypoint file's records.
 
     Args:
         path: the JSON file.
-        skeleton: what it labels; otherwise the keypoint names of its categories decide.
+        skeleton: of the file; by default that of the keypoint names of its categories.
         category: the one to read, by name or number; otherwise all that have keypoints, matched by the keypoints'
             names.
+        in_parts: whether it has COCO-WholeBody's fields and labels its skeleton.
 
     Raises:
         LeanposeError: it is missing, truncated, or no COCO keypoint file, or two images share an id.
     """
     with any_damage("annotation file", path):
-        file = parse_coco(load_json(path, "annotation file"), path, skeleton, category)
+        file = parse_coco(load_json(path, "annotation file"), path, skeleton, category, in_parts=in_parts)
     file.require_unique_ids()
     return file
 
 
-def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, category: str | None = None) -> CocoFile:
-    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`. Ids given twice are noted, not
-    refused."""
+def parse_coco(
+    content: Any,
+    path: Path,
+    skeleton: Skeleton | None = None,
+    category: str | None = None,
+    *,
+    in_parts: bool | None = False,
+) -> CocoFile:
+    """The records of a COCO keypoint file whose JSON is read already; see `load_coco`.
+
+    Image ids that occur twice are listed in `CocoFile.clashes`.
+
+    Args:
+        in_parts: None: whether a record has COCO-WholeBody's fields, unless another skeleton is given.
+    """
     if not isinstance(content, dict) or not all(isinstance(content.get(k), list) for k in ("images", "annotations")):
         raise LeanposeError(f"{path} is not a COCO annotation file: it needs the lists `images` and `annotations`.")
+    if in_parts is None:
+        in_parts = skeleton in (None, WHOLEBODY133) and has_parts(content["annotations"])
+    skeleton = WHOLEBODY133 if in_parts else skeleton
     images: dict[int, Record] = {}
     clashes = []
     with record_errors(f"{path} is not a COCO annotation file: a record"):
@@ -115,13 +137,13 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
                 clashes.append((number, str(images[number]["file_name"]), name))
             record["id"] = number
             images[number] = record
-        kinds = [kind for kind in content.get("categories") or [] if isinstance(kind, dict)]
-        for kind in kinds:
-            _check_names(kind, path)
-        chosen = _chosen_kinds(kinds, category, path)
+        categories = [entry for entry in content.get("categories") or [] if isinstance(entry, dict)]
+        for entry in categories:
+            _check_names(entry, path)
+        chosen = _chosen_categories(categories, category, path)
         if skeleton is not None and len(chosen) > 1:
-            chosen = _labelled_kinds(chosen, skeleton)
-        annotations, left_out, notes = _people_of(content["annotations"], kinds, chosen, category)
+            chosen = _fitting_categories(chosen, skeleton)
+        annotations, left_out, notes = _people_of(content["annotations"], categories, chosen, category)
         if numbers:
             notes["images have ids that are not numbers, and are renumbered"] = len(numbers)
             left_out = [(numbers.get(image_id), reason) for image_id, reason in left_out]
@@ -139,14 +161,18 @@ def parse_coco(content: Any, path: Path, skeleton: Skeleton | None = None, categ
     if skeleton is None:
         if not chosen:
             raise LeanposeError(f"{path} names no keypoints in its categories; say which `skeleton` it labels.")
-        skeletons = [category_skeleton(kind, path) for kind in chosen]
+        skeletons = [category_skeleton(entry, path) for entry in chosen]
         skeleton = join_skeletons(skeletons)
         if any(each.keypoints != skeleton.keypoints for each in skeletons):
-            orders = {as_id(kind["id"]): skeleton.indices_in(own) for kind, own in zip(chosen, skeletons, strict=True)}
-            lengths = {as_id(kind["id"]): len(own) for kind, own in zip(chosen, skeletons, strict=True)}
+            orders = {
+                as_id(entry["id"]): skeleton.indices_in(own) for entry, own in zip(chosen, skeletons, strict=True)
+            }
+            lengths = {as_id(entry["id"]): len(own) for entry, own in zip(chosen, skeletons, strict=True)}
             annotations = [_reordered(record, orders, lengths, path) for record in annotations]
-    joined = tuple(str(kind.get("name", kind.get("id"))) for kind in chosen) if len(chosen) > 1 else ()
-    return CocoFile(path, dict(sorted(images.items())), annotations, skeleton, left_out, notes, clashes, joined)
+    joined = tuple(str(entry.get("name", entry.get("id"))) for entry in chosen) if len(chosen) > 1 else ()
+    return CocoFile(
+        path, dict(sorted(images.items())), annotations, skeleton, left_out, notes, clashes, joined, in_parts
+    )
 
 
 def _numbers(ids: list[Any]) -> dict[Any, int] | None:
@@ -156,81 +182,60 @@ def _numbers(ids: list[Any]) -> dict[Any, int] | None:
     return {each: number for number, each in enumerate(dict.fromkeys(ids), start=1)}
 
 
-def as_id(value: Any) -> Any:
-    """An id as an integer where it is one, also where it is written as text or with a decimal point."""
-    if type(value) is int:  # nearly always
-        return value
-    try:
-        number = float(value)
-        if number != int(number):
-            return value
-        return int(value) if isinstance(value, str) and value.strip().lstrip("+-").isdigit() else int(number)
-    except (TypeError, ValueError, OverflowError):
-        return value
-
-
-def as_flag(value: Any) -> bool:
-    """A truth value, also where it is written as text: `"0"`, `"false"` and `"no"` are not set."""
-    if isinstance(value, str):
-        return value.strip().lower() not in ("", "0", "0.0", "false", "no", "none", "null")
-    return bool(value)
-
-
-def _check_names(kind: Record, path: Path) -> None:
-    """Check that the keypoint names of a category are a list, or take them from what counts them.
+def _check_names(entry: Record, path: Path) -> None:
+    """Check that the keypoint names of a category are a list; those of a dictionary (number → name) become one.
 
     Raises:
         LeanposeError: they are neither.
     """
-    names = kind.get("keypoints")
+    names = entry.get("keypoints")
     if isinstance(names, dict):
-        kind["keypoints"] = names = list(names.values())
+        entry["keypoints"] = names = list(names.values())
     if names and not (isinstance(names, list) and all(isinstance(name, str | int) for name in names)):
         raise LeanposeError(
-            f"{path}: the `keypoints` of its category {kind.get('name')} are not a list of names: {names!r:.100}."
+            f"{path}: the `keypoints` of its category {entry.get('name')} are not a list of names: {names!r:.100}."
         )
 
 
-def _chosen_kinds(kinds: list[Record], category: str | None, path: Path) -> list[Record]:
-    """The categories whose people are read, the one called person first.
+def _chosen_categories(categories: list[Record], category: str | None, path: Path) -> list[Record]:
+    """The categories that are read, the one called person first.
 
     Raises:
         LeanposeError: there is none of the name that is asked for, or it has no keypoints.
     """
-    posed = [kind for kind in kinds if kind.get("keypoints")]
-    posed.sort(key=lambda kind: kind.get("name") != "person")  # a stable sort: person first
+    posed = [entry for entry in categories if entry.get("keypoints")]
+    posed.sort(key=lambda entry: entry.get("name") != "person")  # a stable sort: person first
     if category is None:
         return posed
-    named = [kind for kind in posed if category in (str(kind.get("name")), str(kind.get("id")))]
+    named = [entry for entry in posed if category in (str(entry.get("name")), str(entry.get("id")))]
     if not named:
-        names = [str(kind.get("name")) for kind in posed]
+        names = [str(entry.get("name")) for entry in posed]
         raise LeanposeError(f"{path} has no category '{category}' with keypoints; {did_you_mean(category, names)}")
     return named
 
 
-def _labelled_kinds(kinds: list[Record], skeleton: Skeleton) -> list[Record]:
-    """Of several categories those that label a skeleton which is said to be the file's: of its names, or else of as
-    many keypoints."""
-    fitting = [kind for kind in kinds if len(kind["keypoints"]) == len(skeleton)]
+def _fitting_categories(categories: list[Record], skeleton: Skeleton) -> list[Record]:
+    """The categories that fit the given skeleton of the file: by keypoint names, or else by their number."""
+    fitting = [entry for entry in categories if len(entry["keypoints"]) == len(skeleton)]
     names = [keypoint_name(name) for name in skeleton.keypoints]
-    named = [kind for kind in fitting if [keypoint_name(str(name)) for name in kind["keypoints"]] == names]
-    return named or fitting or kinds
+    named = [entry for entry in fitting if [keypoint_name(str(name)) for name in entry["keypoints"]] == names]
+    return named or fitting or categories
 
 
 def _people_of(
-    records: list[Any], kinds: list[Record], chosen: list[Record], category: str | None
+    records: list[Any], categories: list[Record], chosen: list[Record], category: str | None
 ) -> tuple[list[Record], list[tuple[Any, str]], dict[str, int]]:
-    """The annotations of the chosen categories, why the others are none, and what was taken for something else."""
-    names = {as_id(kind.get("id")): str(kind.get("name", kind.get("id"))) for kind in kinds}
+    """The annotations of the chosen categories, the others as in `CocoFile.left_out`, and notes."""
+    names = {as_id(entry.get("id")): str(entry.get("name", entry.get("id"))) for entry in categories}
     by_name: dict[Any, Any] = {name: number for number, name in names.items()}
-    ids = {as_id(kind["id"]) for kind in chosen}
+    ids = {as_id(entry["id"]) for entry in chosen}
     first = next(iter(ids), None)
     # Some tools number categories from 0 in one list and from 1 in the other: of a single one it cannot matter.
-    lenient = len(kinds) == 1 and category is None
+    lenient = len(categories) == 1 and category is None
     people, left_out, notes = [], [], dict[str, int]()
     for record in records:
         number = as_id(record.get("category_id"))
-        if number is None and len(kinds) < 2:
+        if number is None and len(categories) < 2:
             number = first
         if number not in names:
             number = by_name.get(number, number)
@@ -255,57 +260,27 @@ def _people_of(
 
 
 def category_skeleton(category: Record, path: Path) -> Skeleton:
-    """The known skeleton of a category's keypoint names, or one made of them.
+    """The skeleton of a category.
 
     Raises:
         LeanposeError: its limbs are not pairs of keypoints, or a name occurs twice.
     """
-    names = tuple(keypoint_name(str(name)) for name in category["keypoints"])
-    for known in SKELETONS.values():
-        if known.keypoints == names:
-            return known
+    names, order = [str(name) for name in category["keypoints"]], category.get("flip_indices")
+    if known := known_skeleton(names):
+        return known
     try:
         pairs = [(int(a) - 1, int(b) - 1) for a, b in category.get("skeleton") or []]
     except (TypeError, ValueError) as error:
         raise LeanposeError(f"{path}: the `skeleton` of its category is not a list of pairs of keypoints.") from error
     limbs = [pair for pair in pairs if min(pair) >= 0 and max(pair) < len(names)]
-    values = {"name": path.stem, "keypoints": names, "limbs": limbs}
-    order = category.get("flip_indices")
-    return Skeleton.from_dict(values if order is None else values | {"pairs": pairs_of_order(order, len(names), path)})
-
-
-def pairs_of_order(order: Any, count: int, where: object) -> list[tuple[int, int]]:
-    """The pairs of keypoints that change places in the mirror, from the order after mirroring (`flip_indices`,
-    `flip_idx`).
-
-    Raises:
-        LeanposeError: it is no such order of so many keypoints.
-    """
-    try:
-        places = [int(place) for place in order]
-    except (TypeError, ValueError):
-        places = []
-    if sorted(places) != list(range(count)) or any(places[places[i]] != i for i in range(count)):
-        raise LeanposeError(f"{where}: the order after mirroring, {order!r}, is none of {count} keypoints.")
-    return [(i, place) for i, place in enumerate(places) if i < place]
+    return skeleton_of_names(
+        names, path.stem, limbs, None if order is None else pairs_of_order(order, len(names), path)
+    )
 
 
 def _reordered(record: Record, orders: dict[Any, tuple[int, ...]], lengths: dict[Any, int], path: Path) -> Record:
-    """A person's record in the keypoints of all categories."""
+    """A record with its keypoints in the order of all categories."""
     number = as_id(record.get("category_id"))
     triples = parse_triples(record["keypoints"], "keypoints", lengths[number], f"Annotation {record['id']} of {path}")
     rows = [triples[i].tolist() if i >= 0 else [0.0, 0.0, 0.0] for i in orders[number]]
     return {**record, "keypoints": [value for row in rows for value in row]}
-
-
-def parse_box(values: Any, where: str) -> list[float]:
-    """The four numbers of a record's box.
-
-    Raises:
-        LeanposeError: it holds anything else.
-    """
-    try:
-        x, y, w, h = (float(value) for value in values)
-        return [x, y, w, h]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise LeanposeError(f"{where} has no valid box ({str(error)[:100]}).") from error

@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.coco import coco_category
-from leanpose.data.coco_boxes import image_side
-from leanpose.data.coco_file import as_flag, as_id, load_coco, parse_box
-from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, size_fields
+from leanpose.data.coco_boxes import image_size
+from leanpose.data.coco_file import parse_coco
+from leanpose.data.ground_truth import coco_category
+from leanpose.data.label_set import PERSON, LabelledImage, LabelledPerson, LabelSet, size_fields
+from leanpose.data.records import as_flag, as_id, parse_box
 from leanpose.data.sniffing import FileContent
-from leanpose.data.wholebody import has_parts, join_parts, parse_triples
-from leanpose.files import atomic_write, load_json
-from leanpose.skeleton import WHOLEBODY133, Skeleton
+from leanpose.data.wholebody import has_parts
+from leanpose.files import any_damage, load_json, write_text
+from leanpose.geometry import xywh_to_xyxy
+from leanpose.skeleton import Skeleton
 
 CANNOT_HOLD = ("split",)
 
@@ -44,35 +46,23 @@ def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str
         LeanposeError: as `load_coco`; or a record is wrong.
     """
     content = load_json(path, "annotation file")
-    in_parts = (
-        skeleton in (None, WHOLEBODY133) and isinstance(content, dict) and has_parts(content.get("annotations") or [])
-    )
-    file = load_coco(path, WHOLEBODY133 if in_parts else skeleton, category)
+    with any_damage("annotation file", path):
+        file = parse_coco(content, path, skeleton, category, in_parts=None)
+    file.require_unique_ids()
     numbers = {image_id: number for number, image_id in enumerate(file.images)}
-    images = [
-        LabelledImage(str(record["file_name"]), image_side(record, "width"), image_side(record, "height"))
-        for record in file.images.values()
-    ]
+    images = [LabelledImage(str(record["file_name"]), *image_size(record)) for record in file.images.values()]
     names = {as_id(kind.get("id")): str(kind.get("name")) for kind in content.get("categories") or []}
     people = []
     for record in file.annotations:
         file.image_of(record)
-        where = file.where(record)
-        values = record["keypoints"]
-        points = (
-            join_parts(record, where) if in_parts else parse_triples(values, "keypoints", len(file.skeleton), where)
-        )
-        box = None
-        if record.get("bbox") not in (None, []):
-            x, y, w, h = parse_box(record["bbox"], where)
-            box = np.array([x, y, x + w, y + h])
-        area = record.get("area")
+        given, area = record.get("bbox"), record.get("area")
+        box = None if given in (None, []) else xywh_to_xyxy(np.array(parse_box(given, file.where(record))))
         people.append(
             LabelledPerson(
                 numbers[record["image_id"]],
-                points,
+                file.points(record),
                 box,
-                names.get(as_id(record.get("category_id")), "person"),
+                names.get(as_id(record.get("category_id")), PERSON),
                 float(area) if isinstance(area, int | float) and area > 0 else float("nan"),
                 as_flag(record.get("iscrowd")),
             )
@@ -83,7 +73,7 @@ def load_coco_labels(path: Path, skeleton: Skeleton | None = None, category: str
 
 def write_coco_labels(labels: LabelSet, path: Path) -> None:
     """Write a COCO file; each category has the same keypoints."""
-    categories = list(dict.fromkeys(person.category for person in labels.people)) or ["person"]
+    categories = labels.categories or (PERSON,)
     kinds = [{**coco_category(labels.skeleton), "id": n, "name": name} for n, name in enumerate(categories, start=1)]
     if labels.skeleton.given_pairs is not None:
         kinds = [kind | {"flip_indices": list(labels.skeleton.flip_indices)} for kind in kinds]
@@ -95,13 +85,11 @@ def write_coco_labels(labels: LabelSet, path: Path) -> None:
     for number, person in enumerate(labels.people, start=1):
         assert person.box is not None, "`with_boxes` has made them"
         x1, y1, x2, y2 = person.box.tolist()
-        seen = person.points[:, 2] > 0
-        points = np.where(seen[:, None], person.points, 0.0).round(4)
+        points = np.where(person.labelled[:, None], person.points, 0.0).round(4)
         area = person.area if person.area > 0 else (x2 - x1) * (y2 - y1)
         annotations.append({
             "id": number, "image_id": person.image + 1, "category_id": categories.index(person.category) + 1,
             "iscrowd": int(person.crowd), "bbox": [round(v, 4) for v in (x1, y1, x2 - x1, y2 - y1)], "area": area,
-            "num_keypoints": int(seen.sum()), "keypoints": points.reshape(-1).tolist(),
+            "num_keypoints": int(person.labelled.sum()), "keypoints": points.reshape(-1).tolist(),
         })  # fmt: skip
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps({"images": images, "annotations": annotations, "categories": kinds}))
+    write_text(path, json.dumps({"images": images, "annotations": annotations, "categories": kinds}))

@@ -1,4 +1,4 @@
-"""From one format of labels to another, with a word on everything that the target cannot hold."""
+"""Conversion of labels to another format, with a list of everything that the target format cannot hold."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRITERS = tuple(name for name, reader in READERS.items() if reader.writes is not
 """The formats that are written."""
 
 FILES = {"yolo": "data.yaml", "cvat": "annotations.xml", "csv": "keypoints.csv", "dlc": "CollectedData_leanpose.csv"}
-"""What a file is called where a folder is given; otherwise `annotations.json`."""
+"""File name by format if a folder is given; for other formats `annotations.json`."""
 
 _TEXT = ("csv", "cvat", "dlc", "yolo")  # in JSON any character can be written
 _NEEDS_BOXES, _NEEDS_SIZES = ("coco", "yolo"), ("yolo", "labelstudio", "cvat")
@@ -35,13 +35,13 @@ _NEEDS_BOXES, _NEEDS_SIZES = ("coco", "yolo"), ("yolo", "labelstudio", "cvat")
 
 @dataclass(frozen=True)
 class ConvertedLabels:
-    """What was written.
+    """The result of a conversion.
 
     Attributes:
         path: the file.
-        labels: what it holds.
-        lost: what it cannot hold, in sentences.
-        changed: what was left out or changed in reading and writing.
+        labels: its content.
+        lost: sentences on what the format cannot hold.
+        changed: sentences on what was skipped or changed in reading and writing.
     """
 
     path: Path
@@ -68,7 +68,7 @@ def convert_labels(
         images: folder or archive of the images or videos, where they do not lie next to the labels; needed for their
             sizes alone, for YOLO, whose images are linked or copied to where its label files are looked for, and for
             frames, which are written as images next to the labels.
-        skeleton: what the file labels, where it does not say; or the order to write.
+        skeleton: of a file that does not name its keypoints; of others the keypoints to write, in this order.
         category: of several, the one to write.
         wait: until another process has written the target, instead of an error.
 
@@ -79,23 +79,17 @@ def convert_labels(
     labels = without_impossible(load_labels(source).of_category(category).relabelled(skeleton))
     path = out / FILES.get(kind, "annotations.json") if not out.suffix else out
     if kind in _TEXT:
-        names = [image.name for image in labels.images] + [person.category for person in labels.people]
-        names += labels.skeleton.keypoints
-        for name in names:
+        for name in (*(image.name for image in labels.images), *labels.categories, *labels.skeleton.keypoints):
             if not name.isprintable():
                 raise LeanposeError(
                     f"{source}: the name {name[:100]!r} has characters that a file of {kind} cannot hold."
                 )
     changed = [f"{count} {reason}: left out" for reason, count in labels.left_out.items() if count]
     changed += [f"{count} {what}" for what, count in labels.notes.items() if count]
-    find = None
-    if (
-        kind == "yolo"
-        or labels.has_frames
-        or (kind in _NEEDS_SIZES and any(not np.isfinite(i.width + i.height) for i in labels.images))
-    ):
+    find, unsized = None, any(not np.isfinite(image.width + image.height) for image in labels.images)
+    if kind == "yolo" or labels.has_frames or (kind in _NEEDS_SIZES and unsized):
         find = images_of(labels, images, labels.path.stem)
-    if find is not None and (kind == "yolo" or kind in _NEEDS_SIZES):
+    if find is not None and kind in _NEEDS_SIZES:
         labels = with_sizes(labels, find)
     if kind in _NEEDS_BOXES:
         labels, made = with_boxes(labels)
@@ -129,7 +123,7 @@ def write_labels(labels: LabelSet, path: Path, kind: str) -> None:
 
 
 def without_impossible(labels: LabelSet) -> LabelSet:
-    """The labels without points and boxes that no image can have; how many there were is noted."""
+    """The labels without points and boxes that no image can have, with a note of their numbers."""
     people, notes = [], Counter(labels.notes)
     for person in labels.people:
         with np.errstate(invalid="ignore"):
@@ -149,7 +143,7 @@ def with_boxes(labels: LabelSet) -> tuple[LabelSet, int]:
     people, made, left_out = [], 0, Counter(labels.left_out)
     for person in labels.people:
         if person.box is None:
-            if not (person.points[:, 2] > 0).any():
+            if not person.labelled.any():
                 left_out["without box and keypoints"] += 1
                 continue
             person = replace(person, box=padded_boxes(person.points[None])[0])
@@ -237,13 +231,12 @@ def place_images(
 
 
 def losses(labels: LabelSet, kind: str) -> list[str]:
-    """What a format cannot hold of these labels, with its count; empty where it holds all."""
+    """What a format cannot hold of these labels, with numbers; empty if it can hold everything."""
     writes = READERS[kind].writes
     assert writes is not None, "one of WRITERS"
     cannot = pkgutil.resolve_name(writes.split(":")[0]).CANNOT_HOLD
     used = {person.image for person in labels.people}
-    drawn = {p.image for p in labels.people if p.box is not None or (p.points[:, 2] > 0).any()}
-    unlabelled = [not (person.points[:, 2] > 0).any() for person in labels.people]
+    drawn = {p.image for p in labels.people if p.box is not None or p.labelled.any()}
     counts = {
         "area": (sum(person.area > 0 for person in labels.people), "areas"),
         "box": (sum(person.box is not None for person in labels.people), "boxes"),
@@ -259,7 +252,10 @@ def losses(labels: LabelSet, kind: str) -> list[str]:
         "image size": (sum(bool(np.isfinite(image.width)) for image in labels.images), "image sizes"),
         "size of an image without people": (len(labels.images) - len(drawn), "sizes of images without labels"),
         "image without people": (len(labels.images) - len(used), "images without people"),
-        "person without keypoints": (sum(unlabelled), "people without a labelled keypoint"),
+        "person without keypoints": (
+            sum(not p.labelled.any() for p in labels.people),
+            "people without a labelled keypoint",
+        ),
     }
     return [f"{counts[what][0]} {counts[what][1]}" for what in cannot if counts[what][0]]
 

@@ -11,14 +11,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from leanpose.data.annotations import PoseDataset
-from leanpose.data.coco_file import record_errors
-from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, assemble, dataset_of, skeleton_of_names
-from leanpose.data.readers import DatasetConfig
+from leanpose.data.label_set import LabelledImage, LabelSet, LabelSetBuilder, NamedPoints
+from leanpose.data.records import record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import from_cell, open_whole, read_errors, read_regular, to_cell
-from leanpose.skeleton import Skeleton
 
 CANNOT_HOLD = ("limbs", "area", "crowd", "box", "split", "category", "image without people", "image size")
 COLUMNS = ("file", "person", "name", "x", "y")
@@ -38,12 +35,6 @@ def is_csv_table(file: FileContent) -> bool:
     return file.path.suffix == ".csv" and {"file", "name", "x", "y"} <= {
         column.strip().strip('"') for column in columns
     }
-
-
-def read_csv_table(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a table of keypoints; see `leanpose.data.readers.read_people`."""
-    assert config.annotations is not None
-    return dataset_of(load_csv_table(root / config.annotations), config, skeleton, root)
 
 
 def load_csv_table(path: Path) -> LabelSet:
@@ -81,13 +72,13 @@ def load_csv_table(path: Path) -> LabelSet:
             if separator != ",":
                 value |= {axis: value[axis].replace(",", ".") for axis in "xy"}
             flag = _FLAGS.get(value.get("visible", "").lower(), value.get("visible"))
-            seen = float(flag or 2) if value["x"] and value["y"] else 0.0
-            if seen not in (0, 1, 2):
+            visibility = float(flag or 2) if value["x"] and value["y"] else 0.0
+            if visibility not in (0, 1, 2):
                 raise ValueError(f"visible is 0, 1 or 2, not {value['visible']}")
-            position = (float(value["x"]), float(value["y"])) if seen > 0 else (0.0, 0.0)
-            person.points[value["name"]] = (*position, seen)
-    skeleton = skeleton_of_names(names, path.stem) if names else None
-    return assemble(path, [LabelledImage(name) for name in images], list(people.values()), skeleton=skeleton)
+            position = (float(value["x"]), float(value["y"])) if visibility > 0 else (0.0, 0.0)
+            person.points[value["name"]] = (*position, visibility)
+    labels = LabelSetBuilder(path, [LabelledImage(name) for name in images], list(people.values()))
+    return labels.build(names)
 
 
 def write_csv_table(labels: LabelSet, path: Path) -> None:
@@ -96,8 +87,8 @@ def write_csv_table(labels: LabelSet, path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*COLUMNS, "visible"])
         for number, person in enumerate(labels.people, start=1):
-            for name, (x, y, seen) in zip(labels.skeleton.keypoints, person.points.tolist(), strict=True):
-                position = [f"{x:.4f}", f"{y:.4f}"] if seen > 0 else ["", ""]
+            for name, (x, y, visibility) in zip(labels.skeleton.keypoints, person.points.tolist(), strict=True):
+                position = [f"{x:.4f}", f"{y:.4f}"] if visibility > 0 else ["", ""]
                 writer.writerow(
-                    [to_cell(labels.images[person.image].name), number, to_cell(name), *position, int(seen)]
+                    [to_cell(labels.images[person.image].name), number, to_cell(name), *position, int(visibility)]
                 )

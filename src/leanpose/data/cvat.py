@@ -10,29 +10,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
-from leanpose.data.annotations import PoseDataset
-from leanpose.data.coco_file import as_flag, record_errors
-from leanpose.data.label_set import (
-    LabelledImage,
-    LabelSet,
-    NamedPoints,
-    Rectangle,
-    assemble,
-    dataset_of,
-    skeleton_of_names,
-)
-from leanpose.data.readers import DatasetConfig
+from leanpose.data.label_set import PERSON, LabelledImage, LabelSet, LabelSetBuilder, NamedPoints, Rectangle
+from leanpose.data.records import as_flag, record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, read_errors, read_regular
-from leanpose.skeleton import Skeleton
+from leanpose.files import read_errors, read_regular, write_text
 
 _NUMBERED = re.compile(r"keypoint_\d+")  # of points whose element holds several
 _OTHER_SHAPES = ("polygon", "polyline", "ellipse", "cuboid", "mask")
@@ -42,12 +32,6 @@ CANNOT_HOLD = ("limbs", "area", "crowd")
 def is_cvat(file: FileContent) -> bool:
     """Whether a file is CVAT's XML."""
     return file.path.suffix == ".xml" and b"<annotations" in file.start
-
-
-def read_cvat(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a CVAT file; see `leanpose.data.readers.read_people`."""
-    assert config.annotations is not None
-    return dataset_of(load_cvat(root / config.annotations), config, skeleton, root)
 
 
 def load_cvat(path: Path) -> LabelSet:
@@ -67,34 +51,22 @@ def load_cvat(path: Path) -> LabelSet:
         raise LeanposeError(
             f"{path} holds tracks (CVAT for video); export the task as 'CVAT for images 1.1', with its images."
         )
-    images: list[LabelledImage] = []
-    people: list[NamedPoints] = []
-    rectangles: list[Rectangle] = []
-    left_out: Counter[str] = Counter()
+    labels = LabelSetBuilder(path)
     with record_errors(f"{path}: an element"):
         for element in tree.iter("image"):
-            number = len(images)
-            images.append(
-                LabelledImage(
-                    element.attrib["name"], float(element.attrib["width"]), float(element.attrib["height"]),
-                    _split(element.get("subset")),
-                )
-            )  # fmt: skip
-            people += _people(element, number)
-            for kind in _OTHER_SHAPES:
-                if shapes := len(element.findall(kind)):
-                    left_out[f"a {kind}"] += shapes
+            number = len(labels.images)
+            width, height = (float(element.attrib[side]) for side in ("width", "height"))
+            labels.images.append(LabelledImage(element.attrib["name"], width, height, _split(element.get("subset"))))
+            labels.people += _people(element, number)
+            labels.left_out += Counter({f"a {kind}": len(element.findall(kind)) for kind in _OTHER_SHAPES})
             for box in element.findall("box"):
                 x1, y1, x2, y2 = (float(box.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr"))
-                rectangles.append(Rectangle(number, (x1, y1, x2, y2), _group(box), box.attrib["label"]))
+                labels.rectangles.append(Rectangle(number, (x1, y1, x2, y2), _group(box), box.attrib["label"]))
         names = [label.findtext("name", "") for label in _point_labels(tree)]
-    used = {name for person in people for name in person.points}
+    used = {name for person in labels.people for name in person.points}
     labelled = [name for name in names if name] or sorted(used)
-    skeleton = None
-    if used and used <= set(labelled):
-        skeleton = skeleton_of_names(labelled, path.stem)
-    labels = assemble(path, images, people, rectangles, skeleton=skeleton, left_out=left_out)
-    return replace(labels, named=not used or not all(_NUMBERED.fullmatch(name) for name in used))
+    found = labels.build(labelled if used and used <= set(labelled) else None)
+    return replace(found, named=not used or not all(_NUMBERED.fullmatch(name) for name in used))
 
 
 def _split(subset: str | None) -> str | None:
@@ -135,13 +107,12 @@ def _people(image: ElementTree.Element, number: int) -> list[NamedPoints]:
         person = NamedPoints(number, group=_group(skeleton), category=skeleton.attrib["label"])
         for point in skeleton.findall("points"):
             ((x, y),) = _positions(point)
-            seen = _visibility(point)
-            person.points[point.attrib["label"]] = (x, y, seen) if seen else (0.0, 0.0, 0.0)
+            person.points[point.attrib["label"]] = (x, y, _visibility(point))
         people.append(person)
     for element in image.findall("points"):
-        positions, seen = _positions(element), _visibility(element)
+        positions, visibility = _positions(element), _visibility(element)
         if len(positions) > 1:
-            named = {f"keypoint_{i}": (x, y, seen) for i, (x, y) in enumerate(positions, start=1)}
+            named = {f"keypoint_{i}": (x, y, visibility) for i, (x, y) in enumerate(positions, start=1)}
             people.append(NamedPoints(number, named, _group(element), element.attrib["label"]))
             continue
         group = _group(element)
@@ -153,34 +124,31 @@ def _people(image: ElementTree.Element, number: int) -> list[NamedPoints]:
             raise ValueError(
                 f"two points '{element.attrib['label']}' in {image.attrib['name']}: group the points of each person (group_id)"
             )
-        person.points[element.attrib["label"]] = (*positions[0], seen) if seen else (0.0, 0.0, 0.0)
+        person.points[element.attrib["label"]] = (*positions[0], visibility)
     return people
 
 
 def write_cvat(labels: LabelSet, path: Path) -> None:
     """Write people as skeletons, with their boxes in the same groups."""
-    categories = list(dict.fromkeys(person.category for person in labels.people)) or ["person"]
     lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>", "<meta><job><labels>"]
-    for category in categories:
-        lines.append(f"<label><name>{_text(category)}</name><type>skeleton</type></label>")
+    for category in labels.categories or (PERSON,):
+        lines.append(f"<label><name>{escape(category)}</name><type>skeleton</type></label>")
         for name in labels.skeleton.keypoints:
-            parent = f"<parent>{_text(category)}</parent>"
-            lines.append(f"<label><name>{_text(name)}</name><type>points</type>{parent}</label>")
+            parent = f"<parent>{escape(category)}</parent>"
+            lines.append(f"<label><name>{escape(name)}</name><type>points</type>{parent}</label>")
     lines.append("</labels></job></meta>")
-    of_image: dict[int, list[Any]] = {}
-    for number, person in enumerate(labels.people, start=1):
-        of_image.setdefault(person.image, []).append((number, person))
-    for index, image in enumerate(labels.images):
+    group = count(1)
+    for index, (image, people) in enumerate(zip(labels.images, labels.people_by_image(), strict=True)):
         sizes = [0 if np.isnan(side) else int(side) for side in (image.width, image.height)]
         subset = f' subset="{image.split}"' if image.split else ""
         lines.append(
             f'<image id="{index}" name={quoteattr(image.name)}{subset} width="{sizes[0]}" height="{sizes[1]}">'
         )
-        for number, person in of_image.get(index, []):
+        for person, number in zip(people, group, strict=False):
             category = quoteattr(person.category)
             lines.append(f'<skeleton label={category} source="manual" group_id="{number}">')
-            for name, (x, y, seen) in zip(labels.skeleton.keypoints, person.points.tolist(), strict=True):
-                flags = f'outside="{int(seen == 0)}" occluded="{int(seen == 1)}"'
+            for name, (x, y, visibility) in zip(labels.skeleton.keypoints, person.points.tolist(), strict=True):
+                flags = f'outside="{int(visibility == 0)}" occluded="{int(visibility == 1)}"'
                 lines.append(f'<points label={quoteattr(name)} {flags} points="{x:.4f},{y:.4f}"/>')
             lines.append("</skeleton>")
             if person.box is not None:
@@ -188,9 +156,4 @@ def write_cvat(labels: LabelSet, path: Path) -> None:
                 corners = f'xtl="{x1}" ytl="{y1}" xbr="{x2}" ybr="{y2}"'
                 lines.append(f'<box label={category} group_id="{number}" occluded="0" {corners}/>')
         lines.append("</image>")
-    with atomic_write(path) as temporary:
-        temporary.write_text("\n".join([*lines, "</annotations>", ""]), encoding="utf-8")
-
-
-def _text(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    write_text(path, "\n".join([*lines, "</annotations>", ""]))

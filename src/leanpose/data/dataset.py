@@ -23,11 +23,11 @@ from torch.utils.data import Dataset
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation, CropParams, PhotometricParams
 from leanpose.data.batch import Batch, CropBatch
-from leanpose.data.cache import CropCache, CropLookup
 from leanpose.data.device_augmentation import SourceBatch, stack_photometric
 from leanpose.data.images import BrokenImageError, decode_part, read_bytes
 from leanpose.data.jpeg_records import JpegRecords
 from leanpose.data.mixing import Mixture
+from leanpose.data.pack_file import CropLookup, PackFile
 from leanpose.geometry import (
     PADDING,
     Warp,
@@ -86,7 +86,7 @@ class ImageDataset(Dataset[tuple[Item | None, dict[str, str]]], ABC, Generic[Ite
         """A loader's `collate_fn`: one batch of the items that could be read."""
 
     def collate_for_device(self, items: Sequence[tuple[Item | None, dict[str, str]]]) -> Batch:
-        """The same before what is left to be done on the training device (`Batch.prepared`)."""
+        """The same batch before the steps that run on the training device (`Batch.prepared`)."""
         return self.collate(items)
 
     def shards(self) -> Int[np.ndarray, " N"] | None:
@@ -179,7 +179,7 @@ class TopDownDataset(ImageDataset[Crop]):
         late_augmentation: tuple[int, Augmentation] | None = None,
         seed: int = 0,
         replace_broken: bool = False,
-        cache: CropCache | None = None,
+        cache: PackFile | None = None,
         mixture: Mixture | None = None,
         warp_on_device: bool = False,
         decode_on_device: bool = False,
@@ -300,7 +300,7 @@ class TopDownDataset(ImageDataset[Crop]):
         return CropBatch(*_indices(crops, items), images, keypoints, weights, matrices, self._sets(crops))
 
     def collate_for_device(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> CropBatch | SourceBatch:
-        """With `warp_on_device` what the crops are to be cut from, otherwise the crops."""
+        """With `warp_on_device` the coarse crops, otherwise the crops."""
         return self._sources(items) if self.warp_on_device else self.collate(items)
 
     def _sources(self, items: Sequence[tuple[Crop | None, dict[str, str]]]) -> SourceBatch:

@@ -124,12 +124,12 @@ def _by_opencv(data: bytes, inks: Any) -> np.ndarray | None:
     if inks is not None:
         data = _called_rgb(data)
     log: Any = cv2.utils.logging
-    said = log.getLogLevel()
+    level = log.getLogLevel()
     log.setLogLevel(log.LOG_LEVEL_SILENT)  # it would complain to the user of what is repaired here
     try:
         values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
-        log.setLogLevel(said)
+        log.setLogLevel(level)
     if values is None or values.ndim == 2:
         return values
     return values[:, :, [2, 1, 0, 3][: values.shape[2]]]

@@ -9,28 +9,16 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from leanpose.data.annotations import PoseDataset
-from leanpose.data.coco_file import record_errors
-from leanpose.data.label_set import (
-    PERSON,
-    LabelledImage,
-    LabelSet,
-    NamedPoints,
-    assemble,
-    dataset_of,
-    skeleton_of_names,
-)
-from leanpose.data.readers import DatasetConfig
+from leanpose.data.label_set import PERSON, LabelledImage, LabelSet, LabelSetBuilder, NamedPoints
+from leanpose.data.records import record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import from_cell, open_whole, read_errors, read_regular, to_cell
-from leanpose.skeleton import Skeleton
 
 CANNOT_HOLD = (
     "limbs",
@@ -61,12 +49,6 @@ def is_prediction(file: FileContent) -> bool:
     return file.path.suffix == ".csv" and file.start.startswith(b"scorer,") and b"likelihood" in file.start
 
 
-def read_deeplabcut(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a table of DeepLabCut; see `leanpose.data.readers.read_people`."""
-    assert config.annotations is not None
-    return dataset_of(load_deeplabcut(root / config.annotations), config, skeleton, root)
-
-
 def load_deeplabcut(path: Path) -> LabelSet:
     """The labels of a table.
 
@@ -74,34 +56,31 @@ def load_deeplabcut(path: Path) -> LabelSet:
         LeanposeError: it is missing or garbled, or an HDF5 file without pandas and PyTables.
     """
     heading, rows = _hdf5_table(path) if path.suffix in (".h5", ".hdf5") else _csv_table(path)
-    images: list[LabelledImage] = []
-    people: list[NamedPoints] = []
-    left_out: Counter[str] = Counter()
+    labels = LabelSetBuilder(path)
     columns = heading["bodyparts"]
     individuals = heading.get("individuals") or [""] * len(columns)
-    names = list(dict.fromkeys(columns))
     with record_errors(f"{path}: a row"):
         for name, values in rows:
             if len(values) != len(columns):
                 raise LeanposeError(
                     f"{path}: the row of {name[:200]} has {len(values)} numbers instead of {len(columns)}."
                 )
-            images.append(LabelledImage(name))
+            labels.images.append(LabelledImage(name))
             found: dict[str, dict[str, dict[str, float]]] = {}
             cells = zip(individuals, columns, heading["coords"], values, strict=True)
             for individual, point, axis, value in cells:
                 found.setdefault(individual, {}).setdefault(point, {})[axis] = value
             for individual, points in found.items():
-                # What DeepLabCut calls single are the keypoints that only one thing of an image has, such as corners of
-                # a cage.
+                # DeepLabCut's "single" keypoints occur once an image, such as corners of a cage.
                 category = _SINGLE if individual == _SINGLE and len(found) > 1 else PERSON
-                person = NamedPoints(len(images) - 1, category=category)
-                for point, place in points.items():
-                    labelled = np.isfinite([place["x"], place["y"]]).all()
-                    person.points[point] = (place["x"], place["y"], 2.0) if labelled else (0.0, 0.0, 0.0)
-                if any(seen for _, _, seen in person.points.values()):
-                    people.append(person)
-    return assemble(path, images, people, skeleton=skeleton_of_names(names, path.stem), left_out=left_out)
+                named = {
+                    point: (place["x"], place["y"], 2.0)
+                    for point, place in points.items()
+                    if np.isfinite([place["x"], place["y"]]).all()
+                }
+                if named:
+                    labels.people.append(NamedPoints(len(labels.images) - 1, named, category=category))
+    return labels.build(columns)
 
 
 def _csv_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[float]]]]:
@@ -143,11 +122,8 @@ def _hdf5_table(path: Path) -> tuple[dict[str, list[str]], list[tuple[str, list[
 
 def write_deeplabcut(labels: LabelSet, path: Path) -> None:
     """Write a CSV of one animal an image, or with individuals where an image has several."""
-    of_image: dict[int, list[Any]] = {}
-    for person in labels.people:
-        if (person.points[:, 2] > 0).any():
-            of_image.setdefault(person.image, []).append(person)
-    most = max(map(len, of_image.values()), default=1)
+    by_image = [[person for person in people if person.labelled.any()] for people in labels.people_by_image()]
+    most = max([1, *map(len, by_image)])
     names = labels.skeleton.keypoints
     columns = [(f"individual{i + 1}", name, axis) for i in range(most) for name in names for axis in "xy"]
     with open_whole(path) as file:
@@ -157,9 +133,7 @@ def write_deeplabcut(labels: LabelSet, path: Path) -> None:
             writer.writerow(["individuals", *(individual for individual, _, _ in columns)])
         writer.writerow(["bodyparts", *(name for _, name, _ in columns)])
         writer.writerow(["coords", *(axis for _, _, axis in columns)])
-        for number, image in enumerate(labels.images):
-            cells: list[str] = []
-            for person in [*of_image.get(number, []), *[None] * most][:most]:
-                for x, y, seen in person.points.tolist() if person is not None else [(0, 0, 0)] * len(names):
-                    cells += [f"{x:.4f}", f"{y:.4f}"] if seen > 0 else ["", ""]
-            writer.writerow([to_cell(image.name), *cells])
+        for image, people in zip(labels.images, by_image, strict=True):
+            points = [point for person in people for point in person.points.tolist()]
+            cells = [cell for x, y, v in points for cell in ((f"{x:.4f}", f"{y:.4f}") if v > 0 else ("", ""))]
+            writer.writerow([to_cell(image.name), *cells, *[""] * (len(columns) - len(cells))])

@@ -19,7 +19,7 @@ _FLAT = 24  # a hash with fewer set (or unset) bits is that of an almost even im
 
 @dataclass(frozen=True)
 class ImageHash:
-    """What an image is recognised by.
+    """The hashes by which copies of an image are found.
 
     Attributes:
         digest: of its bytes.

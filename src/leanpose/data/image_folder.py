@@ -17,8 +17,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from leanpose.data.annotations import ImageRef
-from leanpose.data.cache import is_pack_file
 from leanpose.data.image_files import SUFFIXES
+from leanpose.data.pack_file import is_pack_file
+from leanpose.data.records import base_name
 from leanpose.data.sleap_package import is_package_frame
 from leanpose.data.video_frames import is_video_frame
 from leanpose.errors import LeanposeError
@@ -28,7 +29,7 @@ _ADDRESSES = ("http", "https", "file", "s3", "gs")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before an uploaded file's name
 _PLAIN = re.compile(r"\w[\w.\-]*", re.ASCII)  # nearly all names of nearly all sets
 _DRIVE = re.compile(r"[A-Za-z]:/")
-_SOME = 50  # names of a set that tell whether its images are where these say
+_SOME = 50  # names of a set that are tried to find out whether images are where their names say
 _MAX_FOLDERS = 10_000  # of an image folder that are looked into for an image that is not where its name says
 
 
@@ -72,7 +73,7 @@ class ImageFolder:
     An image that is not where its name says is looked for by the other ways in which programs write names: in another
     Unicode form, with backslashes, as an address, with folders in front that are not there, with .JPG for .jpg or
     without ending; and of a set of which none is where its name says by its base name in the folders below, where there
-    is one such file. What was done so is noted.
+    is one such file. `notes` counts these images.
 
     Args:
         path: the folder, or the uncompressed `.tar` archive.
@@ -107,7 +108,7 @@ class ImageFolder:
         return file_name in self.members if self.archive else self._holds(file_name)
 
     def __call__(self, file_name: str) -> ImageRef:
-        """Where an image is; one that is missing is said to be where its name says.
+        """The reference of an image; of a missing one that with its name as it is.
 
         Raises:
             LeanposeError: the name leads out of the folder.
@@ -132,7 +133,7 @@ class ImageFolder:
         return None
 
     def _with_other_ending(self, name: str) -> str | None:
-        """The one image whose name has an ending in other letters, or one where this name has none."""
+        """The only image whose name differs in the letter case of its suffix, or in that this name has no suffix."""
         stem, suffix = os.path.splitext(name)
         known = suffix.lower() in SUFFIXES
         folder = "" if self.archive else os.path.dirname(name)
@@ -144,7 +145,7 @@ class ImageFolder:
 
     def _look_up(self, file_name: str) -> ImageRef:
         found = self.find(file_name)
-        base = _base_name(file_name)
+        base = base_name(file_name)
         if found is None and not self.whole_names and base not in self._shared:
             place = self._places_below().get(base)
             found = None if place is None else (place, SUB_FOLDER)
@@ -177,7 +178,7 @@ class ImageFolder:
         return link is not None
 
     def _list(self, folder: str) -> dict[str, bool]:
-        """What a folder below this one holds in addition to folders; empty where there is none."""
+        """The files in a folder below this one, and whether each is a link; empty if there is no such folder."""
         path = os.path.join(self._root, folder)
         try:
             with os.scandir(path) as entries:
@@ -202,7 +203,7 @@ class ImageFolder:
             self._below = {}
             in_place = any(name in self for name in islice(self._names, _SOME) if not _leaves(name))
             for place in () if in_place else self.members if self.archive else self._walk():
-                base = _base_name(place)
+                base = base_name(place)
                 self._below[base] = None if base in self._below else place
         return self._below
 
@@ -239,8 +240,8 @@ for."""
 
 
 def spellings(name: str) -> list[tuple[str, str]]:
-    """The names by which an image that a file calls `name` may lie in its folder, the likeliest first, each with what
-    is to be said of it.
+    """The names that an image called `name` in a label file may have in its folder, the likeliest first, each with its
+    note.
 
     Addresses count by their path, backslashes are separators, and the folders that a name begins with may be missing.
     No spelling leaves the folder.
@@ -291,14 +292,10 @@ def _shared_ends(names: Sequence[str]) -> set[str]:
         (plain if _is_plain(name) else others).append(name)
     counts = Counter(plain)  # whose only spelling they are
     for name in others:
-        counts.update({spelling for spelling, _ in spellings(name)} | {_base_name(name)})
+        counts.update({spelling for spelling, _ in spellings(name)} | {base_name(name)})
     return {spelling for spelling, count in counts.items() if count > 1}
 
 
 def _is_plain(name: str) -> bool:
     """Whether a name has a single spelling."""
     return _PLAIN.fullmatch(name) is not None and _UPLOADED.match(name) is None
-
-
-def _base_name(name: str) -> str:
-    return name.replace("\\", "/").rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""Where the images of a label file are: the folder or archive that holds most of them, or the videos whose frames they are."""
+"""Finding the images of a label file: the folder or archive with most of them, or the videos of which they are frames."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _hits(candidate: Path, names: Sequence[str]) -> int:
 
 
 def video_names(paths: list[str]) -> list[str]:
-    """What a set calls its videos: the last part of their paths without ending, with folders where that is one for several."""
+    """Names for videos: the last part of their paths without suffix, with folders as far as needed to tell them apart."""
     parts = [
         [_NO_NAME.sub("_", part) for part in PurePosixPath(path.replace("\\", "/")).with_suffix("").parts]
         for path in paths
@@ -85,9 +85,9 @@ class VideoFrames:
     """Turns the names of a set's images, which are frames of videos, into references.
 
     Args:
-        videos: what the set calls its videos → where the file of labels says they are.
-        labels: the file of labels: what it says is relative to its folder, and a video that is not there is looked for in it.
-        folder: where the videos are instead.
+        videos: name of a video → its path in the label file.
+        labels: the label file: paths are relative to its folder, where missing videos are searched too.
+        folder: of the videos, if they are elsewhere.
 
     Attributes:
         notes: how many videos were found in which other way.

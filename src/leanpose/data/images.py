@@ -19,7 +19,6 @@ from jaxtyping import Float, UInt8
 
 from leanpose.data import bit_depth, deep_tiff
 from leanpose.data.annotations import ImageRef
-from leanpose.data.cache import packed_image
 from leanpose.data.image_files import (
     BrokenImageError,
     JpegHeader,
@@ -29,6 +28,7 @@ from leanpose.data.image_files import (
     parse_jpeg_header,
 )
 from leanpose.data.image_folder import tar_members
+from leanpose.data.pack_file import packed_image
 from leanpose.data.sleap_package import is_package_frame, package_frame
 from leanpose.data.video_frames import is_video_frame, video_frame
 from leanpose.files import open_regular, read_regular
@@ -90,7 +90,7 @@ def read_image(ref: ImageRef | Path | str | bytes, *, name: str = "given as byte
 
     Args:
         ref: a file, a member of an archive, or the bytes themselves.
-        name: what messages call bytes.
+        name: of the image in messages, if it is given as bytes.
 
     Raises:
         BrokenImageError: it is missing, empty, truncated, corrupt, no image, or larger than allowed (`max_pixels`).
@@ -140,7 +140,7 @@ def decode_part(
 def _decode(
     data: bytes, name: str, rows: int | None = None, reduction: int = 1
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "2 3"] | None, list[str]]:
-    """What `decode_part` returns, and the sentences to warn of."""
+    """The result of `decode_part`, and warnings."""
     if not data:
         raise BrokenImageError(f"The image {name} is empty (0 bytes).")
     header = parse_jpeg_header(data) if data.startswith(b"\xff\xd8") else None
@@ -231,7 +231,7 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _known_kind(data: bytes) -> str:
-    """A supplement for files that Pillow cannot read because of what their values are."""
+    """A hint on files that Pillow cannot read because of the type of their values."""
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return ", or a TIFF of a kind that cannot be read; save it with 8 bits and without compression"
     at = max(data.find(b"\xff\xc1\0"), data.find(b"\xff\xc0\0")) if data.startswith(b"\xff\xd8") else -1
@@ -239,7 +239,7 @@ def _known_kind(data: bytes) -> str:
 
 
 def _left_out(image: Image.Image) -> list[str]:
-    """What to say of the frames of a moving image, or the pages of a TIFF, behind the first."""
+    """The notice on the further frames of a moving image, or pages of a TIFF."""
     pages = image.format == "TIFF"
     count = getattr(image, "n_frames", 1) if pages else count_frames_of(image)
     return [f"Only the first of {count} {'pages' if pages else 'frames'} is read."] if count > 1 else []
@@ -263,7 +263,7 @@ def is_moving_image(path: Path) -> bool:
             return False
         with open_regular(path) as file, open_image(file, str(path)) as image:
             return count_frames_of(image) > 1
-    except Exception:  # unreadable or damaged: said when it is read
+    except Exception:  # unreadable or damaged: reported when it is read
         return False
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, Union
 import numpy as np
 from jaxtyping import UInt8
 
+from leanpose.data.bit_depth import FRACTION_TOLERANCE
 from leanpose.data.image_files import SUFFIXES, max_bytes
 from leanpose.data.images import BrokenImageError, pillow_to_rgb, read_image, read_image_and_notices, warn_of
 from leanpose.data.prefetch import threaded_map
@@ -42,7 +43,6 @@ ImageSource: TypeAlias = ImageInput | Iterable[ImageInput]
 """One image; or many: a folder, a glob pattern, any iterable, or an array or tensor of four dimensions."""
 
 STDIN = "-"
-FLOAT_TOLERANCE = 1e-3  # interpolation may leave 0…1 by so much
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class ImageFile:
     """An input image.
 
     Attributes:
-        path: where it is; of what is not a file, its name.
+        path: of the file; of other images their name.
         name: its place below the folder that all inputs have in common; in POSIX form.
         image_id: the number that stands for it in COCO results.
-        content: the bytes of what is not a file: standard input, or an image from the web.
+        content: the bytes of an image that is not a file: from standard input or from the web.
     """
 
     path: Path
@@ -96,7 +96,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a user's arguments mean.
+    """The images and videos that a user's arguments name.
 
     Attributes:
         images, clips: images and videos, each once.
@@ -162,7 +162,7 @@ def find_inputs(
 
 
 class _Found:
-    """What has been found so far, by its resolved path; names follow when all paths are known."""
+    """Collects inputs by their resolved paths; they are named once all paths are known."""
 
     def __init__(self, besides: Path | None, is_video: Callable[[Path], bool]) -> None:
         self.besides, self.is_video = besides, is_video
@@ -308,7 +308,7 @@ def read_ahead(
 
     Args:
         images: to read.
-        notice: called by those threads with what was guessed of an image or left out, a sentence.
+        notice: called by those threads with a sentence on a guess about an image or on something left out.
     """
 
     def read(image: ImageFile) -> UInt8[np.ndarray, "H W 3"] | BrokenImageError:
@@ -426,7 +426,7 @@ def _from_array(image: np.ndarray, kind: str) -> UInt8[np.ndarray, "H W 3"]:
         )
     if floating:
         low, high = float(values.min()), float(values.max())
-        if not (low >= -FLOAT_TOLERANCE and high <= 1 + FLOAT_TOLERANCE):  # not a number is neither
+        if not (low >= -FRACTION_TOLERANCE and high <= 1 + FRACTION_TOLERANCE):  # not a number is neither
             raise LeanposeError(f"Images in floating point lie between 0 and 1, not between {low:g} and {high:g}.")
         values = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
     if values.shape[2] == 4:

@@ -1,4 +1,4 @@
-"""What a set's label files held when it was packed, to notice that they have changed since."""
+"""Checksums of the label files of a pack, to notice that they have changed since it was written."""
 
 from __future__ import annotations
 
@@ -45,14 +45,13 @@ class LabelDigest:
         return cls(path.replace(os.sep, "/"), count, checksum)
 
     def changed(self, folder: Path) -> bool:
-        """Whether the files next to a pack in this folder hold something else now; what is not there has not
-        changed."""
+        """Whether the files have another content now, seen from a pack in this folder; missing ones count as unchanged."""
         labels = folder / self.path
         try:
             return labels.exists() and _digest(labels, self.bytes) != (self.bytes, self.checksum)
         except LeanposeError:  # it is there, but holds no labels any more
             return True
-        except OSError:  # it may not be read: nothing can be said
+        except OSError:  # it may not be read
             return False
 
 

@@ -1,4 +1,4 @@
-"""What a label file holds, whatever its format: images, and people with keypoints in pixels. Readers fill it, writers
+"""The content of a label file in any format: images, and people with keypoints in pixels. Readers return it, writers
 write it.
 
 Boxes: a person has the box that the file gives it, by its group or else the smallest rectangle around all of its
@@ -8,6 +8,7 @@ points; without one the extent of its labelled keypoints times `BOX_PADDING` sta
 from __future__ import annotations
 
 import os
+import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from leanpose.data.account import empty_set, start_account
 from leanpose.data.annotations import AREA_OF_BOX, ImageRef, PoseAnnotation, PoseDataset, padded_boxes
-from leanpose.data.cache import is_pack_file
-from leanpose.data.coco import clean_points, labelled_dataset, map_keypoints, require_pixels
 from leanpose.data.coco_boxes import note_other_sizes
+from leanpose.data.ground_truth import labelled_dataset
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.image_sources import VideoFrames, image_source
-from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.data.keypoints import clean_points, map_keypoints, match_keypoints, require_pixels, skeleton_of_names
+from leanpose.data.pack_file import is_pack_file
+from leanpose.data.readers import READERS, DatasetConfig, in_split
+from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.geometry import box_area
-from leanpose.skeleton import SKELETONS, Skeleton, keypoint_name
+from leanpose.skeleton import Skeleton, keypoint_name
 
 PERSON = "person"
 
@@ -61,7 +63,7 @@ class LabelledPerson:
         image: index among the images.
         points: x, y in pixels and COCO's visibility, in the file's keypoints; zeros where not labelled.
         box: xyxy; None where the file has none.
-        category: what the file calls such a thing.
+        category: its name in the file.
         area: in square pixels; NaN where the file does not say.
         crowd: whether it stands for several.
     """
@@ -73,6 +75,11 @@ class LabelledPerson:
     area: float = float("nan")
     crowd: bool = False
 
+    @property
+    def labelled(self) -> Bool[np.ndarray, " K"]:
+        """Which keypoints are labelled."""
+        return self.points[:, 2] > 0
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -80,16 +87,16 @@ class LabelSet:
 
     Attributes:
         path: where it was read.
-        skeleton: what it labels.
+        skeleton: its keypoints.
         images: all of them, in the file's order.
         people: all that have keypoints.
         left_out: annotations that are skipped, by reason.
-        notes: what was changed in reading, as in an `Account`.
+        notes: what was changed in reading, as in a `DataSummary`.
         named: whether the file names its keypoints; otherwise they are `keypoint_1` …
         located: whether the images' names are their places, below the file's folder or in the file.
         repeats: labels of the same people by further annotators, only used by the data check.
-        videos: of a set whose images are frames of videos: what their names begin with → where the file says the video
-            is.
+        videos: of a set whose images are frames of videos: prefix of the images' names → path of the video in the
+            file.
     """
 
     path: Path
@@ -105,13 +112,26 @@ class LabelSet:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The categories of its people, the first first."""
+        """The categories of its people in order of appearance."""
         return tuple(dict.fromkeys(person.category for person in self.people))
+
+    def people_by_image(self) -> list[list[LabelledPerson]]:
+        """The people of each image."""
+        people: list[list[LabelledPerson]] = [[] for _ in self.images]
+        for person in self.people:
+            people[person.image].append(person)
+        return people
 
     @property
     def has_frames(self) -> bool:
         """Whether its images are no files but frames, of videos or in a project of SLEAP."""
         return bool(self.videos) or (self.located and self.path.suffix == ".slp")
+
+    def arrays(self, people: Sequence[LabelledPerson]) -> tuple[Float[np.ndarray, "N K 3"], Float[np.ndarray, "N 2"]]:
+        """The points of some of its people, and (width, height) of their images."""
+        points = np.array([person.points for person in people], np.float64).reshape(-1, len(self.skeleton), 3)
+        sizes = [(self.images[person.image].width, self.images[person.image].height) for person in people]
+        return points, np.array(sizes).reshape(-1, 2)
 
     def of_category(self, category: str | None) -> LabelSet:
         """The people of one category alone.
@@ -144,7 +164,7 @@ class LabelSet:
             return replace(self, skeleton=skeleton, named=True)
         indices = match_keypoints(self.path.stem, self.skeleton, skeleton)
         notes, missing = Counter(self.notes), sorted({*range(len(self.skeleton))} - {*indices})
-        lost = sum(int((person.points[missing, 2] > 0).sum()) for person in self.people)
+        lost = sum(int(person.labelled[missing].sum()) for person in self.people)
         names = ", ".join(self.skeleton.keypoints[place] for place in missing[:3])
         notes[
             f"labels of keypoints that '{skeleton.name}' lacks ({names}{', …' * (len(missing) > 3)}) are left out"
@@ -156,8 +176,15 @@ class LabelSet:
         return replace(self, skeleton=skeleton, people=people, repeats=repeats, notes=notes)
 
 
+def read_labels(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
+    """Read a data set in the format of an annotation tool; see `leanpose.data.readers.read_people`."""
+    load = READERS[config.format].loads
+    assert load is not None
+    return dataset_of(pkgutil.resolve_name(load)(config.annotation_path(root)), config, skeleton, root)
+
+
 def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root: Path) -> PoseDataset:
-    """A label file's people in the keypoints of a model, with everything that readers owe: split, boxes, account.
+    """A data set of the people of a label file, in the keypoints of a model.
 
     Raises:
         LeanposeError: the images are not found, the file labels no keypoint of the skeleton or names none, or its
@@ -170,12 +197,10 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
         )
     labels = labels.of_category(config.category)
     labels = labels.relabelled(given) if not labels.named else labels
-    account = start_account(config.title, skeleton, labels.skeleton, config.split)
-    account.left_out.update(labels.left_out)
-    account.notes.update(labels.notes)
-    account.note_categories(labels.categories)
+    summary = start_summary(config.title, skeleton, labels.skeleton, config.split)
+    summary.add(labels.left_out, labels.notes, labels.categories)
     if not labels.people:
-        raise LeanposeError(empty_set(account))
+        raise LeanposeError(summary.empty_message())
     indices = match_keypoints(config.title, labels.skeleton, skeleton)
     find = images_of(labels, None if config.images is None else root / config.images, config.title)
     has_splits = any(image.split for image in labels.images)
@@ -184,40 +209,39 @@ def dataset_of(labels: LabelSet, config: DatasetConfig, skeleton: Skeleton, root
         for number, image in enumerate(labels.images)
     ]
     chosen = [person for person in labels.people if wanted[person.image]]
-    sizes = np.array([(labels.images[p.image].width, labels.images[p.image].height) for p in chosen]).reshape(-1, 2)
-    raw = np.array([p.points for p in chosen], np.float64).reshape(-1, len(labels.skeleton), 3)
+    raw, sizes = labels.arrays(chosen)
     require_pixels(raw, sizes, labels.path)
-    points = clean_points(raw, sizes, account.notes)
+    points = clean_points(raw, sizes, summary.notes)
     targets, made = map_keypoints(points, indices), padded_boxes(points)
     people, annotated = [], []
     for number, person in enumerate(chosen):
         if person.crowd:
-            account.left_out["of a crowd"] += 1
+            summary.left_out["of a crowd"] += 1
             continue
         box = made[number] if person.box is None else person.box
         if person.box is None:
-            account.notes["boxes are missing and made from the keypoints"] += 1
+            summary.notes["boxes are missing and made from the keypoints"] += 1
         area = person.area if person.area > 0 else float(box_area(box)) * (AREA_OF_BOX if person.box is None else 1.0)
         ref = find(labels.images[person.image].name)
         annotated.append((ref, labels.images[person.image].width, labels.images[person.image].height))
         people.append(PoseAnnotation(ref, box, targets[number], person.image + 1, number + 1, area))
     if isinstance(find, (ImageFolder, VideoFrames)):
-        account.notes.update(find.notes)
+        summary.notes.update(find.notes)
     if isinstance(find, VideoFrames):
-        account.notes["images are frames of videos, which a pack (`data.cache`) decodes only once"] += len(
+        summary.notes["images are frames of videos, which a pack (`data.cache`) decodes only once"] += len(
             {person.image for person in people}
         )
-    note_other_sizes(annotated, account.notes)
+    note_other_sizes(annotated, summary.notes)
     images = [
         {"id": number + 1, "file_name": image.name} | size_fields(image)
         for number, image in enumerate(labels.images)
         if wanted[number]
     ]
-    return labelled_dataset(account, people, images, skeleton)
+    return labelled_dataset(summary, people, images, skeleton)
 
 
 def images_of(labels: LabelSet, source: Path | None, title: str) -> Callable[[str], ImageRef]:
-    """What finds the images of a label set by their names.
+    """A function that finds the images of a label set by their names.
 
     Args:
         source: their folder or archive, or that of the videos; None: as the file says, or whatever lies next to it.
@@ -250,27 +274,14 @@ def size_fields(image: LabelledImage) -> dict[str, Any]:
     return {side: int(value) for side, value in sizes.items() if np.isfinite(value)}
 
 
-def skeleton_of_names(
-    names: Iterable[str],
-    title: str,
-    limbs: Sequence[tuple[int, int]] = (),
-    pairs: Sequence[tuple[int, int]] | None = None,
-) -> Skeleton:
-    """The known skeleton of these names in this order, or one made of them."""
-    spelt = tuple(dict.fromkeys(keypoint_name(name) for name in names))
-    known = next((known for known in SKELETONS.values() if known.keypoints == spelt), None)
-    values = {"name": title, "keypoints": spelt, "limbs": [list(limb) for limb in limbs], "pairs": pairs}
-    return known or Skeleton.from_dict(values)
-
-
 @dataclass
 class NamedPoints:
-    """The points of one person while a file is read that keeps them one by one.
+    """The points of one person of a file that lists points one by one.
 
     Attributes:
         image: index of the image.
         points: name → x, y, visibility.
-        group: what the file calls the person, to find its box by.
+        group: the file's id of the person, by which it is matched with its box.
     """
 
     image: int
@@ -289,37 +300,45 @@ class Rectangle:
     category: str = PERSON
 
 
-def assemble(
-    path: Path,
-    images: list[LabelledImage],
-    people: Sequence[NamedPoints],
-    rectangles: Sequence[Rectangle] = (),
-    *,
-    skeleton: Skeleton | None = None,
-    left_out: Counter[str] | None = None,
-    notes: Counter[str] | None = None,
-) -> LabelSet:
-    """A label set of points that have names.
+@dataclass
+class LabelSetBuilder:
+    """Collects the content of a file that lists points and rectangles one by one.
 
-    Args:
-        skeleton: what the file says of its keypoints; otherwise they are those that occur, the first first.
+    Attributes:
+        path, images, left_out, notes: as in `LabelSet`.
+        people: with their points by name.
+        rectangles: that may be people's boxes.
     """
-    names = [name for person in people for name in person.points]
-    skeleton = skeleton or skeleton_of_names(names or ["nothing"], path.stem)
-    places = {keypoint_name(name): i for i, name in enumerate(skeleton.keypoints)}
-    left_out, boxes = Counter(left_out or ()), _boxes_of(people, rectangles)
-    done = []
-    for person, box in zip(people, boxes, strict=True):
-        points = np.zeros((len(skeleton), 3))
-        for name, values in person.points.items():
-            points[places[keypoint_name(name)]] = values
-        category = box.category if box is not None and person.category == PERSON else person.category
-        corners = None if box is None else np.array(box.xyxy, np.float64)
-        done.append(LabelledPerson(person.image, points, corners, category))
-    alone = len(rectangles) - sum(box is not None for box in boxes)
-    if alone:
-        left_out["a rectangle without keypoints"] += alone
-    return LabelSet(path, skeleton, images, done, left_out, Counter(notes or ()))
+
+    path: Path
+    images: list[LabelledImage] = field(default_factory=list)
+    people: list[NamedPoints] = field(default_factory=list)
+    rectangles: list[Rectangle] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def build(self, names: Iterable[str] | None = None) -> LabelSet:
+        """The label set of everything that was collected.
+
+        Args:
+            names: of the keypoints, in their order; by default those that occur, in order of appearance.
+        """
+        names = names or [name for person in self.people for name in person.points]
+        skeleton = skeleton_of_names(dict.fromkeys(map(keypoint_name, names)) or ["nothing"], self.path.stem)
+        places = {keypoint_name(name): i for i, name in enumerate(skeleton.keypoints)}
+        boxes = _boxes_of(self.people, self.rectangles)
+        people = []
+        for person, box in zip(self.people, boxes, strict=True):
+            points = np.zeros((len(skeleton), 3))
+            for name, (x, y, visibility) in person.points.items():
+                if visibility > 0:
+                    points[places[keypoint_name(name)]] = x, y, visibility
+            category = box.category if box is not None and person.category == PERSON else person.category
+            corners = None if box is None else np.array(box.xyxy, np.float64)
+            people.append(LabelledPerson(person.image, points, corners, category))
+        unused = len(self.rectangles) - sum(box is not None for box in boxes)
+        left_out = self.left_out + Counter({"a rectangle without keypoints": unused})
+        return LabelSet(self.path, skeleton, self.images, people, left_out, +self.notes)
 
 
 def _boxes_of(people: Sequence[NamedPoints], rectangles: Sequence[Rectangle]) -> list[Rectangle | None]:

@@ -7,6 +7,7 @@ person; without rectangles an image shows one person.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,14 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.annotations import PoseDataset
-from leanpose.data.coco_file import record_errors
-from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, Rectangle, assemble, dataset_of
-from leanpose.data.readers import DatasetConfig
+from leanpose.data.label_set import LabelledImage, LabelSet, LabelSetBuilder, NamedPoints, Rectangle
+from leanpose.data.records import record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
-from leanpose.files import atomic_write, load_json
-from leanpose.skeleton import Skeleton, keypoint_name
+from leanpose.files import load_json, write_text
+from leanpose.skeleton import keypoint_name
 
 CANNOT_HOLD = (
     "limbs",
@@ -50,12 +49,6 @@ def _is_list_of_labels(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(v, dict) and "keypointlabels" in v for v in value)
 
 
-def read_label_studio(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read an export of Label Studio; see `leanpose.data.readers.read_people`."""
-    assert config.annotations is not None
-    return dataset_of(load_label_studio(root / config.annotations), config, skeleton, root)
-
-
 def load_label_studio(path: Path) -> LabelSet:
     """The labels of an export.
 
@@ -65,82 +58,106 @@ def load_label_studio(path: Path) -> LabelSet:
     content = load_json(path, "annotation file")
     if not isinstance(content, list):
         raise LeanposeError(f"{path} is not a Label Studio export, which is a list of tasks.")
-    images: list[LabelledImage] = []
-    people: list[NamedPoints] = []
-    rectangles: list[Rectangle] = []
-    left_out: Counter[str] = Counter()
-    notes: Counter[str] = Counter()
+    labels = LabelSetBuilder(path)
     repeats: list[NamedPoints] = []
-    for position, task in enumerate(content):
-        with record_errors(f"{path}: task {position + 1}"):
-            results = _results(task, notes)
-            turned = {r.get("image_rotation") or 0 for r in results} - {0}
-            if turned:
-                raise LeanposeError(
-                    f"{path}: the image of task {position + 1} is shown turned by {min(turned)}° in Label Studio, so "
-                    "what its coordinates count from is not said; turn it back there and export again."
-                )
-            if any("sequence" in r["value"] for r in results):
-                raise LeanposeError(
-                    f"{path}: task {position + 1} labels a video, for which Label Studio has rectangles but no keypoints; label its "
-                    "frames as images."
-                )
-            used = [r for r in results if {"keypointlabels", "rectanglelabels"} & r["value"].keys()]
-            size = next(((float(r["original_width"]), float(r["original_height"])) for r in used), None)
-            width, height = size or (float("nan"), float("nan"))
-            images.append(LabelledImage(_image_name(task), width, height))
-            boxes = [r for r in results if "rectanglelabels" in r["value"]]
-            for result in boxes:
-                value = result["value"]
-                if value.get("rotation"):
-                    left_out["a rotated rectangle"] += 1
-                    continue
-                x, y = value["x"] * width / 100, value["y"] * height / 100
-                corners = (x, y, x + value["width"] * width / 100, y + value["height"] * height / 100)
-                rectangles.append(Rectangle(position, corners, result.get("id"), str(value["rectanglelabels"][0])))
-            left_out.update(what for kind, what in _OTHER_SHAPES.items() for r in results if kind in r["value"])
-            mine = [r for r in rectangles if r.image == position]
-            points = [r for r in results if "keypointlabels" in r["value"]]
-            placed = [r for r in points if r["value"].get("x") is not None and r["value"].get("y") is not None]
-            if len(placed) < len(points):
-                notes["points without a position, such as prompts of a model, are not used"] += len(points) - len(
-                    placed
-                )
-            people += _people(placed, mine, position, (width, height))
-            for further in _further(task):
-                # Rectangles of theirs would only be boxes.
-                others = [r for r in further if "keypointlabels" in r["value"]]
-                repeats += _people(others, [], position, (width, height))
-    labels = assemble(path, images, people, rectangles, left_out=left_out, notes=notes)
-    known = [p for p in repeats if {keypoint_name(name) for name in p.points} <= set(labels.skeleton.keypoints)]
-    return replace(labels, repeats=assemble(path, images, known, skeleton=labels.skeleton).people)
+    for number, task in enumerate(content, start=1):
+        with record_errors(f"{path}: task {number}"):
+            regions, *further = _regions_by_annotator(task, labels.notes) or [[]]
+            _require_upright_image(regions, path, number)
+            size = _add_task(labels, task, regions)
+            # Which person a point of further annotators belongs to is known if no name repeats; their rectangles would
+            # only be boxes.
+            for points in (list(filter(_is_point, some)) for some in further):
+                names = [(region.get("parentID"), _label(region)) for region in points]
+                if len(set(names)) == len(names):
+                    repeats += _people(points, [], number - 1, size)
+    found = labels.build()
+    known = [p for p in repeats if {keypoint_name(name) for name in p.points} <= set(found.skeleton.keypoints)]
+    return replace(found, repeats=LabelSetBuilder(path, found.images, known).build(found.skeleton.keypoints).people)
 
 
-def _results(task: dict[str, Any], notes: Counter[str]) -> list[dict[str, Any]]:
-    """The regions of a task: of its first annotation that was not cancelled, or of a JSON-MIN record."""
-    if isinstance(task.get("annotations"), list):
-        done = [a for a in task["annotations"] if isinstance(a, dict) and not a.get("was_cancelled")]
-        others = sum(
-            "keypointlabels" in r.get("value", {}) for annotation in done[1:] for r in annotation.get("result") or []
+def _require_upright_image(regions: list[dict[str, Any]], path: Path, number: int) -> None:
+    """Check that a task labels an image that is not rotated.
+
+    Raises:
+        LeanposeError: it does not.
+    """
+    if turned := {region.get("image_rotation") or 0 for region in regions} - {0}:
+        raise LeanposeError(
+            f"{path}: the image of task {number} is shown turned by {min(turned)}° in Label Studio, so "
+            "what its coordinates count from is not said; turn it back there and export again."
         )
-        if others:
-            notes["points of further annotators are not used"] += others
-        dropped = [a for a in task["annotations"] if isinstance(a, dict) and a.get("was_cancelled")]
-        cancelled = sum("keypointlabels" in r.get("value", {}) for a in dropped for r in a.get("result") or [])
-        if cancelled:
-            notes["points of cancelled annotations are not used"] += cancelled
-        if not done and task.get("predictions"):
-            notes["predictions that nobody has made an annotation of are not used"] += len(task["predictions"])
-        return _regions(done[0]) if done else []
-    flat = [v for value in task.values() if isinstance(value, list) for v in value if isinstance(v, dict)]
-    return [{"value": v, **{k: v[k] for k in ("original_width", "original_height") if k in v}} for v in flat]
+    if any("sequence" in region["value"] for region in regions):
+        raise LeanposeError(
+            f"{path}: task {number} labels a video, for which Label Studio has rectangles but no keypoints; label its "
+            "frames as images."
+        )
+
+
+def _add_task(labels: LabelSetBuilder, task: dict[str, Any], regions: list[dict[str, Any]]) -> tuple[float, float]:
+    """Add the image, the people and the rectangles of a task.
+
+    Returns:
+        Width and height of the image; NaN where no region says them.
+    """
+    image = len(labels.images)
+    points, boxes = list(filter(_is_point, regions)), list(filter(_is_rectangle, regions))
+    sized = next((r for r in regions if _is_point(r) or _is_rectangle(r)), None)
+    size = (math.nan, math.nan) if sized is None else (float(sized["original_width"]), float(sized["original_height"]))
+    labels.images.append(LabelledImage(_image_name(task), *size))
+    rectangles: list[Rectangle] = []
+    for region in boxes:
+        value = region["value"]
+        if value.get("rotation"):
+            labels.left_out["a rotated rectangle"] += 1
+            continue
+        x, y, width, height = (
+            value[key] * side / 100 for key, side in zip(("x", "y", "width", "height"), (*size, *size), strict=True)
+        )
+        rectangles.append(Rectangle(image, (x, y, x + width, y + height), region.get("id"), _label(region)))
+    labels.rectangles += rectangles
+    labels.left_out.update(what for kind, what in _OTHER_SHAPES.items() for r in regions if kind in r["value"])
+    placed = [r for r in points if r["value"].get("x") is not None and r["value"].get("y") is not None]
+    unplaced = len(points) - len(placed)
+    labels.notes["points without a position, such as prompts of a model, are not used"] += unplaced
+    labels.people += _people(placed, rectangles, image, size)
+    return size
+
+
+def _is_point(region: dict[str, Any]) -> bool:
+    return "keypointlabels" in region.get("value", {})
+
+
+def _is_rectangle(region: dict[str, Any]) -> bool:
+    return "rectanglelabels" in region.get("value", {})
+
+
+def _label(region: dict[str, Any]) -> str:
+    """The first label of a keypoint or a rectangle."""
+    value = region["value"]
+    return str(value["keypointlabels" if _is_point(region) else "rectanglelabels"][0])
+
+
+def _regions_by_annotator(task: dict[str, Any], notes: Counter[str]) -> list[list[dict[str, Any]]]:
+    """The regions of a task, of each annotation that was not cancelled; of a JSON-MIN record there is one."""
+    if not isinstance(task.get("annotations"), list):
+        flat = [v for value in task.values() if isinstance(value, list) for v in value if isinstance(v, dict)]
+        return [[{"value": v, **{k: v[k] for k in ("original_width", "original_height") if k in v}} for v in flat]]
+    annotations = [a for a in task["annotations"] if isinstance(a, dict)]
+    done = [a for a in annotations if not a.get("was_cancelled")]
+    cancelled = [a for a in annotations if a.get("was_cancelled")]
+    for whose, some in (("further annotators", done[1:]), ("cancelled annotations", cancelled)):
+        notes[f"points of {whose} are not used"] += sum(_is_point(r) for a in some for r in a.get("result") or [])
+    if not done and task.get("predictions"):
+        notes["predictions that nobody has made an annotation of are not used"] += len(task["predictions"])
+    return [_regions(annotation) for annotation in done]
 
 
 def _regions(annotation: dict[str, Any]) -> list[dict[str, Any]]:
     """The regions of an annotation. Points that a relation joins to a rectangle have it as their parent."""
     results = annotation.get("result") or []
     regions = [r for r in results if isinstance(r.get("value"), dict)]
-    rectangles = {r.get("id") for r in regions if "rectanglelabels" in r["value"]}
+    rectangles = {r.get("id") for r in regions if _is_rectangle(r)}
     parents: dict[Any, Any] = {}
     for relation in results:
         if relation.get("type") == "relation":
@@ -151,18 +168,6 @@ def _regions(annotation: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {**r, "parentID": r.get("parentID") or parents[r.get("id")]} if r.get("id") in parents else r for r in regions
     ]
-
-
-def _further(task: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    """The regions of a task by its second and further annotators, where it can be told whose the points are."""
-    annotations = task.get("annotations")
-    done = [a for a in annotations if isinstance(a, dict) and not a.get("was_cancelled")] if annotations else []
-    regions = [_regions(annotation) for annotation in done[1:]]
-    names = [
-        [(r.get("parentID"), str(r["value"]["keypointlabels"][0])) for r in one if "keypointlabels" in r["value"]]
-        for one in regions
-    ]
-    return [one for one, points in zip(regions, names, strict=True) if len(set(points)) == len(points)]
 
 
 def _image_name(task: dict[str, Any]) -> str:
@@ -181,9 +186,8 @@ def _people(
     """The people of an image: its points by their parents, or by the rectangles around them."""
     groups: dict[Any, NamedPoints] = {}
     for result in points:
-        value = result["value"]
+        value, name = result["value"], _label(result)
         x, y = value["x"] * size[0] / 100, value["y"] * size[1] / 100
-        name = str(value["keypointlabels"][0])
         group = result.get("parentID")
         if group is None:
             around = [r for r in rectangles if r.xyxy[0] <= x <= r.xyxy[2] and r.xyxy[1] <= y <= r.xyxy[3]]
@@ -215,12 +219,11 @@ def write_label_studio(labels: LabelSet, path: Path) -> None:
             value = {"x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1, "rotation": 0}
             named = {"rectanglelabels": [person.category]}
             result.append({**common, "id": f"person{number}", "type": "rectanglelabels", "value": {**value, **named}})
-        for k in np.flatnonzero(person.points[:, 2] > 0):
-            x, y, seen = person.points[k].tolist()
+        for k in np.flatnonzero(person.labelled):
+            x, y, visibility = person.points[k].tolist()
             value = {"x": x / image.width * 100, "y": y / image.height * 100, "width": 0.5}
             value["keypointlabels"] = [labels.skeleton.keypoints[k]]
             record = {**common, "id": f"point{number}_{k}", "type": "keypointlabels", "value": value}
             record["parentID"] = f"person{number}"
-            result.append(record | ({"meta": {"text": [_HIDDEN]}} if seen == 1 else {}))
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(tasks))
+            result.append(record | ({"meta": {"text": [_HIDDEN]}} if visibility == 1 else {}))
+    write_text(path, json.dumps(tasks))

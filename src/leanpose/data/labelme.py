@@ -3,18 +3,14 @@ together."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from leanpose.data.annotations import PoseDataset
-from leanpose.data.coco_file import as_flag, record_errors
-from leanpose.data.label_set import LabelledImage, LabelSet, NamedPoints, Rectangle, assemble, dataset_of
-from leanpose.data.readers import DatasetConfig
+from leanpose.data.label_set import LabelledImage, LabelSet, LabelSetBuilder, NamedPoints, Rectangle
+from leanpose.data.records import as_flag, base_name, record_errors
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import files_below, load_json
-from leanpose.skeleton import Skeleton
 
 
 def is_labelme(file: FileContent) -> bool:
@@ -25,12 +21,6 @@ def is_labelme(file: FileContent) -> bool:
     return isinstance(file.json, dict) and "shapes" in file.json and "imagePath" in file.json
 
 
-def read_labelme(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a folder of Labelme's files, or one of them; see `leanpose.data.readers.read_people`."""
-    assert config.annotations is not None
-    return dataset_of(load_labelme(root / config.annotations), config, skeleton, root)
-
-
 def load_labelme(path: Path) -> LabelSet:
     """The labels of a folder of files, or of one.
 
@@ -38,22 +28,18 @@ def load_labelme(path: Path) -> LabelSet:
         LeanposeError: a file is missing, corrupt, or a shape is garbled.
     """
     files = [file for file in files_below(path) if file.suffix == ".json"] if path.is_dir() else [path]
-    images: list[LabelledImage] = []
-    people: list[NamedPoints] = []
-    rectangles: list[Rectangle] = []
-    left_out: Counter[str] = Counter()
+    labels = LabelSetBuilder(path)
     for file in files:
         content = load_json(file, "annotation file")
         if not isinstance(content, dict) or "shapes" not in content:
             continue
-        number = len(images)
+        number = len(labels.images)
         with record_errors(f"{file}: a shape"):
-            # The name that the file itself has is more often right than the path in it, which is that of another
-            # machine.
-            name = str(content.get("imagePath") or file.stem).replace("\\", "/").rsplit("/", 1)[-1]
+            # The path in the file is often that of another machine: the last part of it counts.
+            name = base_name(str(content.get("imagePath") or file.stem))
             folder = file.parent.relative_to(path).as_posix() if path.is_dir() else "."
             width, height = (float(content.get(key) or "nan") for key in ("imageWidth", "imageHeight"))
-            images.append(LabelledImage(name if folder == "." else f"{folder}/{name}", width, height))
+            labels.images.append(LabelledImage(name if folder == "." else f"{folder}/{name}", width, height))
             groups: dict[Any, NamedPoints] = {}
             for shape in content["shapes"] or []:
                 kind, group = shape.get("shape_type", "polygon"), shape.get("group_id")
@@ -62,13 +48,13 @@ def load_labelme(path: Path) -> LabelSet:
                 elif kind == "rectangle":
                     (x1, y1), (x2, y2) = shape["points"]
                     corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
-                    rectangles.append(Rectangle(number, corners, group, str(shape["label"])))
+                    labels.rectangles.append(Rectangle(number, corners, group, str(shape["label"])))
                 else:
-                    left_out[f"a {kind}"] += 1
-            people += groups.values()
-    if not images:
+                    labels.left_out[f"a {kind}"] += 1
+            labels.people += groups.values()
+    if not labels.images:
         raise LeanposeError(f"{path} holds no file of Labelme.")
-    return assemble(path, images, people, rectangles, left_out=left_out)
+    return labels.build()
 
 
 def _add_point(person: NamedPoints, shape: dict[str, Any]) -> None:

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.account import start_account
 from leanpose.data.annotations import AREA_OF_BOX, PoseAnnotation, PoseDataset, padded_boxes
-from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
-from leanpose.data.coco_file import record_errors
+from leanpose.data.ground_truth import labelled_dataset
 from leanpose.data.image_folder import ImageFolder
+from leanpose.data.keypoints import map_keypoints, match_keypoints, zero_unlabelled
 from leanpose.data.matlab import load_matlab, matlab_names
-from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.data.readers import DatasetConfig, in_split
+from leanpose.data.records import record_errors
 from leanpose.data.sniffing import FileContent
+from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import LSP14, Skeleton
 
@@ -69,7 +70,7 @@ def is_lsp(file: FileContent) -> bool:
 
 def read_lsp(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read an LSP set; see `leanpose.data.readers.read_people`. One person an image, in the image's own numbering."""
-    path, image_path = config.paths(root)
+    path, image_path = config.annotation_path(root), config.image_path(root)
     file = load_lsp(path)
     folder = ImageFolder(image_path, config.title)
     labelled = config.labelled_skeleton(root) or LSP14
@@ -83,5 +84,5 @@ def read_lsp(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training:
             keypoints, area = map_keypoints(points, indices), AREA_OF_BOX * width * height
             people.append(PoseAnnotation(folder(name), box, keypoints, number, number, area))
             images.append({"id": number, "file_name": name})
-    account = start_account(config.title, skeleton, labelled, config.split)
-    return labelled_dataset(account, people, images, skeleton)
+    summary = start_summary(config.title, skeleton, labelled, config.split)
+    return labelled_dataset(summary, people, images, skeleton)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-_OF_MIXING = 3  # what its draws are told by from others of the same seed
+_STREAM = 3  # distinguishes these random numbers from others of the same seed
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """The names of sets, with a number behind each that has come before."""
+    """The names of sets, made distinct by appended numbers."""
     return tuple(
         name if name not in names[:i] else f"{name} {1 + names[:i].count(name)}" for i, name in enumerate(names)
     )
@@ -38,7 +38,7 @@ class Mixture:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """How many places of an epoch each set has: its share of them, to the nearest integer."""
+        """The number of samples of each set in an epoch: its share, rounded."""
         ends = np.cumsum(self.weights) / sum(self.weights) * sum(self.sizes)
         return tuple(np.diff(np.rint(ends).astype(int), prepend=0).tolist())
 
@@ -48,7 +48,7 @@ class Mixture:
         for number, (size, count) in enumerate(zip(self.sizes, self.counts, strict=True)):
             begin, end = epoch * count, (epoch + 1) * count
             rounds = range(begin // size, -(-end // size))
-            orders = [np.random.default_rng([self.seed, _OF_MIXING, number, turn]).permutation(size) for turn in rounds]
+            orders = [np.random.default_rng([self.seed, _STREAM, number, turn]).permutation(size) for turn in rounds]
             places = np.concatenate([*orders, np.zeros(0, int)])[begin - rounds.start * size :][:count]
             chosen.append(first + places)
             first += size
@@ -59,7 +59,7 @@ class Mixture:
         return np.searchsorted(np.cumsum(self.sizes), np.asarray(people), side="right")
 
     def describe(self, steps: int) -> str:
-        """One sentence on what an epoch of so many steps takes of each set."""
+        """One sentence on the people per set in an epoch of so many steps."""
         total = sum(self.sizes)
         parts = [
             f"{count} ({count / total:.0%}) of {name}, {count / size:.2g} times its {size}"

@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.data.account import start_account
 from leanpose.data.annotations import AREA_OF_BOX, PoseAnnotation, PoseDataset, padded_boxes
-from leanpose.data.coco import labelled_dataset, map_keypoints, zero_unlabelled
-from leanpose.data.coco_file import record_errors
+from leanpose.data.ground_truth import labelled_dataset
 from leanpose.data.image_folder import ImageFolder
+from leanpose.data.keypoints import map_keypoints, match_keypoints, zero_unlabelled
 from leanpose.data.matlab import load_matlab, matlab_names
-from leanpose.data.readers import DatasetConfig, in_split, match_keypoints
+from leanpose.data.readers import DatasetConfig, in_split
+from leanpose.data.records import record_errors
 from leanpose.data.sniffing import FileContent
+from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
 from leanpose.geometry import box_area
@@ -86,7 +87,7 @@ class MpiiFile:
     Attributes:
         path: where it was read.
         people: in the order of the file.
-        odd: (number of the person from 1, kind, what is wrong), for the check of a data set.
+        odd: (number of the person from 1, kind of finding, text), for the check of a data set.
     """
 
     path: Path
@@ -195,9 +196,9 @@ def _from_release(release: Any, path: Path) -> MpiiFile:
                 marks = _structs(_field(rectangle.get("annopoints"), "point"))
                 if not marks:
                     continue
-                points, complaint = _marked(marks)
-                if complaint:
-                    odd.append((len(people) + 1, "keypoint count", complaint))
+                points, problem = _marked(marks)
+                if problem:
+                    odd.append((len(people) + 1, "keypoint count", problem))
                 place = rectangle.get("objpos")
                 center = np.array([_number(_field(place, axis)) for axis in ("x", "y")]) - 1.0
                 x1, y1, x2, y2 = (_number(rectangle.get(name)) for name in ("x1", "y1", "x2", "y2"))
@@ -219,19 +220,19 @@ def _field(value: Any, name: str) -> Any:
 
 
 def _marked(marks: list[dict[str, Any]]) -> tuple[Float[np.ndarray, "16 3"], str]:
-    """A person's points, and what is odd about them."""
-    points, complaint = np.zeros((16, 3)), ""
+    """A person's points, and an error in them (empty if there is none)."""
+    points, problem = np.zeros((16, 3)), ""
     for mark in marks:
         number = int(mark["id"])
         if not 0 <= number < 16:
-            complaint = f"has a point with the id {number}, which MPII does not know"
+            problem = f"has a point with the id {number}, which MPII does not know"
         elif points[number, 2] > 0:
-            complaint = f"has two points with the id {number}"
+            problem = f"has two points with the id {number}"
         else:
             # Empty for the two ends of the head, which were not looked at, and in places a letter for a number.
-            seen = str(mark.get("is_visible", "")).strip()
-            points[number] = float(mark["x"]) - 1.0, float(mark["y"]) - 1.0, 1.0 if seen in ("0", "0.0") else 2.0
-    return zero_unlabelled(points), complaint
+            visible = str(mark.get("is_visible", "")).strip()
+            points[number] = float(mark["x"]) - 1.0, float(mark["y"]) - 1.0, 1.0 if visible in ("0", "0.0") else 2.0
+    return zero_unlabelled(points), problem
 
 
 def _number(value: Any) -> float:
@@ -246,12 +247,12 @@ def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
     Training uses all people with a labelled joint, evaluation only those who stand apart from others, as the official
     one does. `val` is every tenth of the training images, since the test images' labels are not public.
     """
-    path, image_path = config.paths(root)
+    path, image_path = config.annotation_path(root), config.image_path(root)
     file = load_mpii(path, None if config.head_sizes is None else root / config.head_sizes)
     folder = ImageFolder(image_path, config.title)
     labelled = config.labelled_skeleton(root) or MPII16
     indices = match_keypoints(config.title, labelled, skeleton)
-    account = start_account(config.title, skeleton, labelled, config.split)
+    summary = start_summary(config.title, skeleton, labelled, config.split)
     numbers = {name: number for number, name in enumerate(file.images, start=1)}
     people, images = [], {}
     for person_id, person in enumerate(file.people, start=1):
@@ -259,7 +260,7 @@ def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
         if not in_split(number - 1, config.split):
             continue
         if box is None or not (training or person.alone):
-            account.left_out[
+            summary.left_out[
                 "without centre and scale" if box is None else "close to others (not measured officially)"
             ] += 1
             continue
@@ -268,4 +269,4 @@ def read_mpii(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
         images[number] = {"id": number, "file_name": person.image}
         keypoints, head = map_keypoints(person.points, indices), person.head_size
         people.append(PoseAnnotation(folder(person.image), box, keypoints, number, person_id, area, head_size=head))
-    return labelled_dataset(account, people, images.values(), skeleton)
+    return labelled_dataset(summary, people, images.values(), skeleton)

@@ -1,27 +1,23 @@
-"""Packs (`leanpose.data.cache`) as data sets of their own, and data sets about to be packed."""
+"""Packs (`leanpose.data.pack_file`) as data sets."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from leanpose.data.account import start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.cache import CropCache, is_pack_file, open_pack
-from leanpose.data.coco import labelled_dataset, map_keypoints
+from leanpose.data.ground_truth import labelled_dataset
+from leanpose.data.keypoints import map_keypoints, match_keypoints
 from leanpose.data.label_digest import LabelDigest
 from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
-from leanpose.data.mixing import distinct
-from leanpose.data.readers import DatasetConfig, in_split, match_keypoints, read_people
-from leanpose.data.sets import find_sets, has_splits, load_labels, resolve, split_of
+from leanpose.data.pack_file import PackFile, is_pack_file, open_pack
+from leanpose.data.readers import DatasetConfig, in_split
 from leanpose.data.sniffing import FileContent
-from leanpose.errors import LeanposeError
-from leanpose.skeleton import LSP14, MPII16, Skeleton, get_skeleton, join_skeletons
+from leanpose.data.summary import start_summary
+from leanpose.skeleton import Skeleton
 
 LOG = logging.getLogger(__name__)
 NO_IMAGE = "whose image could not be read when they were packed"
@@ -40,7 +36,7 @@ def load_pack(path: Path) -> LabelSet:
         LeanposeError: it is corrupt.
     """
     pack = open_pack(path)
-    _say_what_has_changed(pack)
+    _warn_of_changed_labels(pack)
     rows = pack.rows
     sizes = pack.images[["width", "height"]].tolist()
     images = [
@@ -58,11 +54,9 @@ def load_pack(path: Path) -> LabelSet:
 def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read a pack's people; see `leanpose.data.readers.read_people`. `PoseAnnotation.row` says where their crops
     are."""
-    del training
-    assert config.annotations is not None
-    pack = open_pack(root / config.annotations)
-    _say_what_has_changed(pack)
-    account = start_account(config.title, skeleton, pack.skeleton, config.split)
+    pack = open_pack(config.annotation_path(root))
+    _warn_of_changed_labels(pack)
+    summary = start_summary(config.title, skeleton, pack.skeleton, config.split)
     indices = match_keypoints(config.title, pack.skeleton, skeleton)
     shown = [number for number, size in enumerate(pack.images["height"].tolist()) if size]
     wanted = {number for place, number in enumerate(shown) if in_split(place, config.split)}
@@ -78,18 +72,18 @@ def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
         )
     ]
     if config.split == "all":
-        account.left_out.update(_without_crop(pack))
-    account.notes.update(packing_notes(pack))
+        summary.left_out.update(_without_crop(pack))
+    summary.notes.update(packing_notes(pack))
     ids = dict(zip(image_ids, entries["image"].tolist(), strict=True))
     images = [
         {"id": image_id, "file_name": pack.image_names[number]}
         | {side: int(pack.images[side][number]) for side in ("width", "height")}
         for image_id, number in ids.items()
     ]
-    return labelled_dataset(account, people, images, skeleton)
+    return labelled_dataset(summary, people, images, skeleton)
 
 
-def _say_what_has_changed(pack: CropCache) -> None:
+def _warn_of_changed_labels(pack: PackFile) -> None:
     """Warn where label files have other content now than when they were packed."""
     folder = pack.path.parent
     changed = [path for path, size, checksum in pack.labels if LabelDigest(path, size, checksum).changed(folder)]
@@ -110,8 +104,8 @@ def _ids(entries: np.ndarray) -> tuple[list[int], list[int]]:
     return image_ids.tolist(), person_ids.tolist()
 
 
-def packing_notes(pack: CropCache) -> Counter[str]:
-    """For an account: who was left out when a pack was made, and what was changed in reading the labels."""
+def packing_notes(pack: PackFile) -> Counter[str]:
+    """Notes for a data summary: who was left out when a pack was made, and what was changed in reading the labels."""
     notes = Counter(pack.notes)
     if pack.left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(pack.left_out).most_common())
@@ -119,75 +113,8 @@ def packing_notes(pack: CropCache) -> Counter[str]:
     return notes
 
 
-def _without_crop(pack: CropCache) -> Counter[str]:
+def _without_crop(pack: PackFile) -> Counter[str]:
     """The people of a pack who have no crop, by reason."""
     images = pack.index["image"][pack.index["length"] == 0]
     unread = int((pack.images["height"][images] == 0).sum())
     return Counter({NO_IMAGE: unread, NO_CROP: len(images) - unread})
-
-
-def read_sets(
-    paths: Sequence[Path],
-    *,
-    images: Path | None = None,
-    skeleton: str | None = None,
-    category: str | None = None,
-) -> tuple[list[PoseDataset], Skeleton, list[str]]:
-    """The data sets of files and folders, to be packed together.
-
-    Args:
-        images, skeleton, category: as in `DatasetConfig`; `images` of a single set.
-
-    Returns:
-        The sets, in the keypoints of all of them; these; and a sentence for each file that is left out, or of which a
-        part is, since it is to be evaluated on.
-
-    Raises:
-        LeanposeError: a set cannot be read, or there is none.
-    """
-    files, said = [], []
-    for path in paths:
-        found = [file for file, _ in find_sets(path)]
-        measured = [file for file in found if split_of(file) in ("val", "test")] if path.is_dir() else []
-        if len(measured) == len(found):
-            measured = []
-        said += [f"{file} is left out: its name says that it is to be evaluated on." for file in measured]
-        files += [file for file in found if file not in measured]
-    if images is not None and len(files) > 1:
-        raise LeanposeError(f"--images is for one set, not for {len(files)} ({', '.join(f.name for f in files[:4])}).")
-    options: dict[str, Any] = {"format": "auto", "skeleton": skeleton, "category": category, "images": images}
-    configs = []
-    for file in files:
-        values = {key: value for key, value in options.items() if value is not None} | {"annotations": file.absolute()}
-        config = resolve(DatasetConfig.from_options(**values), Path())
-        if has_splits(file, config.format):
-            config = config.model_copy(update={"split": "train"})
-            said.append(f"{file} says itself what is evaluated on, which is left out.")
-        configs.append(config)
-    known = [_skeleton_of(config) for config in configs]
-    joined = join_skeletons(known)
-    names = distinct([config.title for config in configs])
-    sets = [
-        read_people(config.model_copy(update={"name": name}), joined, Path(), training=True)
-        for config, name in zip(configs, names, strict=True)
-    ]
-    return sets, joined, said
-
-
-def _skeleton_of(config: DatasetConfig) -> Skeleton:
-    """What a set labels.
-
-    Raises:
-        LeanposeError: its file does not name its keypoints.
-    """
-    if config.skeleton is not None:
-        return config.labelled_skeleton(Path()) or get_skeleton(config.skeleton)
-    if config.format in ("lsp", "mpii"):
-        return LSP14 if config.format == "lsp" else MPII16
-    assert config.annotations is not None
-    labels = load_labels(config.annotations, config.format)
-    if not labels.named:
-        raise LeanposeError(
-            f"{labels.path} does not name its {len(labels.skeleton)} keypoints; say which --skeleton it labels."
-        )
-    return labels.of_category(config.category).skeleton

@@ -1,4 +1,4 @@
-"""Threads that read ahead of the use, and side by side."""
+"""Reading ahead of use in threads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 def threaded_map(
     function: Callable[[Item], Result], items: Collection[Item], threads: int = 0
 ) -> Generator[tuple[Item, Result], None, None]:
-    """Each item with what `function` makes of it, in order, by so many threads, or as many as there are cores."""
+    """Each item with the result of `function` for it, in order, from so many threads; by default one per core."""
     threads = threads or available_cores()
     with ThreadPoolExecutor(threads, "ahead") as pool:
         yield from zip(items, mapped_ahead(function, items, pool, AHEAD + threads), strict=True)
@@ -27,8 +27,8 @@ def threaded_map(
 def mapped_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], pool: ThreadPoolExecutor, ahead: int
 ) -> Iterator[Result]:
-    """What `function` makes of each item, in order, by a pool's threads that are at most so many items ahead of the
-    use."""
+    """The results of `function` for each item, in order, from threads of a pool that are at most `ahead` items ahead of
+    their use."""
     waiting: deque[Future[Result]] = deque()
     try:
         for item in items:

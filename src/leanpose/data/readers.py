@@ -15,8 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from leanpose.choices import SetMetric, Split
-from leanpose.data.account import Account, empty_set
-from leanpose.data.annotations import PoseAnnotation, PoseDataset
+from leanpose.data.annotations import PoseAnnotation, PoseDataset, stack_keypoints
 from leanpose.errors import LeanposeError, did_you_mean
 from leanpose.files import any_damage
 from leanpose.schema import Section, validate
@@ -43,8 +42,9 @@ class Reader:
     """How data sets of one format are read.
 
     Attributes:
-        function: `module:name` of a function (config, skeleton, root, *, training) → `PoseDataset`. It is named and not
-            imported, since readers import `DatasetConfig`, and some stand above this package.
+        function: `module:name` of a function (config, skeleton, root, *, training) → `PoseDataset` with one
+            `DataSummary`. It is named and not imported, since readers import `DatasetConfig`, and some stand above this
+            package.
         needs: keys of `DatasetConfig` that must be given.
         takes: other allowed keys, in addition to those of `EVERY_FORMAT`.
         metric: the metric of the format's official evaluation.
@@ -71,10 +71,9 @@ class Reader:
 _ANY = ("images", "skeleton", "category")
 
 
-def _tool(module: str, name: str, *, writes: bool = True) -> Reader:
-    """The reader of an annotation tool's format, whose module has a function of each kind."""
-    functions = [f"leanpose.data.{module}:{kind}_{name}" for kind in ("read", "is", "load", "write")]
-    read, recognises, loads, write = functions
+def _tool(name: str, *, read: str = "leanpose.data.label_set:read_labels", writes: bool = True) -> Reader:
+    """The reader of an annotation tool's format: its module has the functions `is_NAME`, `load_NAME`, `write_NAME`."""
+    recognises, loads, write = (f"leanpose.data.{name}:{kind}_{name}" for kind in ("is", "load", "write"))
     return Reader(read, ("annotations",), _ANY, "coco", recognises, loads, write if writes else None)
 
 
@@ -94,11 +93,11 @@ READERS = {
         loads="leanpose.data.coco_labels:load_coco_labels",
     ),
     "crowdpose": Reader("leanpose.data.coco:read_crowdpose", takes=("bbox_file", "skeleton"), metric="crowdpose"),
-    "csv": _tool("csv_table", "csv_table"),
-    "cvat": _tool("cvat", "cvat"),
-    "dlc": _tool("deeplabcut", "deeplabcut"),
-    "labelme": _tool("labelme", "labelme", writes=False),
-    "labelstudio": _tool("label_studio", "label_studio"),
+    "csv": _tool("csv_table"),
+    "cvat": _tool("cvat"),
+    "dlc": _tool("deeplabcut"),
+    "labelme": _tool("labelme", writes=False),
+    "labelstudio": _tool("label_studio"),
     "lsp": Reader("leanpose.data.lsp:read_lsp", takes=("skeleton",), recognises="leanpose.data.lsp:is_lsp"),
     "mpii": Reader(
         "leanpose.data.mpii:read_mpii",
@@ -112,9 +111,9 @@ READERS = {
         recognises="leanpose.data.pack:is_pack",
         loads="leanpose.data.pack:load_pack",
     ),
-    "sleap": _tool("sleap", "sleap", writes=False),
+    "sleap": _tool("sleap", writes=False),
     "ubody": Reader("leanpose.data.ubody:read_ubody", takes=("split_list", "frame_stride")),
-    "yolo": _tool("yolo", "yolo"),
+    "yolo": _tool("yolo", read="leanpose.data.yolo:read_yolo"),
     "synthetic": Reader(
         "leanpose.synthetic.dataset:read_synthetic", needs=(), takes=("images", "count", "seed", "size")
     ),
@@ -210,11 +209,15 @@ class DatasetConfig(Section):
         """The name to show."""
         return self.name or (self.annotations.stem if self.annotations else f"{self.format}_{self.count}_{self.seed}")
 
-    def paths(self, root: Path) -> tuple[Path, Path]:
-        """The annotation file, and the folder or archive of images, of a format that needs both."""
+    def annotation_path(self, root: Path) -> Path:
+        """The annotation file or folder, of a format that needs one."""
         assert self.annotations is not None
+        return root / self.annotations
+
+    def image_path(self, root: Path) -> Path:
+        """The folder or archive of images, of a format that needs one."""
         assert self.images is not None
-        return root / self.annotations, root / self.images
+        return root / self.images
 
     def labelled_skeleton(self, root: Path) -> Skeleton | None:
         """The set's skeleton, if `skeleton` is given: by name, or as a YAML file below `root`."""
@@ -225,7 +228,7 @@ class DatasetConfig(Section):
 
 
 def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".", *, training: bool) -> PoseDataset:
-    """Read a data set's people in the keypoints of `skeleton`, matched by name; what the set does not label has v = 0.
+    """Read a data set's people in the keypoints of `skeleton`, matched by name; keypoints that the set lacks have v = 0.
 
     People without a labelled keypoint and crowd regions are skipped, as in mmpose, in training and with ground-truth
     boxes alike; `ground_truth` still holds them, since OKS evaluation ignores predictions there.
@@ -246,12 +249,13 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
     source = config.title if config.annotations is None else Path(root) / config.annotations
     with _without_garbage_collection(), any_damage("data set", source):
         dataset: PoseDataset = read(config, skeleton, Path(root), training=training)
-        dataset = _closed(dataset, skeleton)
         if config.annotations is not None:
             dataset = replace(dataset, labels=Path(root) / config.annotations)
-        _require_numbers(dataset, source)
+        _require_finite(dataset.people, source)
+    (summary,) = dataset.summaries
+    summary.count_used(stack_keypoints(dataset.people))
     if not dataset.people:
-        raise LeanposeError(" ".join(map(empty_set, dataset.accounts)))
+        raise LeanposeError(summary.empty_message())
     if not training:
         return dataset
     people = _hide_labels(dataset.people, config)
@@ -259,24 +263,21 @@ def read_people(config: DatasetConfig, skeleton: Skeleton, root: Path | str = ".
         raise LeanposeError(
             f"The data set '{config.title}' has no labels left after labelled_people and labelled_keypoints."
         )
-    (account,) = dataset.accounts
-    account.left_out["whose labels are hidden (labelled_people, labelled_keypoints)"] += len(dataset.people) - len(
-        people
-    )
-    close_account(account, people)
+    hidden = len(dataset.people) - len(people)
+    summary.left_out["whose labels are hidden (labelled_people, labelled_keypoints)"] += hidden
+    summary.count_used(stack_keypoints(people))
     return replace(dataset, people=people * config.repeat)
 
 
-def _require_numbers(dataset: PoseDataset, source: object) -> None:
+def _require_finite(people: Sequence[PoseAnnotation], source: object) -> None:
     """Check that all coordinates fit float32: one that overflows would spoil the whole batch.
 
     Raises:
-        LeanposeError: somebody's cannot.
+        LeanposeError: those of a person do not.
     """
-    people = dataset.people
     if not people:
         return
-    points = np.stack([person.keypoints for person in people]).reshape(len(people), -1)
+    points = stack_keypoints(people).reshape(len(people), -1)
     boxes = np.stack([person.box for person in people])
     others = np.array([(person.area**0.5 if person.area >= 0 else np.nan, person.score) for person in people])
     with np.errstate(invalid="ignore"):
@@ -317,36 +318,6 @@ def _without_garbage_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _closed(dataset: PoseDataset, skeleton: Skeleton) -> PoseDataset:
-    """The data set with the counts of its people and keypoints in its data summary."""
-    account = dataset.accounts[0] if dataset.accounts else Account(dataset.name, skeleton.keypoints)
-    close_account(account, dataset.people)
-    return replace(dataset, accounts=(account,))
-
-
-def close_account(account: Account, people: Sequence[PoseAnnotation]) -> None:
-    """Count the people used, and the labels of each keypoint."""
-    account.used = len(people)
-    if people and account.noun == "people":
-        points = np.stack([person.keypoints for person in people])
-        account.labelled = tuple((points[..., 2] > 0).sum(axis=0).tolist())
-
-
-def match_keypoints(title: str, labelled: Skeleton, skeleton: Skeleton) -> tuple[int, ...]:
-    """For each keypoint of `skeleton` its index among those of the data set, or -1.
-
-    Raises:
-        LeanposeError: they have no name in common.
-    """
-    indices = skeleton.indices_in(labelled)
-    if max(indices) < 0:
-        raise LeanposeError(
-            f"The data set '{title}' labels {', '.join(labelled.keypoints[:4])} …; none of them is a keypoint of the "
-            f"skeleton '{skeleton.name}' ({', '.join(skeleton.keypoints[:4])} …)."
-        )
-    return indices
 
 
 def in_split(position: int, split: Split) -> bool:

@@ -13,17 +13,20 @@ from leanpose.data.annotations import PoseDataset
 from leanpose.data.deeplabcut import is_prediction
 from leanpose.data.image_sources import image_source
 from leanpose.data.label_set import LabelSet
-from leanpose.data.readers import READERS, DatasetConfig
+from leanpose.data.mixing import distinct
+from leanpose.data.readers import READERS, DatasetConfig, read_people
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, files_below
 from leanpose.schema import validate
-from leanpose.skeleton import Skeleton
+from leanpose.skeleton import LSP14, MPII16, Skeleton, get_skeleton, join_skeletons
 
 SUFFIXES = (".json", ".mat", ".xml", ".csv", ".h5", ".hdf5", ".slp", ".yaml", ".yml")
 """Suffixes of files that may hold labels."""
 
-HELD = "coco, coco_wholebody, cvat, csv, dlc, labelme, labelstudio, lsp, mpii, sleap, yolo"
+_READ = (
+    "what is read is coco, coco_wholebody, cvat, csv, dlc, labelme, labelstudio, lsp, mpii, sleap, yolo (docs/data.md)"
+)
 
 
 def format_of(path: Path) -> str | None:
@@ -41,7 +44,7 @@ def format_of(path: Path) -> str | None:
 
 
 def unknown_format(path: Path) -> str:
-    """What to say of a file that is of no known format."""
+    """The message for a file that is of no known format."""
     if path.is_file() and is_prediction(FileContent(path)):
         return "predictions of DeepLabCut, which are no labels (those are in CollectedData_….csv)"
     if path.suffix == ".csv" and FileContent(path).start.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -65,7 +68,7 @@ def label_files(path: Path) -> list[Path]:
     files = [file for file in files if not (file.suffix in (".h5", ".hdf5") and file.with_suffix(".csv").is_file())]
     if not files:
         kinds = ", ".join(SUFFIXES)
-        raise LeanposeError(f"There is no file of labels ({kinds}) in {path}; what is read is {HELD} (docs/data.md).")
+        raise LeanposeError(f"There is no file of labels ({kinds}) in {path}; {_READ}.")
     return files
 
 
@@ -87,8 +90,8 @@ def find_sets(path: Path) -> list[tuple[Path, str]]:
             found[file] = kind
     if not found:
         if path.is_file():
-            raise LeanposeError(f"{path} holds {unknown_format(path)}; what is read is {HELD} (docs/data.md).")
-        raise LeanposeError(f"No file with labelled keypoints is in {path}; what is read is {HELD} (docs/data.md).")
+            raise LeanposeError(f"{path} holds {unknown_format(path)}; {_READ}.")
+        raise LeanposeError(f"No file with labelled keypoints is in {path}; {_READ}.")
     return list(found.items())
 
 
@@ -96,7 +99,7 @@ def load_labels(path: Path, kind: str | None = None) -> LabelSet:
     """All labels of a file.
 
     Args:
-        kind: its format; None: found out.
+        kind: its format; None: detected.
 
     Raises:
         LeanposeError: the format is not known, or cannot be read whole.
@@ -118,7 +121,7 @@ def _only(sets: list[tuple[Path, str]], path: Path) -> list[tuple[Path, str]]:
 
 
 def read_auto(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a set whose format is found out; see `leanpose.data.readers.read_people`."""
+    """Read a set of unknown format; see `leanpose.data.readers.read_people`."""
     found = resolve(config, root)
     return pkgutil.resolve_name(READERS[found.format].function)(found, skeleton, root, training=training)
 
@@ -132,10 +135,9 @@ def resolve(config: DatasetConfig, root: Path) -> DatasetConfig:
     """
     if config.format != "auto":
         return config
-    assert config.annotations is not None
-    path = root / config.annotations
+    path = config.annotation_path(root)
     if path.is_file() and path.suffix == ".json" and format_of(path) is None:
-        sets = [(path, "coco")]  # whose reader says what is wrong with it
+        sets = [(path, "coco")]  # the reader then names the error
     else:
         sets = find_sets(path)
     ((file, kind),) = _only(sets, path)
@@ -184,10 +186,10 @@ def split_of(file: Path) -> str | None:
 
 
 def training_sets(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """The `data` of a recipe for what a path holds, and sentences on what was chosen.
+    """The `data` of a recipe for the data sets in a path, and messages on what was chosen.
 
-    Sets whose names say `val` or `test` are evaluated on, the others train; without one every tenth image is measured
-    on.
+    Sets with `val` or `test` in their names are for evaluation, the others for training; if there are none, every tenth
+    image is for evaluation.
 
     Raises:
         LeanposeError: there is nothing to train on, or its images are not found.
@@ -198,7 +200,7 @@ def training_sets(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _training_sets(path: Path, sets: list[tuple[Path, str]]) -> tuple[dict[str, Any], list[str]]:
-    """The `data` of a recipe for these sets of a path, and sentences on what was chosen."""
+    """See `training_sets`."""
     root = path if path.is_dir() else path.parent
     own = [(file, kind) for file, kind in sets if has_splits(file, kind)]
     if own:
@@ -210,15 +212,17 @@ def _training_sets(path: Path, sets: list[tuple[Path, str]]) -> tuple[dict[str, 
     train = [each for each in sets if each not in val]
     if val and train:
         val_file = next((each for each in val if split_of(each[0]) == "val"), val[0])
-        said = [f"Trained on {_names(train)}, evaluated on {_names([val_file])}."]
+        messages = [f"Trained on {_names(train)}, evaluated on {_names([val_file])}."]
         if others := [each for each in val if each != val_file]:
-            said.append(f"{_names(others)} is left out.")
+            messages.append(f"{_names(others)} is left out.")
         sources = [_source(*each, root) for each in train]
-        return {"train": sources, "val": _source(*val_file, root), "root": str(root)}, said
+        return {"train": sources, "val": _source(*val_file, root), "root": str(root)}, messages
     sources = [_source(*each, root) for each in sets]
-    said = [f"{_names(sets)} has no validation set next to it: every tenth image is evaluated on, the others train."]
+    messages = [
+        f"{_names(sets)} has no validation set next to it: every tenth image is evaluated on, the others train."
+    ]
     parts: dict[Split, list[dict[str, Any]]] = {s: [one | {"split": s} for one in sources] for s in ("train", "val")}
-    return {"train": parts["train"], "val": parts["val"][0], "root": str(root)}, said
+    return {"train": parts["train"], "val": parts["val"][0], "root": str(root)}, messages
 
 
 def has_splits(file: Path, kind: str) -> bool:
@@ -250,3 +254,68 @@ def labelled_skeleton(file: Path, kind: str) -> Skeleton | None:
         return None
     labels = load_labels(file, kind)
     return labels.skeleton if labels.named else None
+
+
+def read_sets(
+    paths: Sequence[Path],
+    *,
+    images: Path | None = None,
+    skeleton: str | None = None,
+    category: str | None = None,
+) -> tuple[list[PoseDataset], Skeleton, list[str]]:
+    """Read the data sets of files and folders that are to be packed together.
+
+    Args:
+        images, skeleton, category: as in `DatasetConfig`; `images` of a single set.
+
+    Returns:
+        The sets, in the joint skeleton of all of them; this skeleton; and a message for each file that is left out
+        as a whole or in part, since it is for evaluation.
+
+    Raises:
+        LeanposeError: a set cannot be read, or there is none.
+    """
+    files, messages = [], []
+    for path in paths:
+        found = [file for file, _ in find_sets(path)]
+        left_out = [file for file in found if split_of(file) in ("val", "test")] if path.is_dir() else []
+        if len(left_out) == len(found):
+            left_out = []
+        messages += [f"{file} is left out: its name says that it is to be evaluated on." for file in left_out]
+        files += [file for file in found if file not in left_out]
+    if images is not None and len(files) > 1:
+        raise LeanposeError(f"--images is for one set, not for {len(files)} ({', '.join(f.name for f in files[:4])}).")
+    options: dict[str, Any] = {"format": "auto", "skeleton": skeleton, "category": category, "images": images}
+    configs = []
+    for file in files:
+        values = {key: value for key, value in options.items() if value is not None} | {"annotations": file.absolute()}
+        config = resolve(DatasetConfig.from_options(**values), Path())
+        if has_splits(file, config.format):
+            config = config.model_copy(update={"split": "train"})
+            messages.append(f"{file} says itself what is evaluated on, which is left out.")
+        configs.append(config)
+    joined = join_skeletons([_skeleton_of(config) for config in configs])
+    names = distinct([config.title for config in configs])
+    sets = [
+        read_people(config.model_copy(update={"name": name}), joined, Path(), training=True)
+        for config, name in zip(configs, names, strict=True)
+    ]
+    return sets, joined, messages
+
+
+def _skeleton_of(config: DatasetConfig) -> Skeleton:
+    """The skeleton of a data set.
+
+    Raises:
+        LeanposeError: its file does not name its keypoints.
+    """
+    if config.skeleton is not None:
+        return config.labelled_skeleton(Path()) or get_skeleton(config.skeleton)
+    if config.format in ("lsp", "mpii"):
+        return LSP14 if config.format == "lsp" else MPII16
+    labels = load_labels(config.annotation_path(Path()), config.format)
+    if not labels.named:
+        raise LeanposeError(
+            f"{labels.path} does not name its {len(labels.skeleton)} keypoints; say which --skeleton it labels."
+        )
+    return labels.of_category(config.category).skeleton

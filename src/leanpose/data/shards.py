@@ -1,5 +1,4 @@
-"""Packs that are cut into shards, for sets that do not fit a disk: read from a folder or object storage as they are
-needed.
+"""Packs that are split into shards, for sets that do not fit a disk: streamed from a folder or from object storage.
 
 An index holds all of a pack but its crops, and where these are:
 
@@ -49,7 +48,7 @@ Result = TypeVar("Result")
 
 
 class ShardedBytes:
-    """The bytes of a pack, of which an index holds the beginning and the end, and shards the rest.
+    """The bytes of a sharded pack: its index holds the beginning and the end, shards the rest.
 
     Args:
         path: of the index.
@@ -96,7 +95,8 @@ class ShardedBytes:
         return self._length
 
     def __getitem__(self, part: slice) -> UInt8[np.ndarray, " bytes"]:
-        """
+        """Bytes of the pack.
+
         Raises:
             LeanposeError: a shard cannot be fetched, or the bytes are not those of one crop.
         """
@@ -165,9 +165,7 @@ class ShardedBytes:
         name = f"{root}/{shard_name(self.name, number)}"
         content = b""
         for attempt in range(2):
-            content = attempted(
-                lambda: files.cat_file(name), f"The shard {shard_name(self.name, number)} of {self.path}"
-            )
+            content = retry(lambda: files.cat_file(name), f"The shard {shard_name(self.name, number)} of {self.path}")
             if zlib.crc32(content) == self._checksums[number]:
                 return content
             if attempt == 0:
@@ -233,8 +231,8 @@ def open_storage(url: str, beside: Path) -> tuple[Any, str]:
         raise LeanposeError(f"'{url}' cannot be opened: {error}") from error
 
 
-def attempted(run: Callable[[], Result], what: str) -> Result:
-    """What it returns; tried again after a pause where it fails, as networks do.
+def retry(run: Callable[[], Result], what: str) -> Result:
+    """Call a function, and again after a pause if it fails, as networks do.
 
     Args:
         what: for the message.

@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.annotations import PoseDataset
 from leanpose.data.image_sources import video_names
-from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, dataset_of, skeleton_of_names
-from leanpose.data.readers import DatasetConfig
-from leanpose.data.sleap_package import frame_name
+from leanpose.data.keypoints import skeleton_of_names
+from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet
+from leanpose.data.sleap_package import package_frame_name
 from leanpose.data.sniffing import FileContent
-from leanpose.data.video_frames import frame_name as video_frame_name
+from leanpose.data.video_frames import video_frame_name
 from leanpose.errors import LeanposeError
 from leanpose.files import read_errors
-from leanpose.skeleton import Skeleton
 
 _FILES, _PACKAGE, _VIDEO = "image files", "frames in the project", "frames of videos"
 
@@ -29,12 +27,6 @@ _FILES, _PACKAGE, _VIDEO = "image files", "frames in the project", "frames of vi
 def is_sleap(file: FileContent) -> bool:
     """Whether a file is a project of SLEAP."""
     return file.path.suffix == ".slp"
-
-
-def read_sleap(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
-    """Read a project of SLEAP; see `leanpose.data.readers.read_people`."""
-    assert config.annotations is not None
-    return dataset_of(load_sleap(root / config.annotations), config, skeleton, root)
 
 
 def load_sleap(path: Path) -> LabelSet:
@@ -69,15 +61,17 @@ def load_sleap(path: Path) -> LabelSet:
         labelled = [instance for instance in frame.instances if type(instance).__name__ == "Instance"]
         left_out["predicted, not labelled"] += len(frame.instances) - len(labelled)
         if not labelled and not getattr(frame, "is_negative", False):
-            continue  # nobody has looked at it
+            continue  # not annotated
         frames.append(frame)
         for instance in labelled:
             if instance.skeleton is not graph:
                 left_out[f"of another skeleton ({', '.join(instance.skeleton.node_names[:3])} …)"] += 1
                 continue
             xy = np.asarray(instance.numpy(), np.float64)[:, :2]
-            seen = np.asarray(np.isfinite(xy).all(axis=1))
-            points = np.concatenate([np.where(seen[:, None], xy, 0.0), np.where(seen, 2.0, 0.0)[:, None]], axis=1)
+            labelled_points = np.asarray(np.isfinite(xy).all(axis=1))
+            points = np.concatenate(
+                [np.where(labelled_points[:, None], xy, 0.0), np.where(labelled_points, 2.0, 0.0)[:, None]], axis=1
+            )
             people.append(LabelledPerson(len(frames) - 1, points))
     kinds = sorted({_kind(frame.video) for frame in frames})
     if len(kinds) > 1:
@@ -92,22 +86,22 @@ def load_sleap(path: Path) -> LabelSet:
 
 
 def _kind(video: Any) -> str:
-    """What a project's `video` is."""
+    """The kind of a project's `video`."""
     if isinstance(video.filename, list):
         return _FILES
     return _PACKAGE if (video.backend_metadata or {}).get("has_embedded_images") else _VIDEO
 
 
 def _image(frame: Any, names: Mapping[str, str]) -> LabelledImage:
-    """An image of a project: the file of a frame, or what a package calls it, or a frame of a video.
+    """An image of a project: a file, a frame of a package, or a frame of a video.
 
     Args:
-        names: what videos are called, by their files.
+        names: of videos by their files.
     """
     video, number = frame.video, int(frame.frame_idx)
     if isinstance(video.filename, list):
         return LabelledImage(str(video.filename[number]))
     if video.filename not in names:
-        return LabelledImage(frame_name(video.backend_metadata["dataset"], number))
+        return LabelledImage(package_frame_name(video.backend_metadata["dataset"], number))
     _, height, width, _ = video.backend_metadata.get("shape") or [math.nan] * 4
     return LabelledImage(video_frame_name(names[video.filename], number), width, height)

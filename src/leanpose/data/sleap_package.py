@@ -9,7 +9,7 @@ import numpy as np
 from leanpose.data.annotations import ImageRef
 from leanpose.data.image_files import BrokenImageError, max_bytes, open_image
 
-_SAYS_ORDER = 1.4  # the version since which files say the order of their colours
+_FIRST_WITH_ORDER = 1.4  # files of earlier versions do not give the order of their colours
 
 
 def is_package_frame(image: ImageRef) -> bool:
@@ -17,8 +17,8 @@ def is_package_frame(image: ImageRef) -> bool:
     return image.member is not None and image.path.endswith(".slp")
 
 
-def frame_name(dataset: str, number: int) -> str:
-    """What a frame of a package is called: `video0/000012.png` for frame 12 of the HDF5 dataset `video0/video`."""
+def package_frame_name(dataset: str, number: int) -> str:
+    """The name of a frame of a package: `video0/000012.png` for frame 12 of the HDF5 dataset `video0/video`."""
     return f"{dataset.rsplit('/', 1)[0]}/{number:06d}.png"
 
 
@@ -54,7 +54,7 @@ def _swaps_colours(file: Any, frames: Any) -> bool:
     if order is not None:
         return order == "BGR"
     metadata = file.get("metadata")
-    return metadata is not None and float(metadata.attrs.get("format_id", _SAYS_ORDER)) < _SAYS_ORDER
+    return metadata is not None and float(metadata.attrs.get("format_id", _FIRST_WITH_ORDER)) < _FIRST_WITH_ORDER
 
 
 def _swapped_colours(data: bytes, name: str) -> bytes:

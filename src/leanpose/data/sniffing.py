@@ -1,4 +1,4 @@
-"""Files of unknown format, looked into as little as it takes to tell the format."""
+"""The content of files of unknown format, read only as far as detecting the format takes."""
 
 from __future__ import annotations
 

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.account import start_account
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.coco import collect_people, ground_truth
-from leanpose.data.coco_file import CocoFile, as_id, load_coco
+from leanpose.data.coco import collect_people
+from leanpose.data.coco_file import CocoFile, load_coco
+from leanpose.data.ground_truth import coco_content
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.readers import DatasetConfig, in_split
+from leanpose.data.records import as_id
+from leanpose.data.summary import start_summary
 from leanpose.errors import LeanposeError
 from leanpose.files import open_regular, read_errors, read_regular
 from leanpose.skeleton import WHOLEBODY133, Skeleton
@@ -36,26 +38,26 @@ def read_ubody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, trainin
 
     Images and people get new numbers where there are several scenes, since each file counts from the start.
     """
-    path, image_path = config.paths(root)
+    path, image_path = config.annotation_path(root), config.image_path(root)
     scenes = scene_files(path)
     val_videos = None if config.split_list is None else read_split_list(root / config.split_list)
     people: list[PoseAnnotation] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     first_image = first_person = 0
-    account = start_account(config.title, skeleton, WHOLEBODY133, config.split)
+    summary = start_summary(config.title, skeleton, WHOLEBODY133, config.split)
     for scene in scenes:
-        file = _renumbered(load_coco(scene, WHOLEBODY133), first_image, first_person)
+        file = _renumbered(load_coco(scene, in_parts=True), first_image, first_person)
         chosen = _chosen_frames(file, config, val_videos)
         image_ref = _find_frames(image_path, scene.parent.name, file, config.title)
-        new_people, new_annotations = collect_people(file, chosen, image_ref, skeleton, account, in_parts=True)
+        new_people, new_annotations = collect_people(file, chosen, image_ref, skeleton, summary)
         people += new_people
         annotations += new_annotations
         images += chosen.values()
         if len(scenes) > 1:
             first_image = max(file.images, default=first_image) + 1
             first_person = max((record["id"] for record in file.annotations), default=first_person) + 1
-    return PoseDataset(config.title, people, ground_truth(images, annotations, skeleton), (account,))
+    return PoseDataset(config.title, people, coco_content(images, annotations, skeleton), (summary,))
 
 
 def scene_files(path: Path) -> list[Path]:

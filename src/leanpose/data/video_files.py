@@ -1,4 +1,4 @@
-"""Video files, opened through PyAV (FFmpeg) without following what they name, and their pictures as upright RGB."""
+"""Video files, opened through PyAV (FFmpeg) without following the files that they name; frames as upright RGB."""
 
 from __future__ import annotations
 

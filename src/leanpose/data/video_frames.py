@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _EARLIER = 250  # frames before the one that is looked for, to begin at where the nearest key frame lies behind it
 
 
-def frame_name(video: str, number: int) -> str:
-    """What a frame is called in its set: `clip/000012.png` for frame 12 of the video that the set calls `clip`."""
+def video_frame_name(video: str, number: int) -> str:
+    """The name of a frame in its data set: `clip/000012.png` for frame 12 of the video `clip`."""
     return f"{video}/{number:06d}.png"
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from leanpose.errors import LeanposeError
+from leanpose.data.records import parse_triples
 from leanpose.geometry import boxes_from_keypoints, xyxy_to_xywh
 from leanpose.skeleton import WHOLEBODY133, Skeleton
 
@@ -57,21 +57,6 @@ def part_triples(record: dict[str, Any], part: str, where: str) -> Float[np.ndar
     return parse_triples(values, FIELDS[part], count, where) if values not in (None, []) else np.zeros((count, 3))
 
 
-def parse_triples(values: Any, field: str, count: int, where: str) -> Float[np.ndarray, "S 3"]:
-    """The (x, y, v) triples that a field holds as one list.
-
-    Raises:
-        LeanposeError: it holds anything else, or another number of points than `count`.
-    """
-    try:
-        triples = np.array(values, np.float64).reshape(-1, 3)
-    except (TypeError, ValueError) as error:
-        raise LeanposeError(f"{where} has `{field}` that are not a list of (x, y, v).") from error
-    if len(triples) != count:
-        raise LeanposeError(f"{where} has {len(triples)} points in `{field}`, not {count}.")
-    return triples
-
-
 def join_parts(record: dict[str, Any], where: str) -> Float[np.ndarray, "133 3"]:
     """The 133 triples of a record as they are; zeros for parts that it does not have.
 
@@ -97,14 +82,14 @@ def valid_points(record: dict[str, Any]) -> Bool[np.ndarray, " 133"]:
     return valid
 
 
-_SEEN_BY = {
+_WITNESSES = {
     "face": ("nose", "left_eye", "right_eye"),
     "left_hand": ("left_wrist",),
     "right_hand": ("right_wrist",),
     "left_foot": ("left_ankle",),
     "right_foot": ("right_ankle",),
 }
-"""The body keypoints of which one is visible wherever the part is."""
+"""Body keypoints of which at least one is visible if the part is."""
 
 
 def mark_hidden_parts(keypoints: Float[np.ndarray, "K 3"], skeleton: Skeleton) -> Float[np.ndarray, "K 3"]:
@@ -114,9 +99,9 @@ def mark_hidden_parts(keypoints: Float[np.ndarray, "K 3"], skeleton: Skeleton) -
     """
     marked = keypoints.copy()
     names = skeleton.keypoints
-    for part, witnesses in _SEEN_BY.items():
-        seen = [marked[names.index(name), 2] == 2 for name in witnesses if name in names]
-        if not seen or any(seen):
+    for part, witnesses in _WITNESSES.items():
+        visible = [marked[names.index(name), 2] == 2 for name in witnesses if name in names]
+        if not visible or any(visible):
             continue
         points = [names.index(name) for name in part_names(part) if name in names]
         marked[points, 2] = np.where(marked[points, 2] > 0, marked[points, 2], -1)

@@ -16,14 +16,14 @@ import numpy as np
 from jaxtyping import Float
 
 from leanpose.data.annotations import ImageRef, PoseDataset
-from leanpose.data.coco import zero_unlabelled
-from leanpose.data.coco_file import pairs_of_order
 from leanpose.data.images import upright_size
-from leanpose.data.label_set import LabelledImage, LabelledPerson, LabelSet, dataset_of, skeleton_of_names
+from leanpose.data.keypoints import skeleton_of_names, zero_unlabelled
+from leanpose.data.label_set import PERSON, LabelledImage, LabelledPerson, LabelSet, dataset_of
 from leanpose.data.readers import DatasetConfig
+from leanpose.data.records import pairs_of_order
 from leanpose.data.sniffing import FileContent
 from leanpose.errors import LeanposeError, did_you_mean
-from leanpose.files import atomic_write, dump_yaml, files_below, load_yaml, read_regular
+from leanpose.files import dump_yaml, files_below, load_yaml, read_regular, write_text
 from leanpose.skeleton import COCO17, Skeleton
 
 _MAX_KEYPOINTS = 10_000
@@ -41,9 +41,8 @@ def is_yolo(file: FileContent) -> bool:
 
 def read_yolo(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training: bool) -> PoseDataset:
     """Read the `train` or `val` images of a YOLO-pose `data.yaml`; `split: all` reads both."""
-    assert config.annotations is not None
     splits = None if config.split == "all" else (config.split,)
-    labels = load_yolo(root / config.annotations, category=config.category, splits=splits)
+    labels = load_yolo(config.annotation_path(root), category=config.category, splits=splits)
     return dataset_of(labels, config.model_copy(update={"category": None}), skeleton, root)
 
 
@@ -68,7 +67,7 @@ def load_yolo(path: Path, category: str | None = None, splits: Sequence[str] | N
     images: list[LabelledImage] = []
     people: list[LabelledPerson] = []
     left_out: Counter[str] = Counter()
-    seen: set[str] = set()
+    known: set[str] = set()
     without: list[Path] = []
     if splits is None:
         splits = [split for split in ("train", "val") if content.get(split)] or ["train"]
@@ -76,10 +75,10 @@ def load_yolo(path: Path, category: str | None = None, splits: Sequence[str] | N
         for file in _images(content, split, path, notes):
             width, height = upright_size(ImageRef(str(file)))
             name = file.relative_to(path.parent) if file.is_relative_to(path.parent) else file
-            if str(name) in seen:
+            if str(name) in known:
                 notes["images are listed in two splits (the first counts)"] += 1
                 continue
-            seen.add(str(name))
+            known.add(str(name))
             images.append(LabelledImage(str(name), width, height, split))
             label_file = _label_file(file)
             if not label_file.is_file():
@@ -270,20 +269,16 @@ def _labels(
 def write_yolo(labels: LabelSet, path: Path) -> None:
     """Write `data.yaml` at `path`, and a label file of each image next to it: `labels/train/NAME.txt` for
     `images/train/NAME.jpg`."""
-    classes = list(dict.fromkeys(person.category for person in labels.people)) or ["person"]
-    lines: dict[int, list[str]] = {number: [] for number in range(len(labels.images))}
-    for person in labels.people:
-        assert person.box is not None, "`with_boxes` has made them"
-        image = labels.images[person.image]
-        size = np.array([image.width, image.height])
-        x1, y1, x2, y2 = person.box / np.tile(size, 2)
-        seen = person.points[:, 2:] > 0
-        points = np.where(seen, person.points / [*size, 1], 0.0)
-        numbers = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, *points.reshape(-1).tolist()]
-        lines[person.image].append(" ".join([str(classes.index(person.category)), *(f"{n:.8g}" for n in numbers)]))
-    for number, image in enumerate(labels.images):
-        with atomic_write(path.parent / yolo_labels(image)) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines[number]))
+    classes = labels.categories or (PERSON,)
+    for image, people in zip(labels.images, labels.people_by_image(), strict=True):
+        lines = []
+        for person in people:
+            assert person.box is not None, "`with_boxes` has made them"
+            x1, y1, x2, y2 = person.box / [image.width, image.height, image.width, image.height]
+            points = np.where(person.labelled[:, None], person.points / [image.width, image.height, 1], 0.0)
+            numbers = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, *points.reshape(-1).tolist()]
+            lines.append(" ".join([str(classes.index(person.category)), *(f"{n:.8g}" for n in numbers)]))
+        write_text(path.parent / yolo_labels(image), "".join(f"{line}\n" for line in lines))
     splits = dict.fromkeys(image.split or "train" for image in labels.images)
     content = {
         **{split: f"images/{split}" for split in ("train", *(s for s in splits if s != "train"))},
@@ -292,8 +287,7 @@ def write_yolo(labels: LabelSet, path: Path) -> None:
         "flip_idx": list(labels.skeleton.flip_indices),
         "kpt_names": {number: list(labels.skeleton.keypoints) for number in range(len(classes))},
     }
-    with atomic_write(path) as temporary:
-        temporary.write_text(dump_yaml(content))
+    write_text(path, dump_yaml(content))
 
 
 def yolo_image(image: LabelledImage) -> Path:

@@ -13,11 +13,11 @@ from leanpose.data.image_folder import ImageFolder, exists
 from leanpose.data.prefetch import threaded_map
 from leanpose.data.sets import format_of, label_files, split_of
 from leanpose.data_checks.findings import CheckedSet, CheckReport
-from leanpose.data_checks.habits import check_habits, check_measured, compare_habits
 from leanpose.data_checks.people import check_person
 from leanpose.data_checks.reading import read_set
 from leanpose.data_checks.repeats import check_repeats
 from leanpose.data_checks.sides import check_sides
+from leanpose.data_checks.statistics import check_evaluation_size, check_statistics, compare_visibility
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import Skeleton
 
@@ -39,8 +39,8 @@ def check_data(
         paths: annotation files, or folders in which they and their images are found. Sets that are checked together
             are compared with each other: the same image in two splits is found.
         images: folder or archive of the images of all these files, where it is not found by itself.
-        skeleton: what the files label, where their own keypoint names are not to decide.
-        category: of several kinds of things, the one to check.
+        skeleton: of the files, instead of that of their keypoint names.
+        category: the one to check if there are several.
 
     Raises:
         LeanposeError: a path is not there, or none of the files holds keypoints.
@@ -63,11 +63,11 @@ def check_data(
             check_person(person, checked, sizes.get(person.image_id))
         if not checked.in_fractions:  # which all else would repeat
             check_sides(checked)
-            check_habits(checked, sizes)
+            check_statistics(checked, sizes)
     _find_duplicates(report.sets, hashes)
     check_repeats(report.sets, hashes)
-    compare_habits(report.sets)
-    check_measured(report)
+    compare_visibility(report.sets)
+    check_evaluation_size(report)
     return report
 
 

@@ -56,7 +56,7 @@ def _tile(image: ImageRef, person: CheckedPerson | None, skeleton: Skeleton) -> 
         pixels = read_image(image)
     except BrokenImageError:
         return None
-    if person is None or person.points is None or not np.isfinite(person.points).all():
+    if person is None or person.points is None or not person.finite:
         return pixels
     corners = person.points[person.points[:, 2] > 0, :2]
     if person.valid_box is not None:

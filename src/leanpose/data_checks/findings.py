@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, and how bad each thing is."""
+"""Findings of a check: their kinds with their severity, and the data sets that they belong to."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 from jaxtyping import Float
 
 from leanpose.console import one_line
-from leanpose.data.account import Account
 from leanpose.data.annotations import ImageRef
+from leanpose.data.summary import DataSummary
 from leanpose.skeleton import Skeleton
 
 _SHOWN_PAIRS, _SHOWN_SPREADS = 8, 26
@@ -23,13 +23,13 @@ KINDS: dict[str, tuple[Level, str]] = {
     for level, kinds in yaml.safe_load(Path(__file__).with_name("kinds.yaml").read_text(encoding="utf-8")).items()
     for kind, description in kinds.items()
 }
-"""Every kind of finding: its level, and what one such thing is. `broken` things stop or spoil training, `odd` ones are
-worth a look, `suspects` may be right."""
+"""Every kind of finding: its level and description. `broken` findings stop or spoil training, `odd` ones should be
+looked at, `suspect` ones may be correct."""
 
 
 @dataclass(frozen=True)
 class CheckedPerson:
-    """One annotated person as the checks see it.
+    """One annotated person.
 
     Attributes:
         number: the annotation's id.
@@ -44,6 +44,11 @@ class CheckedPerson:
     box: list[float] | None
 
     @property
+    def finite(self) -> bool:
+        """Whether all points are finite numbers; also False without points."""
+        return self.points is not None and bool(np.isfinite(self.points).all())
+
+    @property
     def valid_box(self) -> list[float] | None:
         """The box, if its numbers are finite and it has an extent."""
         if self.box is None or not np.isfinite(self.box).all() or min(self.box[2:]) <= 0:
@@ -53,14 +58,14 @@ class CheckedPerson:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One finding.
 
     Attributes:
         kind: a key of `KINDS`.
         file: the annotation file.
-        text: what exactly, as a sentence fragment that names the place.
-        image: to look at, where there is one.
-        person: whom it concerns.
+        text: a sentence fragment that names the place.
+        image: for the contact sheet, if there is one.
+        person: if it is about a person.
     """
 
     kind: str
@@ -103,7 +108,7 @@ class CheckedSet:
         splits: image id → `train` or `val`, where the file itself says it.
         people: all of them but crowds.
         findings: what is wrong with it.
-        account: who of it would be used, and why the others would not.
+        summary: how many of its people would be used, and why others would not.
         spreads: of keypoints that enough people have labels of two times.
         repeats: people as further annotators have labelled them.
     """
@@ -117,17 +122,23 @@ class CheckedSet:
     splits: dict[int, str] = field(default_factory=dict)
     people: list[CheckedPerson] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    account: Account | None = None
+    summary: DataSummary | None = None
     spreads: dict[str, Spread] = field(default_factory=dict)
     repeats: list[CheckedPerson] = field(default_factory=list)
+
+    def finite_people(self) -> tuple[list[CheckedPerson], Float[np.ndarray, "N K 3"]]:
+        """The people whose points are all finite, and their points."""
+        people = [person for person in self.people if person.finite]
+        points = [person.points for person in people if person.points is not None]
+        return people, np.array(points, np.float64).reshape(-1, len(self.skeleton), 3)
 
     @property
     def in_fractions(self) -> bool:
         """Whether all of its coordinates are fractions of the images."""
         return any(finding.kind == "fractions" for finding in self.findings)
 
-    def account_sentences(self) -> list[str]:
-        """The account, which keypoints change places in a mirrored image, and how far repeated labels lie apart."""
+    def summary_sentences(self) -> list[str]:
+        """The data summary, the left/right pairs, and how far repeated labels lie apart."""
         names, alone = self.skeleton.keypoints, self.skeleton.unpaired_sides
         pairs = ", ".join(f"{names[a]} / {names[b]}" for a, b in self.skeleton.pairs[:_SHOWN_PAIRS])
         more = len(self.skeleton.pairs) - _SHOWN_PAIRS
@@ -135,7 +146,7 @@ class CheckedSet:
         missing = f"; {', '.join(alone[:_SHOWN_PAIRS])} have no partner" if alone else ""
         more_lines = [f"{self.file.stem}: mirror pairs: {text}{missing}."]
         more_lines += [f"{self.file.stem}: {self._spreads()}."] if self.spreads else []
-        return [*(self.account.sentences() if self.account else []), *map(one_line, more_lines)]
+        return [*(self.summary.sentences() if self.summary else []), *map(one_line, more_lines)]
 
     def _spreads(self) -> str:
         shown = [f"{name} {spread.sigma:.3f} ({spread.repeats})" for name, spread in self.spreads.items()]

@@ -1,4 +1,4 @@
-"""What is wrong with a person's numbers, and left and right of a body that look exchanged.
+"""Checks of one person: wrong numbers, and left and right of a body that look swapped.
 
 The rules for these (`swapped_pairs`) are anatomical. Each compares pairs of one person's keypoints with each other in
 the body's own direction, never with the left and right of the image: people who lie, hang or turn their back are not

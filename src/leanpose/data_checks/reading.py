@@ -9,19 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.account import empty_set, start_account
-from leanpose.data.annotations import ImageRef, padded_boxes
-from leanpose.data.coco import clean_points, collect_people, require_pixels
+from leanpose.data.annotations import ImageRef, padded_boxes, stack_keypoints
+from leanpose.data.coco import collect_people
 from leanpose.data.coco_boxes import MAX_AREA, MIN_AREA
-from leanpose.data.coco_file import CocoFile, as_flag, as_id, parse_box, parse_coco
+from leanpose.data.coco_file import CocoFile, parse_coco
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.image_sources import image_source
+from leanpose.data.keypoints import clean_points, require_pixels
 from leanpose.data.label_set import LabelSet, images_of
 from leanpose.data.lsp import load_lsp
 from leanpose.data.mpii import MpiiFile, load_mpii
-from leanpose.data.readers import close_account
+from leanpose.data.records import as_flag, as_id, parse_box
 from leanpose.data.sets import format_of, load_labels, unknown_format
-from leanpose.data.wholebody import FIELDS, box_field, flag_field, has_parts, join_parts, parse_triples
+from leanpose.data.summary import DataSummary, start_summary
+from leanpose.data.wholebody import FIELDS, box_field, flag_field
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, CheckReport, Finding
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, load_json
@@ -41,12 +42,12 @@ def read_set(
     skeleton: Skeleton | None,
     category: str | None = None,
 ) -> None:
-    """Enter an annotation file into the report: as a set with what is wrong in its records, as corrupt, or as skipped.
+    """Read an annotation file and add it to the report: as a set with findings, as corrupt, or as skipped.
 
     Args:
         top: images are looked for in the file's folder and its parents up to this one.
         images: where they are, if that is known.
-        skeleton: what the file labels, if it is not to decide itself.
+        skeleton: of the file, instead of that of its keypoint names.
         category: of several, the one to check.
     """
     try:
@@ -101,32 +102,32 @@ def _read_labels(labels: LabelSet, kind: str, top: Path, images: Path | None, sk
             box = None if person.box is None else xyxy_to_xywh(person.box).tolist()
             checked.people.append(CheckedPerson(number, person.image + 1, person.points, box))
     checked.repeats = [CheckedPerson(0, person.image + 1, person.points, None) for person in labels.repeats]
-    account = start_account(labels.path.stem, labels.skeleton, labels.skeleton)
-    account.left_out.update(labels.left_out)
-    account.notes.update(labels.notes)
-    account.note_categories(labels.categories)
-    raw = np.array([p.points for p in checked.people], np.float64).reshape(-1, len(labels.skeleton), 3)
-    sizes = np.array([checked.sizes.get(p.image_id, (np.nan, np.nan)) for p in checked.people]).reshape(-1, 2)
+    summary = start_summary(labels.path.stem, labels.skeleton, labels.skeleton)
+    summary.add(labels.left_out, labels.notes, labels.categories)
+    raw, sizes = labels.arrays([person for person in labels.people if not person.crowd])
     try:
         require_pixels(raw, sizes, labels.path)
     except LeanposeError as error:
         checked.add("fractions", str(error))
-    points = clean_points(raw, sizes, account.notes)
+    points = clean_points(raw, sizes, summary.notes)
     used = (points[..., 2] > 0).any(axis=1)
     boxes = sum(person.box is None for person in checked.people)
-    account.notes["boxes are missing and made from the keypoints"] += boxes
-    account.left_out["without a labelled keypoint"] += int((~used).sum())
-    account.used = int(used.sum())
-    if account.used:
-        account.labelled = tuple((points[..., 2] > 0).sum(axis=0).tolist())
-    checked.account = account
-    if not labels.named:
-        checked.add("unnamed", f"{len(labels.skeleton)} keypoints have no names; say which skeleton they are")
+    summary.notes["boxes are missing and made from the keypoints"] += boxes
+    summary.left_out["without a labelled keypoint"] += int((~used).sum())
+    summary.count_used(points[used])
+    _add_summary(checked, summary, named=labels.named)
+    return checked
+
+
+def _add_summary(checked: CheckedSet, summary: DataSummary, *, named: bool = True) -> None:
+    """Add the data summary, and what is wrong with the skeleton or with all people."""
+    checked.summary = summary
+    if not named:
+        checked.add("unnamed", f"{len(checked.skeleton)} keypoints have no names; say which skeleton they are")
     elif checked.skeleton.unpaired_sides:
         checked.add("sides", f"{', '.join(checked.skeleton.unpaired_sides)} would change places with nothing")
-    if not account.used and not checked.in_fractions:
-        checked.add("nobody", empty_set(account))
-    return checked
+    if not summary.used and not checked.in_fractions:
+        checked.add("nobody", summary.empty_message())
 
 
 def _read_coco(
@@ -137,11 +138,10 @@ def _read_coco(
     skeleton: Skeleton | None,
     category: str | None,
 ) -> CheckedSet:
-    in_parts = has_parts(content["annotations"]) and skeleton in (None, WHOLEBODY133)
-    coco = parse_coco(content, file, WHOLEBODY133 if in_parts else skeleton, category)
+    coco = parse_coco(content, file, skeleton, category, in_parts=None)
     # UBody's names begin with a slash.
-    names = {i: str(record["file_name"]).lstrip("/" if in_parts else "") for i, record in coco.images.items()}
-    checked = CheckedSet(file, "coco_wholebody" if in_parts else "coco", coco.skeleton)
+    names = {i: str(record["file_name"]).lstrip("/" if coco.in_parts else "") for i, record in coco.images.items()}
+    checked = CheckedSet(file, "coco_wholebody" if coco.in_parts else "coco", coco.skeleton)
     _find_images(checked, top, images, names)
     for image_id, record in coco.images.items():
         if isinstance(record.get("width"), (int, float)) and isinstance(record.get("height"), (int, float)):
@@ -154,16 +154,16 @@ def _read_coco(
         if record["image_id"] not in coco.images:
             checked.add("image id", f"person {record['id']} belongs to image {record['image_id']}")
         elif not as_flag(record.get("iscrowd")):
-            _read_coco_person(checked, record, in_parts=in_parts)
-    _account_for(checked, coco, in_parts=in_parts)
+            _read_coco_person(checked, coco, record)
+    _summarise_coco(checked, coco)
     return checked
 
 
-def _account_for(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None:
-    """Enter who of a file would be used."""
-    account = start_account(checked.file.stem, file.skeleton, file.skeleton)
+def _summarise_coco(checked: CheckedSet, file: CocoFile) -> None:
+    """Add the data summary, as if the set was read for training."""
+    summary = start_summary(checked.file.stem, file.skeleton, file.skeleton)
     try:
-        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, account, in_parts=in_parts, truth=False)
+        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, summary, truth=False)
     except LeanposeError as error:
         # A garbled record is a finding of its own.
         if "fractions of the image" in str(error):
@@ -171,23 +171,17 @@ def _account_for(checked: CheckedSet, file: CocoFile, *, in_parts: bool) -> None
         elif "where x, y, width, height are expected" in str(error):
             checked.add("corners", str(error))
         return
-    close_account(account, people)
-    checked.account = account
-    if not people:
-        checked.add("nobody", empty_set(account))
-    if checked.skeleton.unpaired_sides:
-        checked.add("sides", f"{', '.join(checked.skeleton.unpaired_sides)} would change places with nothing")
+    summary.count_used(stack_keypoints(people))
+    _add_summary(checked, summary)
 
 
-def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: bool) -> None:
+def _read_coco_person(checked: CheckedSet, file: CocoFile, record: dict[str, Any]) -> None:
     image, name, points = checked.images.get(record["image_id"]), f"person {record['id']}", None
     try:
-        if in_parts:
-            points = join_parts(record, name).copy()
+        points = file.points(record, name).copy()
+        if file.in_parts:
             # Behind the body the third number may be a score.
             points[17:, 2] = np.where(points[17:, 2] > 0, 2, np.minimum(points[17:, 2], 0))
-        else:
-            points = parse_triples(record["keypoints"], "keypoints", len(checked.skeleton), name)
     except LeanposeError as error:
         checked.add("keypoint count", str(error).rstrip("."), image)
     person = CheckedPerson(record["id"], record["image_id"], points, _box(record.get("bbox")))
@@ -195,7 +189,7 @@ def _read_coco_person(checked: CheckedSet, record: dict[str, Any], *, in_parts: 
     if record.get("area") is not None and person.valid_box and not _is_area(record["area"], person.box):
         checked.add_person("area", person, f"has the area {record['area']!r}; its box's would be taken")
     if points is not None:
-        for text in _odd_parts(record, points) if in_parts else []:
+        for text in _odd_parts(record, points) if file.in_parts else []:
             checked.add_person("part", person, text)
         labelled = points[:, 2] > 0
         counted = labelled[_COUNTED.get(checked.skeleton.name, slice(None))]
@@ -216,7 +210,7 @@ def _is_area(value: Any, box: list[float] | None) -> bool:
 
 
 def _odd_parts(record: dict[str, Any], points: np.ndarray) -> list[str]:
-    """Where the flags and boxes of a COCO-WholeBody record say other than its points."""
+    """Contradictions between the flags and boxes of a COCO-WholeBody record and its points."""
     odd = []
     for part, indices in WHOLEBODY133.parts.items():
         labelled, flag = int((points[list(indices), 2] > 0).sum()), record.get(flag_field(part))
@@ -270,8 +264,8 @@ def _box(values: Any) -> list[float] | None:
 
 
 def _find_images(checked: CheckedSet, top: Path, images: Path | None, names: dict[int, str]) -> None:
-    """Enter the set's images (id → name): where they are as told, or the best of the folders and archives around the
-    file."""
+    """Find the images of the set (id → name): in the given folder or archive, or in the one near the file that has most
+    of them."""
     folder = checked.file if checked.file.is_dir() else checked.file.parent
     if images is None:
         try:

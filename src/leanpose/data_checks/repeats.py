@@ -18,6 +18,7 @@ from leanpose.data.annotations import AREA_OF_BOX, BOX_PADDING
 from leanpose.data.duplicates import Hashes
 from leanpose.data.sets import split_of
 from leanpose.data_checks.findings import CheckedPerson, CheckedSet, Spread
+from leanpose.geometry import box_area, box_iou, boxes_from_keypoints
 
 _SAME, _SAME_OVERLAP = 0.1, 0.6  # median distance over the person's size, and IoU, of one person in one file
 _ANOTHERS = 0.5  # median distance of one person in another annotator's file
@@ -29,7 +30,7 @@ _TIMES_KNOWN = 2.0
 
 @dataclass(frozen=True)
 class _Labelled:
-    """One person's labels where repeats are looked for. Sizes in pixels; `further` are by another annotator of the
+    """One person's labels. `size`: the square root of the area in pixels; `further`: by another annotator of the
     file."""
 
     set: CheckedSet
@@ -73,27 +74,25 @@ def _enter_spreads(first: CheckedSet, checked: CheckedSet, squares: Float[np.nda
 
 
 def _by_image(sets: list[CheckedSet], hashes: Hashes) -> dict[Hashable, list[_Labelled]]:
-    """Everybody with enough labels, by image: by its bytes where they are known."""
+    """The people with enough labels, grouped by image; images with the same bytes are one."""
     groups: dict[Hashable, list[_Labelled]] = defaultdict(list)
     for number, checked in enumerate(sets):
-        everybody = [*((person, False) for person in checked.people), *((person, True) for person in checked.repeats)]
-        for person, further in everybody:
-            if person.points is None or not np.isfinite(person.points).all():
+        people = [*((person, False) for person in checked.people), *((person, True) for person in checked.repeats)]
+        for person, further in people:
+            points = person.points
+            if points is None or not person.finite or (points[:, 2] > 0).sum() < _MIN_POINTS:
                 continue
-            seen = person.points[person.points[:, 2] > 0, :2]
-            if len(seen) < _MIN_POINTS:
-                continue
-            extent = np.concatenate([seen.min(axis=0), seen.max(axis=0)])
-            width, height = extent[2:] - extent[:2]
-            area = width * height * BOX_PADDING**2 * AREA_OF_BOX
+            (extent,) = boxes_from_keypoints(points[None])
+            box_size = BOX_PADDING**2 * float(box_area(extent))
             if person.valid_box is not None:
-                area = person.valid_box[2] * person.valid_box[3] * AREA_OF_BOX
+                box_size = person.valid_box[2] * person.valid_box[3]
+            area = AREA_OF_BOX * box_size
             image = checked.images.get(person.image_id)
             key: Hashable = (number, person.image_id) if image is None else str(image)
             if image is not None and image in hashes:
                 key = hashes[image].digest
             if area > 0:
-                groups[key].append(_Labelled(checked, further, person, person.points, extent, float(np.sqrt(area))))
+                groups[key].append(_Labelled(checked, further, person, points, extent, float(np.sqrt(area))))
     return groups
 
 
@@ -102,9 +101,9 @@ def _pairs(group: list[_Labelled]) -> list[tuple[_Labelled, _Labelled]]:
     found, others = [], []
     for a, b in combinations(group, 2):
         if a.set is b.set and a.further == b.further:
-            if not a.further and _overlap(a.extent, b.extent) > _SAME_OVERLAP and _distance(a, b) < _SAME:
+            if not a.further and _extent_iou(a, b) > _SAME_OVERLAP and _distance(a, b) < _SAME:
                 found.append((a, b))
-        elif (a.set is b.set or _are_annotators(a.set, b.set)) and _overlap(a.extent, b.extent) > 0:
+        elif (a.set is b.set or _are_annotators(a.set, b.set)) and _extent_iou(a, b) > 0:
             others.append((_distance(a, b), a, b))
     taken: set[tuple[int, int, bool]] = set()
     for distance, a, b in sorted(others, key=lambda each: each[0]):
@@ -121,6 +120,10 @@ def _are_annotators(a: CheckedSet, b: CheckedSet) -> bool:
     return a.skeleton.keypoints == b.skeleton.keypoints and split_of(a.file) == split_of(b.file)
 
 
+def _extent_iou(a: _Labelled, b: _Labelled) -> float:
+    return box_iou(a.extent[None], b.extent[None]).item()
+
+
 def _distance(a: _Labelled, b: _Labelled) -> float:
     """The median distance of what both have labelled, over their size; infinite where that is too little."""
     both = (a.points[:, 2] > 0) & (b.points[:, 2] > 0)
@@ -129,11 +132,3 @@ def _distance(a: _Labelled, b: _Labelled) -> float:
         return float("inf")
     apart = np.linalg.norm(a.points[both, :2] - b.points[both, :2], axis=-1)
     return float(np.median(apart)) / max(a.size, b.size)
-
-
-def _overlap(a: Float[np.ndarray, " 4"], b: Float[np.ndarray, " 4"]) -> float:
-    """Intersection over union of two boxes."""
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
-    inner = float(np.prod(np.maximum(high - low, 0)))
-    union = float(np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2])) - inner
-    return inner / union if union > 0 else 0.0

@@ -1,15 +1,14 @@
-"""Left and right that look exchanged, measured by what the set itself shows: works for any skeleton with mirror pairs.
+"""Left/right swaps, found by statistics of the set itself; works for any skeleton with mirror pairs.
 
-The lines from right to left of a body's pairs (wings, ears, feet) all run across the body: in an image they are
-parallel and point the same way, but for limbs that move and views from the side. How wide each pair is and how far it
-strays is learned from the set (`_Model`), and a pair that points the other way although that is far beyond its straying
-is a suspect. Where nearly everybody is seen from the same face, as from above, a pair also lies the same way round,
-seen along the body's length (`_turned_over`): that shows who has all pairs exchanged,
-or is seen from the other face: nobody can tell these two apart, so that many are such is a question and not a fault.
+The vectors from the right to the left keypoint of a body's pairs (wings, ears, feet) are nearly parallel in an image,
+except for moving limbs and side views. The length of each pair and its deviation are estimated from the set
+(`_Model`); a pair that points the other way by far more than its deviation is a suspect. If nearly all bodies are seen
+from the same side, as from above, each pair also has the same orientation about the body's axis (`_turned_over`). This
+finds bodies with all pairs swapped, or seen from the opposite side; the two cannot be distinguished, so many of them
+are a question and not a fault.
 
-Limbs and views go from one way to the other step by step, exchanged labels do not: both rules hold only where those in
-between are few. Human bodies cross their arms and legs, twist and turn round so often that only the anatomical rules of
-`swapped_pairs` speak of them.
+Limbs and views change gradually, swapped labels do not: both rules apply only if few cases lie in between. Human bodies
+cross limbs and turn so often that only the anatomical rules of `swapped_pairs` are applied to them.
 """
 
 from __future__ import annotations
@@ -44,12 +43,11 @@ _MIXED, _MIXED_PEOPLE = 0.08, 5  # share and number of suspects that spoil a tra
 
 
 def check_sides(checked: CheckedSet) -> None:
-    """Add people whose left and right look exchanged, and say where there are so many that training learns both."""
-    people = [p for p in checked.people if p.points is not None and np.isfinite(p.points).all()]
+    """Add people whose left and right look swapped, and findings about the set if there are many."""
+    people, points = checked.finite_people()
     if not people or not checked.skeleton.pairs:
         return
-    points = np.stack([p.points for p in people if p.points is not None])
-    shares = exchanged_shares(points, checked.skeleton)
+    shares = swapped_shares(points, checked.skeleton)
     for pair, share in shares.items():
         if share >= _PAIR_MIXED:
             kind = "sides exchanged" if share >= _PAIR_EXCHANGED else "sides mixed"
@@ -75,10 +73,10 @@ def check_sides(checked: CheckedSet) -> None:
 
 @dataclass(frozen=True)
 class Swap:
-    """What looks exchanged on somebody.
+    """The left/right pairs that look swapped on a person.
 
     Attributes:
-        pairs: by their names.
+        pairs: their names.
         whole: whether that is all that can be told of this person, as if seen from the other side.
     """
 
@@ -124,7 +122,7 @@ def _pairs_of(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> _Pairs:
     )
 
 
-def exchanged_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict[str, float]:
+def swapped_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> dict[str, float]:
     """Of each pair the share of people on whom it lies the other way round than another pair (the median over the
     others).
 
@@ -137,14 +135,14 @@ def exchanged_shares(points: Float[np.ndarray, "N K 3"], skeleton: Skeleton) -> 
     shares: dict[str, float] = {}
     for p, name in enumerate(pairs.names):
         cosine = (pairs.across[:, p, None] * pairs.across).sum(axis=-1) / np.maximum(length[:, p, None] * length, 1e-9)
-        seen = wide[:, p, None] & wide
-        along, back = (seen & (cosine > _PARALLEL)).sum(axis=0), (seen & (cosine < -_PARALLEL)).sum(axis=0)
-        askew = seen.sum(axis=0) - along - back
-        shown = (along + back >= _MIN_COMPARED) & ((askew <= back) | (back <= along / 4))
-        shown[p] = False
-        if shown.any():
+        shown = wide[:, p, None] & wide
+        along, back = (shown & (cosine > _PARALLEL)).sum(axis=0), (shown & (cosine < -_PARALLEL)).sum(axis=0)
+        askew = shown.sum(axis=0) - along - back
+        compared = (along + back >= _MIN_COMPARED) & ((askew <= back) | (back <= along / 4))
+        compared[p] = False
+        if compared.any():
             # A pair that is exchanged differs from all others, the others from it alone.
-            shares[name] = float(np.median(back[shown] / (along + back)[shown]))
+            shares[name] = float(np.median(back[compared] / (along + back)[compared]))
     return shares
 
 
@@ -203,13 +201,13 @@ class _Model:
         axis, variance = self.lateral(turned, both)
         width, spread = self.width.copy(), self.spread.copy()
         for p in range(len(width)):
-            seen = both[:, p] & np.isfinite(variance[:, p])
-            if seen.sum() < _MIN_PEOPLE:
+            shown = both[:, p] & np.isfinite(variance[:, p])
+            if shown.sum() < _MIN_PEOPLE:
                 continue
-            along = (axis[seen, p] ** 2).sum(axis=-1)
+            along = (axis[shown, p] ** 2).sum(axis=-1)
             long = along >= np.median(along)
-            width[p] = np.median((turned[seen, p] * axis[seen, p]).sum(axis=-1)[long] / np.maximum(along[long], 1e-9))
-            strays = [((each[seen, p] - width[p] * axis[seen, p]) ** 2).sum(axis=-1) for each in (lines, turned)]
+            width[p] = np.median((turned[shown, p] * axis[shown, p]).sum(axis=-1)[long] / np.maximum(along[long], 1e-9))
+            strays = [((each[shown, p] - width[p] * axis[shown, p]) ** 2).sum(axis=-1) for each in (lines, turned)]
             # Of a normal distribution in two dimensions the squared length has these quantiles, in variances.
             squares = max(
                 np.median(strays[0]) / (2 * np.log(2)), np.quantile(strays[1], _UPPER) / (-2 * np.log(1 - _UPPER))

@@ -58,9 +58,9 @@ def _set_dict(checked: CheckedSet) -> dict[str, Any]:
         "images": len(checked.images),
         "image_source": None if checked.source is None else str(checked.source),
         "people": len(checked.people),
-        "used": None if checked.account is None else checked.account.used,
+        "used": None if checked.summary is None else checked.summary.used,
         "skeleton": checked.skeleton.to_dict(),
         "mirror_pairs": [[names[a], names[b]] for a, b in checked.skeleton.pairs],
         "keypoints": {name: counts | spreads.get(name, {}) for name, counts in keypoints.items()},
-        "account": checked.account_sentences(),
+        "summary": checked.summary_sentences(),
     }

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseDataset
+from leanpose.data.summary import summary_sentences
 from leanpose.distillation.leaks import check_leaks
 from leanpose.distillation.plan import DEFAULT_BUDGET, DISTILLED, DistillationPlan, epochs_for
 from leanpose.distillation.report import DistillationResult, report_distillation, run_name
@@ -74,7 +74,7 @@ def _run_locked(
     if val is None:
         raise LeanposeError("No people to evaluate on: data.val of the recipe is missing or has none.")
     warnings = check_leaks(people, val, folder)
-    for sentence in account_sentences((*people.accounts, *val.accounts)):
+    for sentence in summary_sentences((*people.summaries, *val.summaries)):
         say(sentence)
     teacher = load_teacher(first)
     assert teacher is not None, "the row of the distilled student has a teacher"

@@ -17,8 +17,8 @@ from typing_extensions import Unpack
 from leanpose.backends.base import Backend, Crops, ModelSpec, Precision, TorchBackend
 from leanpose.choices import Cycle, Metric, OksMetric
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
+from leanpose.data.crop_coverage import require_whole_views
 from leanpose.data.dataset import TopDownDataset, start_worker
-from leanpose.data.margin import require_whole_views
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import (
     Ranking,

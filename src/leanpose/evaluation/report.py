@@ -14,9 +14,9 @@ from typing_extensions import Unpack
 
 from leanpose.choices import BoxMetric, Cycle, Metric, Scoring, Suppression
 from leanpose.console import make_console
-from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.readers import READERS, DatasetConfig, read_people
+from leanpose.data.summary import summary_sentences
 from leanpose.evaluation.ap import (
     Ranking,
     best_of_images,
@@ -61,7 +61,7 @@ class EvaluationReport:
         results: the poses.
         broken: images that could not be read, with the reason.
         by_part: `part`, `AP` and `AR`, one row per part, all keypoints first; empty except for whole bodies.
-        account: the data summary, in sentences: who was evaluated, and why others were not.
+        data_summary: sentences on how many people were evaluated, and why others were not.
         image_names: image names by id.
     """
 
@@ -72,7 +72,7 @@ class EvaluationReport:
     results: PosePredictions
     broken: dict[str, str] = field(default_factory=dict)
     by_part: list[dict[str, Any]] = field(default_factory=list)
-    account: list[str] = field(default_factory=list)
+    data_summary: list[str] = field(default_factory=list)
     image_names: dict[int, str] = field(default_factory=dict)
 
 
@@ -133,10 +133,10 @@ def evaluation_report(
         "metric": metric,
     }
     metrics = evaluation.metrics
-    account = account_sentences(people.accounts)
+    data_summary = summary_sentences(people.summaries)
     names = {image["id"]: str(image["file_name"]) for image in ground_truth["images"]}
     parts = part_rows(metrics)
-    return EvaluationReport(settings, metrics, keypoint_metrics, table, results, broken, parts, account, names)
+    return EvaluationReport(settings, metrics, keypoint_metrics, table, results, broken, parts, data_summary, names)
 
 
 def metric_of(source: DatasetConfig, skeleton: Skeleton, labelled: list[int]) -> Metric:
@@ -192,7 +192,7 @@ def print_report(report: EvaluationReport) -> None:
 
     console = make_console()
     settings = report.settings
-    for sentence in report.account:
+    for sentence in report.data_summary:
         console.print(sentence, soft_wrap=True)
     console.print(
         Text(settings["model"], style="bold"),
@@ -247,7 +247,7 @@ def write_report(report: EvaluationReport, out: Path | None, results: Path | Non
                 "by_part": report.by_part,
                 "by_keypoint": [{k: None if v != v else v for k, v in row.items()} for row in report.by_keypoint],
                 "broken": report.broken,
-                "account": report.account,
+                "data_summary": report.data_summary,
             }
             with atomic_write(out) as path:
                 path.write_text(json.dumps(figures, indent=1, ensure_ascii=False))

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from leanpose.data.coco import person_category
-from leanpose.data.coco_file import as_flag, as_id, record_errors
 from leanpose.data.inputs import ImageFile
 from leanpose.data.readers import MAX_COORDINATE
+from leanpose.data.records import as_flag, as_id, record_errors
 from leanpose.data.sets import format_of
 from leanpose.errors import LeanposeError
 from leanpose.files import any_damage, load_json

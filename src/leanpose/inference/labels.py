@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from leanpose.data.coco import coco_annotation, coco_category
+from leanpose.data.ground_truth import coco_annotation, coco_category
 from leanpose.data.inputs import ImageFile
 from leanpose.files import open_whole
 from leanpose.inference.estimator import BODY_SHARE

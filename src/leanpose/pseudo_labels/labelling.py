@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leanpose.checksums import checksum
-from leanpose.data.account import Account, start_account
+from leanpose.checksums import checked_line, parse_checked_line
 from leanpose.data.annotations import ImageRef
-from leanpose.data.coco import clean_keypoints
-from leanpose.data.coco_file import CocoFile, as_flag, parse_box, parse_coco
+from leanpose.data.coco_file import CocoFile, parse_coco
 from leanpose.data.image_folder import ImageFolder
 from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.keypoints import clean_keypoints
+from leanpose.data.records import as_flag, parse_box
+from leanpose.data.summary import DataSummary, start_summary
 from leanpose.errors import LeanposeError
-from leanpose.files import any_damage, atomic_write, describe_os_error, load_json
+from leanpose.files import any_damage, describe_os_error, load_json, write_text
 from leanpose.geometry import xywh_to_xyxy
 from leanpose.locks import lock_file
 from leanpose.pseudo_labels.landmarks import LandmarkModels
@@ -34,7 +35,7 @@ from leanpose.pseudo_labels.parts import AcceptanceThresholds, Part, label_perso
 from leanpose.skeleton import COCO17
 
 Progress = Callable[[int, int], None]
-_FORM = 5  # of the lines of an unfinished run
+_VERSION = 5  # of the format of unfinished runs
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,13 @@ class PseudoLabels:
 
     Attributes:
         people: in the file's order; those without labelled body points and crowds are not among them.
-        account: who they are, and why the others are not among them.
+        summary: how many they are, and why the others are not among them.
         broken: a sentence for each image that was left out.
         resumed: how many images an earlier run had done already.
     """
 
     people: list[LabelledPerson]
-    account: Account
+    summary: DataSummary
     broken: list[str] = field(default_factory=list)
     resumed: int = 0
 
@@ -119,18 +120,16 @@ class BodyDataset:
                 people[record["image_id"]].append(position)
         return dict(sorted(people.items()))
 
-    def account(self) -> Account:
-        """Whose faces, hands and feet are looked for, and why not the others'."""
-        account = start_account(self.file.path.stem, COCO17, self.file.skeleton)
-        account.left_out.update(reason for _, reason in self.file.left_out)
-        account.note_categories(self.file.joined)
-        account.notes.update(self.file.notes)
+    def summary(self) -> DataSummary:
+        """How many people's faces, hands and feet are looked for, and why not the others'."""
+        summary = start_summary(self.file.path.stem, COCO17, self.file.skeleton)
+        summary.add((reason for _, reason in self.file.left_out), self.file.notes, self.file.joined)
         used = [position for people in self.people_by_image().values() for position in people]
         crowds = sum(as_flag(record.get("iscrowd")) for record in self.file.annotations)
-        account.left_out["of a crowd"] += crowds
-        account.left_out["without a labelled keypoint of the body"] += len(self.file.annotations) - crowds - len(used)
-        account.used = len(used)
-        return account
+        summary.left_out["of a crowd"] += crowds
+        summary.left_out["without a labelled keypoint of the body"] += len(self.file.annotations) - crowds - len(used)
+        summary.used = len(used)
+        return summary
 
     def image(self, image_id: int) -> ImageRef:
         """Where an image's pixels are."""
@@ -148,7 +147,7 @@ class BodyDataset:
 
 
 class ResumeFile:
-    """What was found so far: a line of JSON an image, after a first line with the settings.
+    """Results of an unfinished run: a line of JSON per image, after a first line with the settings.
 
     Args:
         path: the file; it is begun with the first image.
@@ -164,19 +163,19 @@ class ResumeFile:
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
         self.done: dict[int, dict[int, dict[str, Part]]] = {}
-        self._header = json.dumps({"form": _FORM, **settings})
+        self._header = json.dumps({"form": _VERSION, **settings}).encode()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             data = path.read_bytes() if path.exists() else b""
             whole = data[: data.rfind(b"\n") + 1]  # without a line that was truncated
-            first, *lines = whole.decode(errors="replace").splitlines() or [self._header]
+            first, *lines = whole.splitlines() or [self._header]
             if first != self._header:
                 raise LeanposeError(f"{path} was started with other files or settings; delete it to start again.")
             for line in lines:
-                mark, _, text = line.partition(" ")
-                if mark != checksum(text.encode()):
+                entry = parse_checked_line(line)
+                if entry is None:
                     raise ValueError
-                image_id, people = json.loads(text)
+                image_id, people = entry
                 self.done[image_id] = {p: {n: Part.from_list(part) for n, part in parts.items()} for p, parts in people}
             if whole != data:
                 os.truncate(path, len(whole))
@@ -193,9 +192,8 @@ class ResumeFile:
         try:
             with self.path.open("ab") as file:
                 if not file.tell():
-                    file.write(self._header.encode() + b"\n")
-                text = json.dumps([image_id, packed]).encode()
-                file.write(checksum(text).encode() + b" " + text + b"\n")
+                    file.write(self._header + b"\n")
+                file.write(checked_line([image_id, packed]))
         except OSError as error:
             raise describe_os_error(self.path, error) from error
         self.done[image_id] = people
@@ -213,7 +211,7 @@ def find_parts(
 
     Args:
         resume: what an earlier run has done, and where this one writes.
-        progress: is told how many of how many images are done.
+        progress: called with the number of finished images and of all.
 
     Raises:
         LeanposeError: a person's record is garbled, or no image can be read.
@@ -243,7 +241,7 @@ def find_parts(
         raise LeanposeError(f"None of the {len(by_image)} images in {dataset.images.path} can be read. {broken[0]}")
     records = dataset.file.annotations
     people = [LabelledPerson(records[p], dataset.image(records[p]["image_id"]), parts[p]) for p in sorted(parts)]
-    return PseudoLabels(people, dataset.account(), broken, sum(image_id in done for image_id in by_image))
+    return PseudoLabels(people, dataset.summary(), broken, sum(image_id in done for image_id in by_image))
 
 
 def label_wholebody(
@@ -263,11 +261,11 @@ def label_wholebody(
 
     Args:
         annotations, images: see `BodyDataset.open`.
-        models: who finds the points.
+        models: predict the points.
         out: the JSON file to write; until it is whole, what was found is kept in `OUT.partial`.
         notes: entered into the file's `info` under `pseudo_labels`, such as the models' hashes. An unfinished run
             goes on only with the same ones.
-        progress: is told how many of how many images are done.
+        progress: called with the number of finished images and of all.
 
     Raises:
         LeanposeError: a file is missing or wrong, `out` is the annotation file itself, or `OUT.partial` was begun with
@@ -299,7 +297,6 @@ def _label_locked(
         write_parts(record, points)
     info = dataset.content.get("info")
     dataset.content["info"] = {**(info if isinstance(info, dict) else {}), "pseudo_labels": settings}
-    with atomic_write(out) as path:
-        path.write_text(json.dumps(dataset.content))
+    write_text(out, json.dumps(dataset.content))
     resume.path.unlink(missing_ok=True)
     return labels

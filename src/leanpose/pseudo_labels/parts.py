@@ -1,7 +1,7 @@
-"""From a person's body labels to the points of face, hands and feet: find, refine, and keep what passes the thresholds.
+"""Predicting the points of face, hands and feet around a person's body labels, and rejecting them below thresholds.
 
-A landmark model answers wherever it looks. Its own score tells whether a part is there at all; whether it is this
-person's, and rightly found, is told by the labelled body points, with which the found ones must agree.
+A landmark model predicts points in any crop. Its score tells whether the part is visible at all; agreement with the
+labelled body points tells whether it belongs to this person and is correct.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _refused(verdict: Verdict, size: float = nan, error: float = nan) -> Part:
 
 @dataclass(frozen=True)
 class _Person:
-    """Someone whose parts are looked for; see `label_person`."""
+    """A person whose parts are predicted; see `label_person`."""
 
     image: Image
     keypoints: Float[np.ndarray, "17 3"]

@@ -13,8 +13,8 @@ from typing import Any, get_args
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from leanpose.data.coco_file import parse_box
 from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.records import parse_box
 from leanpose.data.wholebody import box_field
 from leanpose.drawing import contact_sheet, draw_person
 from leanpose.errors import LeanposeError

@@ -1,4 +1,4 @@
-"""From a pose result to what a client gets: the formats, drawn images, and what was left out."""
+"""Answers with poses: formats, drawn images, and the numbers of people left out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class PoseOptions(Section):
-    """What the query of a request for poses may ask for."""
+    """Query options of a request for poses."""
 
     format: Format = Field("json", description="How the people of an image are written.")
     draw: bool = Field(False, description="Give each image with the skeletons on it too, as a JPEG in base64.")
@@ -101,7 +101,7 @@ def image_answer(
         options: of the request.
         poses: of all people, whatever their scores.
         pixels: of the image.
-        notices: what was guessed of the image or left out of it, a sentence each.
+        notices: sentences on guesses about the image and on what was left out of it.
         person_threshold: where the request has none.
     """
     threshold = person_threshold if options.person_threshold is None else options.person_threshold
@@ -122,7 +122,7 @@ def image_answer(
             "above_max_people": len(certain) - len(shown),
         },
         "notices": notices,
-        "poses": written(shown, image, options),
+        "poses": format_poses(shown, image, options),
     }
     if options.draw:
         content = encode_image(shown.draw(pixels, keypoint_threshold=options.keypoint_threshold), ".jpg")
@@ -132,7 +132,7 @@ def image_answer(
     return answer
 
 
-def written(poses: PoseResult, image: SentImage, options: PoseOptions) -> Any:
+def format_poses(poses: PoseResult, image: SentImage, options: PoseOptions) -> Any:
     """The people of an image in the format that the options name."""
     if options.format == "coco":
         return poses.to_coco(image.index)

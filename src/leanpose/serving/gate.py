@@ -1,4 +1,4 @@
-"""What every request passes: the API key, the count, and the one form of errors, `{"error": "…"}`."""
+"""Middleware of all requests: API key, counting, and the form of errors, `{"error": "…"}`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 STOPPING = "The server is stopping."
 OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")
-"""Paths that need no key: they say what the server is, and nothing of what it does."""
+"""Paths that need no key."""
 
 
 class JsonResponse(Response):
@@ -45,8 +45,8 @@ class Gate:
     """Middleware around all endpoints.
 
     Args:
-        app: what is behind.
-        metrics: told of each answer.
+        app: the wrapped application.
+        metrics: counts the answers.
         api_key: key that clients must send; None: no authentication.
         state: of the server; once it drains, requests are refused.
     """
@@ -71,7 +71,7 @@ class Gate:
         try:
             refusal = self._refusal(scope)
             await (self.app if refusal is None else refusal)(scope, receive, watched)
-        except asyncio.CancelledError:  # at the end of a server's patience
+        except asyncio.CancelledError:  # the time for finishing requests is over
             if not status:
                 await error_response(503, STOPPING, {"Connection": "close"})(scope, receive, watched)
             raise

@@ -1,4 +1,4 @@
-"""What Prometheus is told of a server."""
+"""Prometheus metrics of a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI page says of bodies and answers: they are read by leanpose itself, so FastAPI cannot know."""
+"""OpenAPI descriptions of request bodies and answers, which FastAPI cannot derive: leanpose parses bodies itself."""
 
 from __future__ import annotations
 

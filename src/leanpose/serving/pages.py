@@ -20,7 +20,7 @@ def _file(name: str) -> str:
 
 
 def _source(text: str) -> str:
-    """What a content security policy calls an inline script or style."""
+    """The source expression of an inline script or style in a content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from leanpose.backends.base import ModelSpec
+from leanpose.data.bit_depth import FRACTION_TOLERANCE
 from leanpose.errors import did_you_mean
 from leanpose.serving.settings import RequestError
 
@@ -22,16 +23,15 @@ INPUT, OUTPUTS = "crops", ("keypoints", "scores")
 DATATYPES = ("UINT8", "FP32")
 REQUEST_KEYS = ("id", "parameters", "inputs", "outputs")
 TENSOR_KEYS = ("name", "shape", "datatype", "parameters", "data")
-FLOAT_TOLERANCE = 1e-3  # interpolation may leave 0…1 by so much
 
 
 def model_metadata(name: str, spec: ModelSpec, platform: str) -> dict[str, Any]:
-    """What the protocol says of a model.
+    """The metadata of a model in the protocol.
 
     Args:
         name: in addresses.
         spec: of the model.
-        platform: what computes.
+        platform: backend and precision.
     """
     points = len(spec.skeleton)
     return {
@@ -106,7 +106,7 @@ def _pixels(values: Shaped[np.ndarray, "B H W 3"], kind: str) -> UInt8[np.ndarra
         if values.dtype.kind == "f" or low < 0 or high > 255:
             raise RequestError(422, f"Data of UINT8 are integers from 0 to 255, not from {low:g} to {high:g}.")
         return values.astype(np.uint8)
-    if not (low >= -FLOAT_TOLERANCE and high <= 1 + FLOAT_TOLERANCE):
+    if not (low >= -FRACTION_TOLERANCE and high <= 1 + FRACTION_TOLERANCE):
         raise RequestError(422, f"Data of FP32 lie between 0 and 1, not between {low:g} and {high:g}.")
     return np.rint(np.clip(values, 0, 1).astype(np.float32) * 255).astype(np.uint8)
 

@@ -62,7 +62,7 @@ class PoseQueue:
     Args:
         estimator: of the server. Its person threshold is that of requests which have none.
         settings: the limits.
-        batch_done: told the size of each batch.
+        batch_done: called with the size of each batch.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class PoseQueue:
         else:
             threads, pool = cores, single_threads(cores)
         estimator = copy.copy(worker or self._estimator)
-        estimator.person_threshold = 0.0  # requests have their own, and are told how many people are below
-        _look_once(estimator)
+        estimator.person_threshold = 0.0  # requests have their own, and get the number of people below it
+        _warm_up(estimator)
         opened = self._opened.enter_context(pool)
         for _ in range(threads):
             opened.submit(self._work, estimator)
@@ -147,14 +147,14 @@ class PoseQueue:
                     else:
                         images.append((job, *read_image_and_notices(job.image.content, name=str(job.image))))
                 except Exception as error:
-                    job.answer.set_exception(_told(error, job))
-            self._look(estimator, images)
+                    job.answer.set_exception(_client_error(error, job))
+            self._estimate(estimator, images)
 
-    def _look(self, estimator: PoseEstimator, images: list[_Read]) -> None:
+    def _estimate(self, estimator: PoseEstimator, images: list[_Read]) -> None:
         """The answers for images whose pixels are read."""
         try:
             results = list(estimator.stream((pixels, None) for _, pixels, _ in images)) if len(images) > 1 else []
-        except LeanposeError:  # of one of them: which one, each by itself tells
+        except LeanposeError:  # of one image: the images are repeated one by one
             results = []
         for place, (job, pixels, notices) in enumerate(images):
             try:
@@ -162,18 +162,18 @@ class PoseQueue:
                 answer = image_answer(job.image, job.options, poses, pixels, notices, self._estimator.person_threshold)
                 job.answer.set_result(answer)
             except Exception as error:
-                job.answer.set_exception(_told(error, job))
+                job.answer.set_exception(_client_error(error, job))
 
 
-def _look_once(estimator: PoseEstimator) -> None:
-    """Look at a first image, for which backends and detectors take longer, and memory that is limited meanwhile."""
+def _warm_up(estimator: PoseEstimator) -> None:
+    """Process a first image, for which backends and detectors take longer."""
     image = np.zeros((64, 64, 3), np.uint8)
     estimator.detect([image])
     estimator(image, boxes=np.array([[0, 0, 64, 64]]))
 
 
-def _told(error: Exception, job: Job) -> Exception:
-    """The error as the client may see it: one of its image as a sentence with the image's name, others as they are."""
+def _client_error(error: Exception, job: Job) -> Exception:
+    """The error for the client: one about an image as a `RequestError` with the image's name, others unchanged."""
     if isinstance(error, BrokenImageError):
         return RequestError(413 if isinstance(error, ImageTooLargeError) else 422, str(error))
     if isinstance(error, TooManyPeopleError) and isinstance(job, ImageJob):

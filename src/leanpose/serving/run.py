@@ -1,4 +1,4 @@
-"""The process of `leanpose serve`: a socket, uvicorn, and an end that leaves nothing half done."""
+"""The process of `leanpose serve`: socket, uvicorn, and a shutdown that finishes pending requests."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class LimitedProtocol(H11Protocol):
         self._expect()
 
     def _expect(self) -> None:
-        """See later whether anything has moved; until a request's headers are there, nothing else limits its time."""
+        """Check for progress later; until the headers of a request have come, nothing else limits its time."""
         if self._waiting is not None:
             self._waiting.cancel()
         self._unsent = self.transport.get_write_buffer_size()
@@ -136,7 +136,7 @@ def server_of(estimator: PoseEstimator, settings: ServeSettings) -> PoseServer:
 
 
 def uvicorn_config(server: PoseServer, settings: ServeSettings) -> uvicorn.Config:
-    """What uvicorn is told: no log of requests, and only its plain parser, whose limits are known."""
+    """The settings of uvicorn: no log of requests, and only its h11 parser, whose limits are known."""
     protocol = type("Protocol", (LimitedProtocol,), {"max_connections": settings.max_connections})
     return uvicorn.Config(
         server.app, http=protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,

@@ -1,4 +1,4 @@
-"""What a server allows, and the one sentence that it answers where a request goes beyond it."""
+"""The limits of a server, and the error of requests that exceed them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 from leanpose.errors import LeanposeError
 
 RETRY: Mapping[str, str] = MappingProxyType({"Retry-After": "1"})
-"""Header of answers that say to come again."""
+"""Header of answers after which a client may retry."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ServeSettings:
 
 
 class RequestError(LeanposeError):
-    """A request that is not answered as it wished.
+    """A request that is refused.
 
     Attributes:
         status: HTTP's number for it.

@@ -19,7 +19,8 @@ import numpy as np
 
 from leanpose.checksums import file_checksum
 from leanpose.data.annotations import PoseDataset
-from leanpose.data.coco import coco_annotation, ground_truth, read_coco, read_coco_wholebody
+from leanpose.data.coco import read_coco, read_coco_wholebody
+from leanpose.data.ground_truth import coco_annotation, coco_content
 from leanpose.data.readers import DatasetConfig
 from leanpose.data.wholebody import split_parts
 from leanpose.errors import LeanposeError
@@ -118,7 +119,7 @@ def write_synthetic(
         named = COCO17 if skeleton == WHOLEBODY133 else skeleton  # COCO-WholeBody's category names the body's points
         description = f"leanpose synthetic people: {count} images, seed {seed}, skeleton {skeleton.name}"
         info = {"description": description, "count": count, "seed": seed, "size": size}
-        content = {"info": info, **ground_truth(images, annotations, named)}
+        content = {"info": info, **coco_content(images, annotations, named)}
         new_annotations.write_text(json.dumps(content, separators=(",", ":")))
         written = {files.images.name: new_images, files.annotations.name: new_annotations}
         new_checksums.write_text(json.dumps({name: file_checksum(path) for name, path in written.items()}))

@@ -19,7 +19,7 @@ from leanpose.synthetic.rendering import Framing, Painting, draw_camera, draw_li
 from leanpose.synthetic.surroundings import develop, draw_background, occluders, octaves
 
 _MIN_AREA = 40  # pixels: who shows less is not labelled
-_MIN_SEEN = 3  # body keypoints: who shows fewer gets a box, but no keypoints, as in COCO
+_MIN_VISIBLE = 3  # body keypoints: who shows fewer gets a box, but no keypoints, as in COCO
 _FOLDS = np.full(len(Material), 0.035)  # how uneven materials are
 _FOLDS[[Material.SHIRT, Material.TROUSERS, Material.HAIR]] = 0.085, 0.085, 0.14
 
@@ -144,7 +144,7 @@ def render_scene(
         x, y, w, h = cv2.boundingRect((owner == person).view(np.uint8))
         box[:] = x, y, x + w, y + h
     keypoints = label_people(cast, camera, painting)[labelled]
-    keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _MIN_SEEN, :, 2] = 0
+    keypoints[(keypoints[:, :17, 2] == 2).sum(1) < _MIN_VISIBLE, :, 2] = 0
     order = np.array(chosen.indices_in(SYNTHETIC135))
     keypoints = np.where(order[:, None] >= 0, keypoints[:, order], 0.0)
     return Scene(image, keypoints, boxes, areas[labelled].astype(float), final[owner], chosen)

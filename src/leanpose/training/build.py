@@ -18,16 +18,16 @@ from torch import Tensor
 from leanpose.backends.model import BackendModel, load_pose_model
 from leanpose.codecs import Codec, ScoreCalibration, build_codec
 from leanpose.console import say_nothing
-from leanpose.data.account import account_sentences
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation
-from leanpose.data.cache import CropCache, CropPlan
+from leanpose.data.crop_coverage import MAX_OUTSIDE, coarser_share, outside_share
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.jpeg_records import has_decoder, why_not_decoded
-from leanpose.data.margin import MAX_OUTSIDE, coarser_share, outside_share
 from leanpose.data.mixing import Mixture, distinct
-from leanpose.data.packing import cached_crops
+from leanpose.data.pack_file import PackConfig, PackFile
+from leanpose.data.pack_writer import ensure_pack
 from leanpose.data.readers import READERS, read_people
+from leanpose.data.summary import summary_sentences
 from leanpose.device import emulates_bfloat16
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import require_parts
@@ -184,8 +184,8 @@ def read_training_sets(recipe: Recipe) -> list[PoseDataset]:
 def join_sets(sets: Sequence[PoseDataset]) -> PoseDataset:
     """The people of several sets, concatenated."""
     people = [person for part in sets for person in part.people]
-    accounts = tuple(account for part in sets for account in part.accounts)
-    return PoseDataset(" + ".join(part.name for part in sets), people, accounts=accounts)
+    summaries = tuple(summary for part in sets for summary in part.summaries)
+    return PoseDataset(" + ".join(part.name for part in sets), people, summaries=summaries)
 
 
 def read_training_people(recipe: Recipe) -> tuple[PoseDataset, PoseDataset | None]:
@@ -361,7 +361,7 @@ def build_trainer(
     people = join_sets(sets)
     if not resume:
         recipe = recipe.model_copy(update={"card": card_with_sources(recipe, people.name.split(" + "))})
-    for sentence in account_sentences((*people.accounts, *(() if val is None else val.accounts))):
+    for sentence in summary_sentences((*people.summaries, *(() if val is None else val.summaries))):
         say_once(sentence)
     with fabric.rank_zero_first():
         teacher = load_teacher(recipe)
@@ -369,9 +369,9 @@ def build_trainer(
     task = build_task(recipe, model.train(), teacher, () if mixture is None else mixture.names)
     cache = None
     if recipe.data.cache is not None:
-        plan = CropPlan(task.crop_size, padding=model.codec.padding)
+        config = PackConfig(task.crop_size, padding=model.codec.padding)
         with fabric.rank_zero_first():
-            cache = cached_crops(sets, model.skeleton, plan, recipe.data.cache, say)
+            cache = ensure_pack(sets, model.skeleton, config, recipe.data.cache, say)
     if mixture is not None:
         say_once(mixture.describe(steps_per_epoch(len(people.people), recipe.batch_size)))
     dataset = _training_dataset(recipe, people, task, cache, mixture, on_gpu=fabric.device.type == "cuda")
@@ -389,7 +389,7 @@ def _training_dataset(
     recipe: Recipe,
     people: PoseDataset,
     task: PoseTask,
-    cache: CropCache | None,
+    cache: PackFile | None,
     mixture: Mixture | None,
     *,
     on_gpu: bool,
@@ -431,7 +431,7 @@ def write_recipe(recipe: TrainingRecipe, folder: Path, fabric: Fabric, *, resume
     fabric.barrier()
 
 
-def crop_plan(recipe: Recipe) -> CropPlan:
+def pack_config(recipe: Recipe) -> PackConfig:
     """The crops that a pack for a recipe has to hold: as large as student and teacher can use.
 
     Raises:
@@ -442,7 +442,7 @@ def crop_plan(recipe: Recipe) -> CropPlan:
         load_teacher(recipe),
     )
     size = model.input_size if teacher is None else teacher.model.input_size
-    return CropPlan(CropAlignment(model.input_size, size, model.codec.warp).crop_size, padding=model.codec.padding)
+    return PackConfig(CropAlignment(model.input_size, size, model.codec.warp).crop_size, padding=model.codec.padding)
 
 
 def mixture_of(recipe: Recipe, sets: Sequence[PoseDataset]) -> Mixture | None:
@@ -465,7 +465,7 @@ def _decodes_on_device(
     chosen = recipe.data.decode_on_device
     if chosen and not dataset.warp_on_device:
         raise LeanposeError(f"data.decode_on_device=true needs data.warp_on_device=true on the device {device}.")
-    encoded = any(pack.plan.encoding == "jpeg" for pack in dataset.coarse_crops.caches)
+    encoded = any(pack.config.encoding == "jpeg" for pack in dataset.coarse_crops.caches)
     if not (dataset.warp_on_device and encoded and (has_decoder(device) if chosen is None else chosen)):
         return False
     reason = why_not_decoded(device)

@@ -11,12 +11,12 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -32,7 +32,7 @@ from leanpose.signals import delay_signals
 from leanpose.video.animation import open_reader
 from leanpose.video.letterbox import Size, paste
 from leanpose.video.reader import Frame, FrameReader
-from leanpose.video.writer import open_writer
+from leanpose.video.writer import VideoWriter, open_writer
 
 if TYPE_CHECKING:
     from leanpose.inference.results import PoseResult
@@ -45,7 +45,7 @@ WRITTEN_BEHIND = 4  # frames that may wait for being drawn and encoded
 
 @dataclass
 class VideoOutcome:
-    """What came of a video; it grows while the video runs.
+    """The result of a video; it grows while the video is processed.
 
     Attributes:
         frames: number of processed frames.
@@ -62,6 +62,7 @@ class VideoOutcome:
         stopped: whether the user stopped the run before its end.
         resized: frames of another size than the first.
         notices: what could not be kept, a sentence each.
+        begun: `time.perf_counter()` when the files were open.
     """
 
     frames: int = 0
@@ -78,11 +79,30 @@ class VideoOutcome:
     stopped: bool = False
     resized: int = 0
     notices: list[str] = field(default_factory=list)
+    begun: float = field(default=0.0, repr=False, compare=False)
 
     @property
     def speed(self) -> float:
         """Processed frames per second."""
         return self.frames / self.elapsed if self.elapsed else 0.0
+
+    def add(self, seconds: float, poses: PoseResult) -> None:
+        """Count a frame of this time, in which these people were found."""
+        self.frames += 1
+        self.seconds = seconds
+        self.people += len(poses)
+        if poses.track_ids is not None:
+            self.track_ids.update(poses.track_ids.tolist())
+
+    def add_size_change(self, seconds: float, size: Size, first: Size) -> None:
+        """Count a frame of another size than the first; of the first such frame there is a notice."""
+        self.resized += 1
+        if self.resized == 1:
+            (height, width), (first_height, first_width) = size, first
+            self.notices.append(
+                f"The size changes at {seconds:.2f} s from {first_width}x{first_height} to {width}x{height}; the lines "
+                f"and the copy stay at {first_width}x{first_height}, in which such frames lie whole, in the middle."
+            )
 
     @property
     def busy(self) -> float:
@@ -138,55 +158,18 @@ def predict_video(
             None if drawing is None else stack.enter_context(open_writer(drawing, reader, audio=audio, size=size_drawn))
         )
         file = None if lines is None else stack.enter_context(open_whole(lines))
-        painter = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
+        pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="painter"))
+        output = _BackgroundOutput(pool, header(reader, tracker), file, writer, draw)
         frames = stack.enter_context(Prefetcher(reader, DECODED_AHEAD, newest=reader.live))
-        looked_at: deque[tuple[Frame, Size]] = deque()  # with their own sizes
-        painted: deque[Future[None]] = deque()
-        begun, model_seconds = time.perf_counter(), tracker.estimator.model_seconds
-
-        def feed() -> Iterator[tuple[Pixels, float]]:
-            for frame in frames:
-                if duration is not None and frame.seconds >= duration:
-                    return
-                pixels = paste(frame.pixels, reader.size)
-                looked_at.append((replace(frame, pixels=pixels), frame.pixels.shape[:2]))
-                yield pixels, frame.seconds
-
-        def write(index: int, frame: Frame, poses: PoseResult) -> None:
-            if file is not None:
-                records = [] if index else [header(reader, tracker)]
-                file.writelines(json.dumps(r) + "\n" for r in (*records, frame_record(index, frame.seconds, poses)))
-            if writer is not None:
-                writer.write(poses.draw(frame.pixels) if draw is None else draw(frame.pixels, poses), frame.ticks)
-
+        outcome.begun = time.perf_counter()
         try:
-            for poses in tracker.stream(feed()):
-                frame, size = looked_at.popleft()
-                certain = poses.person_scores >= tracker.estimator.person_threshold
-                outcome.uncertain += int((~certain).sum())
-                poses = poses[np.flatnonzero(certain)]
-                with delay_signals():
-                    painted.append(painter.submit(write, outcome.frames, frame, poses))
-                    while len(painted) > WRITTEN_BEHIND:
-                        painted.popleft().result()
-                    outcome.frames += 1
-                    if size != reader.size:
-                        outcome.notices += [] if outcome.resized else [_size_notice(frame.seconds, size, reader.size)]
-                        outcome.resized += 1
-                    outcome.people += len(poses)
-                    outcome.seconds = frame.seconds
-                    if poses.track_ids is not None:
-                        outcome.track_ids.update(poses.track_ids.tolist())
-                    outcome.elapsed = time.perf_counter() - begun
-                    outcome.model_seconds = tracker.estimator.model_seconds - model_seconds
-                    advance(outcome)
+            _process(tracker, _within(frames, duration), reader.size, output, outcome, advance)
         except KeyboardInterrupt:
             outcome.stopped = True
             if not outcome.frames:
                 raise
         end.enter_context(delay_signals())  # until the files are closed
-        for future in painted:
-            future.result()
+        output.wait(0)
         frames.close()
         if not outcome.frames:
             raise VideoError(f"No frame of {reader.name} came within {duration:g} seconds.")
@@ -195,18 +178,89 @@ def predict_video(
             outcome.notices += writer.notices
             if audio and reader.live and isinstance(source, str):
                 outcome.notices.append("The audio of a live stream, if it has any, is not kept.")
-        outcome.elapsed = time.perf_counter() - begun
+        outcome.elapsed = time.perf_counter() - outcome.begun
     outcome.damaged, outcome.dropped = reader.damaged, frames.dropped
     outcome.cut_off = reader.cut_off and not outcome.stopped
     return outcome
 
 
-def _size_notice(seconds: float, size: Size, first: Size) -> str:
-    (height, width), (first_height, first_width) = size, first
-    return (
-        f"The size changes at {seconds:.2f} s from {first_width}x{first_height} to {width}x{height}; the lines and "
-        f"the copy stay at {first_width}x{first_height}, in which such frames lie whole, in the middle."
-    )
+def _within(frames: Iterable[Frame], duration: float | None) -> Iterator[Frame]:
+    """The frames before this time in seconds; all of them if it is None."""
+    for frame in frames:
+        if duration is not None and frame.seconds >= duration:
+            return
+        yield frame
+
+
+def _process(
+    tracker: PoseTracker,
+    frames: Iterator[Frame],
+    first: Size,
+    output: _BackgroundOutput,
+    outcome: VideoOutcome,
+    advance: Callable[[VideoOutcome], None],
+) -> None:
+    """Find and write the poses of all frames, and count them.
+
+    Args:
+        first: size of the first frame; those of another size are put into one of this size.
+    """
+    in_tracker: deque[tuple[Frame, Size]] = deque()  # with their own sizes
+    model_seconds = tracker.estimator.model_seconds
+
+    def feed() -> Iterator[tuple[Pixels, float]]:
+        for frame in frames:
+            pixels = paste(frame.pixels, first)
+            in_tracker.append((replace(frame, pixels=pixels), frame.pixels.shape[:2]))
+            yield pixels, frame.seconds
+
+    for poses in tracker.stream(feed()):
+        frame, size = in_tracker.popleft()
+        certain = poses.person_scores >= tracker.estimator.person_threshold
+        outcome.uncertain += int((~certain).sum())
+        poses = poses[np.flatnonzero(certain)]
+        with delay_signals():
+            output.put(outcome.frames, frame, poses)
+            outcome.add(frame.seconds, poses)
+            if size != first:
+                outcome.add_size_change(frame.seconds, size, first)
+            outcome.elapsed = time.perf_counter() - outcome.begun
+            outcome.model_seconds = tracker.estimator.model_seconds - model_seconds
+            advance(outcome)
+
+
+@dataclass(frozen=True)
+class _BackgroundOutput:
+    """Writes JSON lines and the annotated copy in another thread, at most `WRITTEN_BEHIND` frames behind."""
+
+    pool: ThreadPoolExecutor
+    header: dict[str, Any]
+    file: TextIO | None
+    writer: VideoWriter | None
+    draw: Callable[[Pixels, PoseResult], Pixels] | None
+    waiting: deque[Future[None]] = field(default_factory=deque)
+
+    def put(self, index: int, frame: Frame, poses: PoseResult) -> None:
+        """Write a frame, and wait until few enough are left."""
+        self.waiting.append(self.pool.submit(self._write, index, frame, poses))
+        self.wait(WRITTEN_BEHIND)
+
+    def wait(self, most: int) -> None:
+        """Wait until at most so many frames are not written yet.
+
+        Raises:
+            LeanposeError: one cannot be written.
+        """
+        while len(self.waiting) > most:
+            self.waiting.popleft().result()
+
+    def _write(self, index: int, frame: Frame, poses: PoseResult) -> None:
+        if self.file is not None:
+            records = [] if index else [self.header]
+            self.file.writelines(json.dumps(r) + "\n" for r in (*records, frame_record(index, frame.seconds, poses)))
+        if self.writer is not None:
+            pixels = poses.draw(frame.pixels) if self.draw is None else self.draw(frame.pixels, poses)
+            self.writer.write(pixels, frame.ticks)
 
 
 def header(reader: FrameReader, tracker: PoseTracker) -> dict[str, Any]:

@@ -88,8 +88,11 @@ class FrameReader:
     _frames: Iterator[Frame]
 
     def _decode_first(self, failure: str) -> None:
-        """Decode the first frame, which gives the size, and put it back; close the file and tell the failure
-        otherwise."""
+        """Decode the first frame, which gives the size, and put it back.
+
+        Raises:
+            VideoError: there is none; the file is closed then.
+        """
         try:
             first = next(self._frames, None)
             if first is None:

@@ -93,11 +93,11 @@ class PoseSmoother:
         points = poses.keypoints.shape[1]
         blank = np.zeros((points, 2)), np.zeros((points, 2)), np.full(points, -np.inf)
         memory = [self._memory.get(person, blank) for person in poses.track_ids.tolist()]
-        last, last_velocity, seen = (np.stack(values) for values in zip(*memory, strict=True))
-        known = np.isfinite(seen)
+        last, last_velocity, updated = (np.stack(values) for values in zip(*memory, strict=True))
+        known = np.isfinite(updated)
         certain = (poses.keypoint_scores >= self.settings.min_score) & np.isfinite(measured).all(axis=2)
         fresh = certain & ~known
-        step = np.where(known, seconds - seen, 0.0)
+        step = np.where(known, seconds - updated, 0.0)
         going = certain & known & (step > 0)
 
         safe = np.where(going, step, 1.0)
@@ -110,7 +110,7 @@ class PoseSmoother:
 
         last_velocity = np.where(going[..., None], velocity, last_velocity)
         last = np.where(going[..., None], filtered, np.where(fresh[..., None], measured, last))
-        seen = np.where(going | fresh, seconds, seen)
-        self._memory = dict(zip(poses.track_ids.tolist(), zip(last, last_velocity, seen, strict=True), strict=True))
+        updated = np.where(going | fresh, seconds, updated)
+        self._memory = dict(zip(poses.track_ids.tolist(), zip(last, last_velocity, updated, strict=True), strict=True))
         smoothed = np.where(certain[..., None], last, measured)
         return replace(poses, keypoints=smoothed.astype(poses.keypoints.dtype))

@@ -19,12 +19,13 @@ from jaxtyping import Float, UInt8
 
 from leanpose.data.inputs import as_rgb
 from leanpose.errors import LeanposeError
+from leanpose.geometry import box_iou
 from leanpose.inference.detectors import Detections, WholeImage
 from leanpose.inference.estimator import PoseEstimator
 from leanpose.inference.results import PoseResult
 from leanpose.video.letterbox import Size, from_canvas, paste
 from leanpose.video.smoothing import OneEuro, PoseSmoother
-from leanpose.video.tracks import COVERED, DEFAULT_STEP, TrackTable, box_iou
+from leanpose.video.tracks import COVERED, DEFAULT_STEP, TrackTable
 
 TimedImage = tuple[UInt8[np.ndarray, "H W 3"], float]
 """An image and its time in seconds."""

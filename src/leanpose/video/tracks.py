@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from leanpose.geometry import box_area, boxes_from_keypoints
+from leanpose.geometry import box_area, box_intersection, box_iou, boxes_from_keypoints
 from leanpose.inference.results import PoseResult
 from leanpose.nms import oks_between, oks_nms
 from leanpose.skeleton import Skeleton
@@ -22,7 +22,7 @@ from leanpose.skeleton import Skeleton
 Boxes = Float[np.ndarray, "N 4"]
 Ids = Int[np.ndarray, " P"]
 
-CERTAIN = 0.2  # keypoints below this score say nothing about where a person is, as in the papers' rescoring
+CERTAIN = 0.2  # keypoints below this score are ignored in matching, as in the papers' rescoring
 MARGIN = 0.1  # a person's box is wider than the keypoints, by about this share of its longer side
 SHRINK = 0.3  # of the way per frame: a leg that is unseen for a moment must not be lost for good
 VELOCITY_WEIGHT = 0.5  # of the newest step in a track's velocity
@@ -44,7 +44,7 @@ class Track:
     Attributes:
         id: theirs for good.
         keypoints: of the last pose, as found.
-        scores: theirs, 0 for those that cannot have been seen.
+        scores: of the keypoints; 0 for those far outside the person box.
         box: xyxy around the person then, in pixels: where to look next, before the speed is added.
         box_score: of the last detection.
         velocity: of the whole person, in pixels per second.
@@ -65,7 +65,7 @@ class Track:
 
 
 class TrackTable:
-    """The people of one video: predicts where they are, and says who the poses of the next frame are.
+    """The tracks of one video: predicts positions, and assigns the poses of the next frame to tracks.
 
     Args:
         skeleton: of the poses. Similarity is that of its part `body` where it has one, else of all its points.
@@ -162,9 +162,9 @@ class TrackTable:
                 self.tracks.append(track)
             else:
                 self._continue(by_id[person], poses, row, boxes[row], scores[row], seconds)
-        seen = set(final.tolist())
+        matched = set(final.tolist())
         for track in self.tracks:
-            if track.id not in seen:
+            if track.id not in matched:
                 track.missed += 1
         if detections is not None:
             self._confirm(detections)
@@ -213,7 +213,7 @@ class TrackTable:
         if not active:
             return
         boxes = np.stack([track.box for track in active])
-        inside = overlap(boxes, detections) / np.maximum(box_area(boxes), 1e-9)[:, None]
+        inside = box_intersection(boxes, detections) / np.maximum(box_area(boxes), 1e-9)[:, None]
         for track, share in zip(active, inside.max(axis=1, initial=0.0).tolist(), strict=True):
             track.unconfirmed = 0 if share >= INSIDE else track.unconfirmed + 1
 
@@ -302,19 +302,6 @@ def spans_a_person(skeleton: Skeleton) -> bool:
     names = skeleton.keypoints
     head = any(word in name for name in names for word in ("nose", "eye", "ear", "head"))
     return head and any("ankle" in name for name in names)
-
-
-def overlap(first: Float[np.ndarray, "N 4"], second: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:
-    """The area that each two boxes (xyxy) share, in square pixels."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    return box_area(np.concatenate([low, high], axis=2))
-
-
-def box_iou(first: Float[np.ndarray, "N 4"], second: Float[np.ndarray, "M 4"]) -> Float[np.ndarray, "N M"]:
-    """Intersection over union of each two boxes (xyxy)."""
-    shared = overlap(first, second)
-    return shared / np.maximum(box_area(first)[:, None] + box_area(second)[None] - shared, 1e-9)
 
 
 def _step(track: Track, seconds: float) -> Float[np.ndarray, " 2"]:

@@ -29,7 +29,7 @@ COPIED_AUDIO = {"aac", "mp3", "mp2", "ac3", "eac3", "alac", "flac", "opus"}  # w
 
 
 class _Sink:
-    """The file that FFmpeg writes to. It is never told of a failure, which it was seen to answer with a crash.
+    """The file that FFmpeg writes to. Errors are kept from FFmpeg, which may crash on them.
 
     Attributes:
         error: the first failure; nothing is written after it.
@@ -134,7 +134,7 @@ class VideoWriter:
         """Copy the first audio of a file as it is, packet by packet: yields the time of the next one before it is
         written.
 
-        Where there is audio that cannot be kept, this is told.
+        Audio that cannot be copied gives a notice.
         """
         import av
 
@@ -201,7 +201,7 @@ def open_writer(
             raise LeanposeError(f"The video {path} cannot be written: {error.strerror or error}.") from error
         finally:
             if writer is not None:
-                with suppress(LeanposeError):  # said already
+                with suppress(LeanposeError):  # reported already
                     writer.close()
 
 

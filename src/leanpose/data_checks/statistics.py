@@ -1,5 +1,5 @@
-"""What is wrong with a set as a whole: coordinates of another size, points left in a corner, keypoints that hardly
-anybody has, flags that say nothing, too few people to evaluate on."""
+"""Statistical checks of a whole set: coordinates of another resolution, points left in a corner, rare keypoints,
+visibility flags without information, too few people for evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from leanpose.data_checks.findings import CheckedSet, CheckReport
 
 _SPLIT_FOLDER = r"(val|valid|test)[0-9]*"
 _DEVIATION = 35.0  # of one person's part in the AP: OKS is passed at some thresholds and not at others
-MIN_MEASURED = 50  # people to evaluate on
+MIN_EVALUATED = 50  # people to evaluate on
 _MIN_IMAGES, _MIN_SCALED = 10, 20  # images that can show that keypoints are too large, or too small
 _OUTSIDE = 0.25  # share of keypoints outside their images
 _SMALL = 0.55  # of both sides that all keypoints fill of their images, from the corner on
@@ -27,29 +27,27 @@ _STUCK, _STUCK_PEOPLE = 0.1, 5  # share and number of people with a keypoint at 
 _MIN_LABELS = 40  # of the keypoint that most people have
 _RARE = 0.05  # of these
 _UNEVEN = 3.0  # times as often as on the other side
-_MIN_FLAGS = 200  # keypoints that show how somebody uses flags
+_MIN_FLAGS = 200  # labelled keypoints, for a statement about flags
 _ALL_HIDDEN = 0.95
 _POSITIONS = 0.2  # of people whose flag-0 keypoints have a position
 _SELDOM, _OFTEN = 0.02, 0.15  # shares of hidden keypoints of two splits that were labelled by different rules
 
 
-def check_habits(checked: CheckedSet, sizes: dict[int, tuple[float, float]]) -> None:
-    """Add what is wrong with the whole of a set's numbers.
+def check_statistics(checked: CheckedSet, sizes: dict[int, tuple[float, float]]) -> None:
+    """Add findings about the statistics of a set.
 
     Args:
         sizes: image id → width and height in pixels, where they are known.
     """
-    people = [p for p in checked.people if p.points is not None and np.isfinite(p.points).all()]
+    people, points = checked.finite_people()
     if not people:
         return
-    points = np.stack([p.points for p in people if p.points is not None])
     images = np.array([p.image_id for p in people])
     size = np.array([sizes.get(p.image_id, (math.nan, math.nan)) for p in people])
-    made = checked.format in ("lsp", "mpii")  # whose unlabelled points and flags are made here
     _check_scale(checked, points, size, images)
     _check_corners(checked, points, size, images)
     _check_balance(checked, points)
-    if not made:
+    if checked.format not in ("lsp", "mpii"):  # whose unlabelled points and flags are made here
         _check_flags(checked, points)
 
 
@@ -58,15 +56,15 @@ def _check_scale(checked: CheckedSet, points: Float[np.ndarray, "N K 3"], size: 
     known = np.asarray(np.isfinite(size).all(axis=-1))
     marks = (points[..., :2] == 0).all(axis=-1) | (points[..., :2] == -1).all(axis=-1)
     labelled = (points[..., 2] > 0) & known[:, None] & ~marks
-    seen = len(np.unique(images[labelled.any(axis=1)]))
-    if seen < _MIN_IMAGES:
+    count = len(np.unique(images[labelled.any(axis=1)]))
+    if count < _MIN_IMAGES:
         return
     parts = (points[..., :2] / size[:, None])[labelled]
     outside = float(((parts > 1.02) | (parts < -0.02)).any(axis=-1).mean())
     low, high = np.quantile(parts, 0.01, axis=0), np.quantile(parts, 0.99, axis=0)
     if outside > _OUTSIDE:
         checked.add("scaled", f"{outside:.0%} of the labelled keypoints lie outside their images")
-    elif seen >= _MIN_SCALED and (high < _SMALL).all() and (low < high / 3).all():
+    elif count >= _MIN_SCALED and (high < _SMALL).all() and (low < high / 3).all():
         most = points[..., :2][labelled].max()
         hint = "; they look like per cent" if 20 < most <= 100 and np.nanmax(size) > 170 else ""
         text = f"all keypoints lie in the upper left {high[0]:.0%} × {high[1]:.0%} of their images{hint}"
@@ -117,8 +115,8 @@ def _check_balance(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> N
 
 
 def _check_flags(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> None:
-    """Flags that say the same of everything, or 0 of what has a position."""
-    labelled, hidden = int((points[..., 2] > 0).sum()), hidden_share(points)
+    """Visibility flags that are all the same, or 0 at keypoints with a position."""
+    labelled, hidden = int((points[..., 2] > 0).sum()), _hidden_share(points)
     if labelled >= _MIN_FLAGS and hidden > _ALL_HIDDEN:
         checked.add("visibility habit", f"{hidden:.0%} of the labelled keypoints are marked as hidden (1)")
     placed = (points[..., 2] == 0) & (points[..., :2] > 0).all(axis=-1)
@@ -128,19 +126,18 @@ def _check_flags(checked: CheckedSet, points: Float[np.ndarray, "N K 3"]) -> Non
         checked.add("visibility habit", text)
 
 
-def hidden_share(points: Float[np.ndarray, "N K 3"]) -> float:
+def _hidden_share(points: Float[np.ndarray, "N K 3"]) -> float:
     """The share of hidden ones (flag 1) among labelled keypoints."""
     return float((points[..., 2] == 1).sum() / max(int((points[..., 2] > 0).sum()), 1))
 
 
-def compare_habits(sets: Sequence[CheckedSet]) -> None:
+def compare_visibility(sets: Sequence[CheckedSet]) -> None:
     """Add where one split was labelled with hidden keypoints and another without."""
     shares = []
     for checked in sets:
-        whole = [p.points for p in checked.people if p.points is not None and np.isfinite(p.points).all()]
-        flags = [points for points in whole if (points[:, 2] > 0).any()]
-        if sum(int((points[:, 2] > 0).sum()) for points in flags) >= _MIN_FLAGS:
-            shares.append((checked, hidden_share(np.stack(flags))))
+        _, points = checked.finite_people()
+        if (points[..., 2] > 0).sum() >= _MIN_FLAGS:
+            shares.append((checked, _hidden_share(points)))
     for (a, share_a), (b, share_b) in combinations(shares, 2):
         same = a.skeleton.keypoints == b.skeleton.keypoints and a.file.parent == b.file.parent
         differ = min(share_a, share_b) < _SELDOM and max(share_a, share_b) > _OFTEN
@@ -149,31 +146,31 @@ def compare_habits(sets: Sequence[CheckedSet]) -> None:
             b.add("visibility habit", text)
 
 
-def check_measured(report: CheckReport) -> None:
-    """Add sets to evaluate on that have too few people for a figure to be trusted, and say how many there would be."""
+def check_evaluation_size(report: CheckReport) -> None:
+    """Add sets for evaluation that have too few people, with the uncertainty of an AP on them."""
     declared = False
     for checked in report.sets:
         images = {number for number, each in checked.splits.items() if each == "val"}
-        if not images and not _is_measured(checked.file):
+        if not images and not _is_for_evaluation(checked.file):
             continue
         declared = True
         people = len(_labelled(checked, images or None))
-        if people < MIN_MEASURED:
+        if people < MIN_EVALUATED:
             checked.add("few people", f"{people} people to evaluate on: {_uncertainty(people)}")
     if declared or len(report.sets) != 1:
         return
     (checked,) = report.sets
     every_tenth = set(sorted({p.image_id for p in checked.people} | set(checked.images))[9::10])
     people = len(_labelled(checked, every_tenth))
-    if people < MIN_MEASURED:
+    if people < MIN_EVALUATED:
         report.notes.append(
             f"{checked.file.stem}: without a set of its own to evaluate on, every tenth image is, {people} people: "
             f"{_uncertainty(people)}."
         )
 
 
-def _is_measured(file: Path) -> bool:
-    """Whether a file's name, or its folder's whole name, says that it is to evaluate on."""
+def _is_for_evaluation(file: Path) -> bool:
+    """Whether the name of a file, or the whole name of its folder, is that of a set for evaluation."""
     named = split_of(Path(file.name)) or (
         split_of(file) if re.fullmatch(_SPLIT_FOLDER, file.parent.name.lower()) else None
     )

@@ -10,9 +10,9 @@ import pytest
 from data_builders import encoded, pack, person, write_coco
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation
-from leanpose.data.cache import CropLookup, CropPlan
+from leanpose.data.crop_coverage import coarser_share, outside_share, require_whole_views
 from leanpose.data.dataset import TopDownDataset
-from leanpose.data.margin import coarser_share, outside_share, require_whole_views
+from leanpose.data.pack_file import CropLookup, PackConfig
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import COCO17
@@ -39,7 +39,7 @@ def test_the_share_is_that_of_the_pixels_that_turn_black(
     people: list[PoseAnnotation], tmp_path: Path, margin: float
 ) -> None:
     """In white images a pixel is black in a view from the image where the image ends, and in one from the crop also outside."""
-    cache = pack(people, CropPlan(SIZE, margin=margin), tmp_path / "people.pack")
+    cache = pack(people, PackConfig(SIZE, margin=margin), tmp_path / "people.pack")
     augmentation = Augmentation()
     share = outside_share(people, CropLookup(people, cache), augmentation, COCO17, SIZE)
     plain, packed = (TopDownDataset(people, COCO17, SIZE, augmentation=augmentation, cache=c) for c in (None, cache))
@@ -56,7 +56,7 @@ def test_the_share_is_that_of_the_pixels_that_turn_black(
 def test_a_pack_that_shows_less_than_the_model_sees_is_not_measured_on(
     people: list[PoseAnnotation], tmp_path: Path
 ) -> None:
-    crops = CropLookup(people, pack(people, CropPlan(SIZE, margin=1.0), tmp_path / "people.pack"))
+    crops = CropLookup(people, pack(people, PackConfig(SIZE, margin=1.0), tmp_path / "people.pack"))
     require_whole_views(people, crops, SIZE)
     require_whole_views(people, crops, SIZE, 1.15)
     assert coarser_share(people, crops, SIZE) == 0

@@ -15,13 +15,13 @@ import pytest
 
 from data_builders import encoded, pack, person, read_coco_folder, write_coco
 from leanpose.data.annotations import ImageRef, PoseAnnotation
-from leanpose.data.cache import FILE_NAME, MAGIC, CropCache, CropLookup, CropPlan, UnusablePackError, is_pack_file
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.pack_file import FILE_NAME, MAGIC, CropLookup, PackConfig, PackFile, UnusablePackError, is_pack_file
 from leanpose.errors import LeanposeError
 from leanpose.skeleton import BODY19, COCO17
 
-PLAN = CropPlan((64, 48))
+CONFIG = PackConfig((64, 48))
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def packed(tmp_path: Path) -> Path:
 
 
 def test_a_crop_is_that_part_of_its_image(people: list[PoseAnnotation], packed: Path) -> None:
-    cache = pack(people, CropPlan((512, 384)), packed)  # finer than the image: kept as it is
+    cache = pack(people, PackConfig((512, 384)), packed)  # finer than the image: kept as it is
     row = int(cache.find(people[:1])[0])
     crop, matrix = cache.read(row)
     np.testing.assert_allclose(matrix[:, :2], np.eye(2))
@@ -47,7 +47,7 @@ def test_a_crop_is_that_part_of_its_image(people: list[PoseAnnotation], packed: 
 
 
 def test_crops_are_no_finer_than_asked(people: list[PoseAnnotation], packed: Path) -> None:
-    cache = pack(people, CropPlan((32, 24), density=1.0), packed)
+    cache = pack(people, PackConfig((32, 24), density=1.0), packed)
     for row in cache.rows.tolist():
         crop, matrix = cache.read(row)
         assert crop.shape[0] <= 32 * 1.5 + 2
@@ -60,7 +60,7 @@ def test_the_matrix_of_a_resized_crop_is_exact(tmp_path: Path, packed: Path) -> 
     ramp = np.stack([columns, rows, np.zeros_like(rows)], axis=2).astype(np.uint8)
     write_coco(tmp_path, 1, [person(1, 1, x=41, y=13)])
     (tmp_path / "images" / "0001.jpg").write_bytes(encoded(ramp, ".png"))  # the bytes decide, not the name
-    cache = pack(read_coco_folder(tmp_path), CropPlan((26, 19)), packed)
+    cache = pack(read_coco_folder(tmp_path), PackConfig((26, 19)), packed)
     crop, matrix = cache.read(0)
     assert matrix[0, 0] < 0.25
     y, x = np.mgrid[1 : crop.shape[0] - 1, 1 : crop.shape[1] - 1].reshape(2, -1)
@@ -69,14 +69,14 @@ def test_the_matrix_of_a_resized_crop_is_exact(tmp_path: Path, packed: Path) -> 
 
 
 def test_people_are_found_in_any_order_and_skeleton(people: list[PoseAnnotation], tmp_path: Path, packed: Path) -> None:
-    cache = pack([people[2], people[0], people[0]], PLAN, packed)
+    cache = pack([people[2], people[0], people[0]], CONFIG, packed)
     assert len(cache) == 2
     found = cache.find(people)
     assert (found >= 0).tolist() == [True, False, True, False]
     assert (cache.find(read_coco_folder(tmp_path, BODY19)) == found).all()
     moved = dataclasses.replace(people[0], box=people[0].box + 1)
     assert cache.find([moved]).tolist() == [-1]
-    assert (pack([], PLAN, packed).find(people) == -1).all()
+    assert (pack([], CONFIG, packed).find(people) == -1).all()
 
 
 def test_images_of_one_name_are_told_apart(people: list[PoseAnnotation], tmp_path: Path, packed: Path) -> None:
@@ -85,7 +85,7 @@ def test_images_of_one_name_are_told_apart(people: list[PoseAnnotation], tmp_pat
     (tmp_path / "more" / "0001.jpg").write_bytes(encoded(np.full((120, 160, 3), 200, np.uint8)))
     one = people[0]
     other = dataclasses.replace(one, image=ImageRef(str(tmp_path / "more" / "0001.jpg")))
-    cache = pack([one, other], PLAN, packed)
+    cache = pack([one, other], CONFIG, packed)
     assert cache.image_names == ["images/0001.jpg", "more/0001.jpg"]
     rows = cache.find([one, other, one])
     assert rows[0] == rows[2] != rows[1]
@@ -93,24 +93,24 @@ def test_images_of_one_name_are_told_apart(people: list[PoseAnnotation], tmp_pat
 
 
 def test_a_worker_maps_the_file_again(people: list[PoseAnnotation], packed: Path) -> None:
-    cache = pack(people, PLAN, packed)
-    assert cache.plan == PLAN
+    cache = pack(people, CONFIG, packed)
+    assert cache.config == CONFIG
     assert len(pickle.dumps(cache)) < 1000
-    for copy in (CropCache(packed), pickle.loads(pickle.dumps(cache))):
+    for copy in (PackFile(packed), pickle.loads(pickle.dumps(cache))):
         for row in range(4):
             np.testing.assert_array_equal(cache.read(row)[0], copy.read(row)[0])
             np.testing.assert_array_equal(cache.read(row)[1], copy.read(row)[1])
 
 
 def test_a_worker_does_not_take_another_pack_for_its_own(people: list[PoseAnnotation], packed: Path) -> None:
-    copy = pickle.dumps(pack(people, PLAN, packed))
-    pack(people[1:], PLAN, packed)
+    copy = pickle.dumps(pack(people, CONFIG, packed))
+    pack(people[1:], CONFIG, packed)
     with pytest.raises(LeanposeError, match="was packed again while it was being used"):
         pickle.loads(copy)
 
 
 def test_an_image_is_what_its_peoples_crops_show(people: list[PoseAnnotation], packed: Path) -> None:
-    cache = pack(people, CropPlan((512, 384)), packed)
+    cache = pack(people, PackConfig((512, 384)), packed)
     image, shown = read_image(people[0].image), read_image(ImageRef(str(packed), "0001.jpg"))
     assert shown.shape == image.shape
     lit = cv2.erode((shown.max(axis=2) > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
@@ -121,13 +121,13 @@ def test_an_image_is_what_its_peoples_crops_show(people: list[PoseAnnotation], p
 
 
 def test_a_damaged_crop_is_named_and_left_out_in_training(people: list[PoseAnnotation], packed: Path) -> None:
-    cache = pack(people, PLAN, packed)
+    cache = pack(people, CONFIG, packed)
     entry = cache.index[int(cache.find([people[2]])[0])]
     content = bytearray(packed.read_bytes())
     content[int(entry["offset"]) + 5] ^= 1
     packed.write_bytes(content)
-    cache = CropCache(packed)
-    dataset = TopDownDataset(people, COCO17, PLAN.input_size, cache=cache, replace_broken=True)
+    cache = PackFile(packed)
+    dataset = TopDownDataset(people, COCO17, CONFIG.input_size, cache=cache, replace_broken=True)
     crop, broken = dataset[2]
     assert crop is not None
     sentence = f"The crop of person 3 of 0002.jpg in {packed} is corrupt; pack it again."
@@ -135,13 +135,13 @@ def test_a_damaged_crop_is_named_and_left_out_in_training(people: list[PoseAnnot
 
 
 def test_people_without_a_crop_are_read_from_their_images(people: list[PoseAnnotation], packed: Path) -> None:
-    lookup = CropLookup(people, pack(people[1:], PLAN, packed))
+    lookup = CropLookup(people, pack(people[1:], CONFIG, packed))
     assert lookup.read(0) is None
     assert (lookup.sources >= 0).tolist() == [False, True, True, True]
 
 
 def test_what_is_no_whole_pack_of_this_version_is_refused(people: list[PoseAnnotation], packed: Path) -> None:
-    pack(people, PLAN, packed)
+    pack(people, CONFIG, packed)
     whole = packed.read_bytes()
     index = len(whole) - 400
     for data, sentence in (
@@ -154,14 +154,14 @@ def test_what_is_no_whole_pack_of_this_version_is_refused(people: list[PoseAnnot
     ):
         packed.write_bytes(data)
         with pytest.raises(UnusablePackError, match=sentence):
-            CropCache(packed)
+            PackFile(packed)
     for data in (b"", b"something else entirely, but long enough to be one"):
         packed.write_bytes(data)
         assert not is_pack_file(packed)
         with pytest.raises(LeanposeError, match="is not a pack of crops"):
-            CropCache(packed)
+            PackFile(packed)
     with pytest.raises(LeanposeError, match="Cannot read the pack"):
-        CropCache(packed.with_name("none.pack"))
+        PackFile(packed.with_name("none.pack"))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_an_index_that_cannot_be_right_is_refused(
     people: list[PoseAnnotation], packed: Path, encoding: Any, field: str, value: float
 ) -> None:
     """Of a file that somebody has made so, checksum and all: memory is not taken for what it claims."""
-    cache = pack(people, CropPlan((64, 48), encoding=encoding), packed)
+    cache = pack(people, PackConfig((64, 48), encoding=encoding), packed)
     content = bytearray(packed.read_bytes())
     at = content.rindex(cache.index.tobytes())
     changed = cache.index.copy()
@@ -181,9 +181,9 @@ def test_an_index_that_cannot_be_right_is_refused(
     content[-20:-16] = zlib.crc32(content[at:-20], zlib.crc32(content[:32])).to_bytes(4, "little")
     packed.write_bytes(content)
     with pytest.raises(UnusablePackError, match="its index cannot be right"):
-        CropCache(packed)
+        PackFile(packed)
 
 
 def test_a_pack_is_found_in_its_folder(people: list[PoseAnnotation], tmp_path: Path) -> None:
-    pack(people, PLAN, tmp_path / FILE_NAME)
-    assert len(CropCache(tmp_path)) == 4
+    pack(people, CONFIG, tmp_path / FILE_NAME)
+    assert len(PackFile(tmp_path)) == 4

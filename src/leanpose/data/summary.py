@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
 
 from leanpose.console import one_line
 from leanpose.skeleton import Skeleton, keypoint_name
@@ -16,16 +19,16 @@ _ONE = {"people": "person", "boxes": "box"}
 
 
 @dataclass
-class Account:
-    """Counts of used people, and of others by reason. Readers add notes; `read_people` completes it with the counts.
+class DataSummary:
+    """Numbers of used people, and of skipped ones by reason. Readers add notes; `read_people` adds the numbers.
 
     Attributes:
         title: of the data set, with its split.
         keypoints: the names of the model's skeleton.
         file_keypoints: the names that the file labels.
         noun: what is counted: people, or detected boxes.
-        left_out: how many are not used, by reason: `of another category (goose)`.
-        notes: how often something was changed in reading, by what it was: `areas of 0 (the box's is taken)`.
+        left_out: numbers of skipped ones, by reason: `of another category (goose)`.
+        notes: numbers of changes in reading, by description: `areas of 0 (the box's is taken)`.
         used: how many are.
         labelled: how many of the used people have each of `keypoints`.
     """
@@ -39,24 +42,39 @@ class Account:
     used: int = 0
     labelled: tuple[int, ...] = ()
 
-    def note_categories(self, names: Sequence[str]) -> None:
-        """Note that people of several categories are read as one."""
-        if len(names) > 1:
-            self.notes[f"categories are read together ({', '.join(names)}); `category` chooses one"] = len(names)
+    def add(
+        self, left_out: Iterable[str] | Mapping[str, int], notes: Mapping[str, int], categories: Sequence[str] = ()
+    ) -> None:
+        """Add the counts of a file's reader, and a note if people of several categories are read together."""
+        self.left_out.update(left_out)
+        self.notes.update(notes)
+        if len(categories) > 1:
+            names = ", ".join(categories)
+            self.notes[f"categories are read together ({names}); `category` chooses one"] = len(categories)
+
+    def count_used(self, points: Float[np.ndarray, "N K 3"]) -> None:
+        """Count the people who are used, and the labels of each keypoint.
+
+        Args:
+            points: of these people: x, y, visibility.
+        """
+        self.used = len(points)
+        if self.used and self.noun == "people":
+            self.labelled = tuple((points[..., 2] > 0).sum(axis=0).tolist())
 
     @property
     def total(self) -> int:
-        """How many there are in the file, or in its split."""
+        """The number in the file, or in its split."""
         return self.used + sum(self.left_out.values())
 
     @property
     def counted(self) -> str:
-        """That number with its noun."""
+        """`total` with its noun."""
         return f"{self.total} {_ONE[self.noun] if self.total == 1 else self.noun}"
 
     @property
     def reasons(self) -> str:
-        """Why some are not used, the most frequent reason first; empty where all are."""
+        """The reasons of skipped ones with their numbers, the most frequent first; empty if all are used."""
         return ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common() if count)
 
     def sentences(self) -> list[str]:
@@ -70,8 +88,19 @@ class Account:
 
     @property
     def changes(self) -> str:
-        """What was changed in reading, the most frequent first; empty where nothing was."""
+        """The changes in reading with their numbers, the most frequent first; empty if there were none."""
         return "; ".join(f"{count} {what}" for what, count in self.notes.most_common() if count)
+
+    def empty_message(self) -> str:
+        """The message for a set without usable people."""
+        changes = f" In reading it: {self.changes}." if self.changes else ""
+        if not self.total:
+            return f"The data set '{self.title}' is empty: no person has a valid box and a labelled keypoint.{changes}"
+        near = {name: found for name in self.keypoints if (found := self.nearest(name))}
+        hints = _some([f"{name} may be {found} in the file" for name, found in near.items()])
+        return f"The data set '{self.title}' is empty: of {self.counted} none can be used, {self.reasons}." + (
+            f" Of its keypoints, {hints}." if hints else changes
+        )
 
     def _keypoint_counts(self) -> str:
         counts = dict(zip(self.keypoints, self.labelled, strict=True))
@@ -98,24 +127,24 @@ class Account:
         return free[near[0]] if near else None
 
 
-def start_account(title: str, skeleton: Skeleton, labelled: Skeleton, split: str = "all") -> Account:
-    """An account before anything is counted.
+def start_summary(title: str, skeleton: Skeleton, labelled: Skeleton, split: str = "all") -> DataSummary:
+    """A summary before anything is counted.
 
     Args:
         skeleton: of the model.
-        labelled: what the set labels.
+        labelled: the skeleton of the data set.
         split: is named where it is not all.
     """
-    account = Account(title if split == "all" else f"{title} ({split})", skeleton.keypoints, labelled.keypoints)
+    summary = DataSummary(title if split == "all" else f"{title} ({split})", skeleton.keypoints, labelled.keypoints)
     if lost := _lost_pairs(skeleton, labelled):
-        account.notes[
+        summary.notes[
             f"pairs that the file exchanges in mirrored images ({_some(lost)}) keep their places in '{skeleton.name}': say its `pairs`"
         ] = len(lost)
-    return account
+    return summary
 
 
 def _lost_pairs(skeleton: Skeleton, labelled: Skeleton) -> list[str]:
-    """The mirror pairs of a file that its model's skeleton, which says nothing of pairs, does not know."""
+    """The mirror pairs of a file that the skeleton of a model, which gives no pairs itself, lacks."""
     if skeleton.given_pairs is not None:
         return []
     indices, mirrored = labelled.indices_in(skeleton), skeleton.flip_indices
@@ -125,21 +154,9 @@ def _lost_pairs(skeleton: Skeleton, labelled: Skeleton) -> list[str]:
     ]
 
 
-def account_sentences(accounts: Iterable[Account]) -> list[str]:
+def summary_sentences(summaries: Iterable[DataSummary]) -> list[str]:
     """The sentences of several sets, each set once however often a recipe repeats it."""
-    return list(dict.fromkeys(sentence for account in accounts for sentence in account.sentences()))
-
-
-def empty_set(account: Account) -> str:
-    """The message for a set without usable people."""
-    changes = f" In reading it: {account.changes}." if account.changes else ""
-    if not account.total:
-        return f"The data set '{account.title}' is empty: no person has a valid box and a labelled keypoint.{changes}"
-    near = {name: found for name in account.keypoints if (found := account.nearest(name))}
-    hints = _some([f"{name} may be {found} in the file" for name, found in near.items()])
-    return f"The data set '{account.title}' is empty: of {account.counted} none can be used, {account.reasons}." + (
-        f" Of its keypoints, {hints}." if hints else changes
-    )
+    return list(dict.fromkeys(sentence for summary in summaries for sentence in summary.sentences()))
 
 
 def _some(names: Sequence[str], most: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""How much of the augmented views lies outside of packed coarse crops, from where the views lie; nothing is drawn."""
+"""How much of augmented crops lies outside of the packed coarse crops, from their geometry alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from leanpose.data.annotations import PoseAnnotation
 from leanpose.data.augmentation import Augmentation
-from leanpose.data.cache import CropLookup
+from leanpose.data.pack_file import CropLookup
 from leanpose.errors import LeanposeError
 from leanpose.geometry import PADDING, apply_affine, bbox_to_center_scale, invert_affine, warp_matrix
 from leanpose.skeleton import Skeleton
@@ -87,14 +87,14 @@ def require_whole_views(
     centers, scales = bbox_to_center_scale(np.stack([people[i].box for i in chosen.tolist()]), input_size, padding)
     low, high = centers - scales / 2 - 0.5, centers + scales / 2 - 0.5
     regions, wholes = map(np.stack, zip(*(_edges(crops, i) for i in chosen.tolist()), strict=True))
-    seen = np.concatenate([np.maximum(low, wholes[:, :2]), np.minimum(high, wholes[:, 2:])], axis=1)
-    beyond = np.concatenate([regions[:, :2] - seen[:, :2], seen[:, 2:] - regions[:, 2:]], axis=1).max(axis=1) > 1.0
+    views = np.concatenate([np.maximum(low, wholes[:, :2]), np.minimum(high, wholes[:, 2:])], axis=1)
+    beyond = np.concatenate([regions[:, :2] - views[:, :2], views[:, 2:] - regions[:, 2:]], axis=1).max(axis=1) > 1.0
     if beyond.any() or coarser_share(people, crops, input_size, padding) > 0:
-        plan = crops.caches[int(crops.sources[chosen[0]])].plan
-        (h, w), (height, width) = plan.input_size, input_size
+        config = crops.caches[int(crops.sources[chosen[0]])].config
+        (h, w), (height, width) = config.input_size, input_size
         raise LeanposeError(
             f"The pack {crops.caches[int(crops.sources[chosen[0]])].path} was made for {h}×{w} crops with padding "
-            f"{plan.padding:g}, which are smaller or coarser than this model's input of {height}×{width} with padding "
+            f"{config.padding:g}, which are smaller or coarser than this model's input of {height}×{width} with padding "
             f"{padding:g}: evaluate on the images, or on a pack made for the model (`leanpose data pack --model`)."
         )
 

@@ -1,4 +1,4 @@
-"""Cutting a pack into shards (`leanpose.data.shards`), in a folder or in object storage."""
+"""Splitting a pack into shards (`leanpose.data.shards`), in a folder or in object storage."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from leanpose.data.cache import FINGERPRINT_BYTES, CropCache
-from leanpose.data.cache import MAGIC as PACK_MAGIC
-from leanpose.data.shards import MAGIC, ShardedBytes, attempted, open_storage, shard_name
+from leanpose.data.pack_file import FINGERPRINT_BYTES, PackFile
+from leanpose.data.pack_file import MAGIC as PACK_MAGIC
+from leanpose.data.shards import MAGIC, ShardedBytes, open_storage, retry, shard_name
 from leanpose.errors import LeanposeError
 from leanpose.files import atomic_write
 from leanpose.locks import lock_file
@@ -22,8 +22,8 @@ Progress = Callable[[int, int], None]
 
 
 def write_shards(
-    pack: CropCache, url: str, index: Path, *, megabytes: float = 32, progress: Progress | None = None
-) -> CropCache:
+    pack: PackFile, url: str, index: Path, *, megabytes: float = 32, progress: Progress | None = None
+) -> PackFile:
     """Cut a pack into shards at an address, and write the index that they are read by. Shards that are there already
     stay.
 
@@ -49,7 +49,7 @@ def write_shards(
     checksums = []
     with lock_file(index):
         files, root = open_storage(url, index.absolute().parent)
-        attempted(lambda: files.makedirs(root, exist_ok=True), f"The folder {url}")
+        retry(lambda: files.makedirs(root, exist_ok=True), f"The folder {url}")
         for number, (begin, end) in enumerate(pairwise(begins)):
             content, path = pack.data[begin:end].tobytes(), f"{root}/{shard_name(name, number)}"
             checksums.append(zlib.crc32(content))
@@ -58,7 +58,7 @@ def write_shards(
                 if not files.exists(path) or files.size(path) != len(content):
                     files.pipe_file(path, content)
 
-            attempted(put, f"The shard {path}")
+            retry(put, f"The shard {path}")
             if progress is not None:
                 progress(number + 1, len(begins) - 1)
         described = {
@@ -68,10 +68,10 @@ def write_shards(
         content = MAGIC + json.dumps(described).encode() + b"\n" + kept
         with atomic_write(index) as path:
             path.write_bytes(content + zlib.crc32(content).to_bytes(4, "little"))
-    return CropCache(index)
+    return PackFile(index)
 
 
-def _cuts(pack: CropCache, size: int) -> list[int]:
+def _cuts(pack: PackFile, size: int) -> list[int]:
     """Where shards of about this size begin, each with a crop, and where the last one ends."""
     crops = pack.index[pack.rows]
     begins = crops["offset"].astype(np.int64).tolist()

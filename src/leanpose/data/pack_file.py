@@ -1,7 +1,7 @@
 """Packs: coarse crops and labels of all people in one memory-mapped file, instead of a data set's images.
 
 A coarse crop is the upright part of an image around a person, larger than the model's crop, so that augmentation
-keeps its context, and at most as fine as the model can use. `leanpose.data.packing` writes packs:
+keeps its context, and at most as fine as the model can use. `leanpose.data.pack_writer` writes packs:
 
     MAGIC │ fingerprint │ an image's crops … │ tables │ description (JSON) │ lengths of these two │ checksum │ MAGIC
 
@@ -26,6 +26,7 @@ from jaxtyping import Float, Int, UInt8
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation
 from leanpose.data.image_files import BrokenImageError, check_size, max_pixels, parse_jpeg_header
+from leanpose.data.records import base_name
 from leanpose.data.shards import MAGIC as SHARDS_MAGIC
 from leanpose.data.shards import ShardedBytes
 from leanpose.errors import LeanposeError
@@ -52,10 +53,10 @@ INDEX = np.dtype(
     [("key", "<u8"), ("image", "<u4"), ("set", "<u2"), ("image_id", "<i8"), ("person_id", "<i8"), ("box", "<f8", (4,)),
      ("area", "<f8"), ("head_size", "<f8"), *PLACE]
 )  # fmt: skip
-"""A person: `key` as `person_key`, `image` and `set` by number, the rest as in `PoseAnnotation`."""
+"""One row per person: `key` from `person_key`, `image` and `set` by index, the rest as in `PoseAnnotation`."""
 
 IMAGE = np.dtype([("bytes", "<u8"), ("mtime", "<i8"), ("height", "<u4"), ("width", "<u4")])
-"""An image as it was packed: its file's size and time (ns), its sides in pixels; 0 where it could not be read."""
+"""One row per image: size and modification time (ns) of its file, its sides in pixels; 0 if it could not be read."""
 
 
 class UnusablePackError(LeanposeError):
@@ -63,8 +64,8 @@ class UnusablePackError(LeanposeError):
 
 
 @dataclass(frozen=True)
-class CropPlan:
-    """What a pack holds of each person.
+class PackConfig:
+    """What a pack stores of each person.
 
     Attributes:
         input_size: height and width of the crops that are to be cut from it.
@@ -81,7 +82,7 @@ class CropPlan:
     padding: float = PADDING
 
 
-class CropCache:
+class PackFile:
     """A pack, mapped into memory.
 
     Args:
@@ -99,11 +100,11 @@ class CropCache:
         image_names: theirs, below the folder that all of them were in; each once.
         sets: the names of the data sets.
         skeleton: what is labelled.
-        plan: how the crops were made.
+        config: how the crops were made.
         broken: image → sentence for those that could not be read while packing.
         labels: path, bytes and checksum of the label files that it was made of
             (`leanpose.data.label_digest.LabelDigest`).
-        left_out, notes: who of the sets is not here, and what was changed in reading them, as in an `Account`.
+        left_out, notes: of the sets when they were packed, as in `DataSummary`.
 
     Raises:
         LeanposeError: the file is missing, no pack, or not the expected one.
@@ -111,7 +112,7 @@ class CropCache:
     """
 
     def __init__(self, path: Path | str, expected: int | None = None) -> None:
-        self.path = pack_file(path)
+        self.path = pack_path(path)
         try:
             with open_regular(self.path) as file:
                 sharded = file.read(len(SHARDS_MAGIC)) == SHARDS_MAGIC
@@ -167,7 +168,7 @@ class CropCache:
         self.keypoints = np.frombuffer(tables, "<f4", people * len(self.skeleton) * 3, self.index.nbytes)
         self.images = np.frombuffer(tables, IMAGE, images, self.index.nbytes + self.keypoints.nbytes)
         self.keypoints = self.keypoints.reshape(people, len(self.skeleton), 3)
-        self.plan = CropPlan(**{**description["plan"], "input_size": tuple(description["plan"]["input_size"])})
+        self.config = PackConfig(**{**description["plan"], "input_size": tuple(description["plan"]["input_size"])})
         self.image_names: list[str] = description["image_names"]
         self.sets: list[str] = description["sets"]
         self.broken: dict[str, str] = description["broken"]
@@ -180,9 +181,10 @@ class CropCache:
         self._require_possible()
 
     def _require_possible(self) -> None:
-        """
+        """Check that the tables describe crops that the file can hold.
+
         Raises:
-            ValueError: the tables tell of what the file cannot hold.
+            ValueError: they do not.
         """
         index, there = self.index, self.index["length"] > 0
         pixels = index["height"].astype(np.uint64) * index["width"]
@@ -193,7 +195,7 @@ class CropCache:
             and (index["offset"] + index["length"] <= len(self.data)).all()
             and (pixels <= max_pixels()).all()
             and (pixels[there] > 0).all()
-            and (self.plan.encoding == "jpeg" or (3 * pixels == index["length"]).all())
+            and (self.config.encoding == "jpeg" or (3 * pixels == index["length"]).all())
             and np.isfinite(index["shift"]).all()
             and (np.isfinite(index["scale"]) & (index["scale"] > 0))[there].all()
         )
@@ -205,7 +207,7 @@ class CropCache:
         return int((self.index["length"] > 0).sum())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CropCache, (self.path, self.checksum)
+        return PackFile, (self.path, self.checksum)
 
     @property
     def rows(self) -> Int[np.ndarray, " N"]:
@@ -263,7 +265,9 @@ class CropCache:
             )
         height, width = int(entry["height"]), int(entry["width"])
         pixels = (
-            data.reshape(height, width, 3) if self.plan.encoding == "raw" else self._jpeg(data, height, width, decoded)
+            data.reshape(height, width, 3)
+            if self.config.encoding == "raw"
+            else self._jpeg(data, height, width, decoded)
         )
         (sx, sy), (tx, ty) = entry["scale"], entry["shift"]
         return np.asarray(pixels), np.array([[sx, 0.0, tx], [0.0, sy, ty]])
@@ -309,7 +313,7 @@ class CropCache:
         return {name: number for number, name in enumerate(self.image_names)}
 
     def regions(self, rows: Sequence[int] | Int[np.ndarray, " N"]) -> Float[np.ndarray, "N 4"]:
-        """What these people's crops show of their images: xyxy from edge to edge, so a whole image begins at -0.5."""
+        """The regions of the images that these people's crops show: xyxy from edge to edge, so an image begins at -0.5."""
         entries = self.index[np.asarray(rows, int)]
         size = np.stack([entries["width"], entries["height"]], axis=1)
         low = (-0.5 - entries["shift"]) / entries["scale"]
@@ -317,7 +321,7 @@ class CropCache:
 
 
 class CropLookup:
-    """Where people's coarse crops are: in the pack that they were read from, or in a cache.
+    """Finds the coarse crop of each person: in the pack that the person was read from, or in a cache.
 
     Args:
         people: of one data set.
@@ -329,7 +333,7 @@ class CropLookup:
         rows: each person's there.
     """
 
-    def __init__(self, people: Sequence[PoseAnnotation], cache: CropCache | None = None) -> None:
+    def __init__(self, people: Sequence[PoseAnnotation], cache: PackFile | None = None) -> None:
         paths = dict.fromkeys(person.image.path for person in people if person.row is not None)
         self.caches = [open_pack(path) for path in paths]
         numbers = {path: number for number, path in enumerate(paths)}
@@ -364,7 +368,7 @@ class CropLookup:
     def read(
         self, index: int, *, decoded: bool = True
     ) -> tuple[UInt8[np.ndarray, "h w 3"] | UInt8[np.ndarray, " bytes"], Float[np.ndarray, "2 3"]] | None:
-        """A person's coarse crop and the affine map from the image to it (`CropCache.read`); None where there is none.
+        """A person's coarse crop and the affine map from the image to it (`PackFile.read`); None where there is none.
 
         Raises:
             BrokenImageError: it is corrupt.
@@ -373,22 +377,22 @@ class CropLookup:
         return None if source < 0 else self.caches[source].read(int(self.rows[index]), decoded=decoded)
 
 
-def pack_file(path: Path | str) -> Path:
+def pack_path(path: Path | str) -> Path:
     """The file of a pack: the path itself, or the one in that folder."""
     path = Path(path)
     return path / FILE_NAME if path.is_dir() else path
 
 
 @lru_cache(maxsize=8)
-def _opened(path: str, _size: int, _time: int) -> CropCache:
-    return CropCache(path)
+def _opened(path: str, _size: int, _time: int) -> PackFile:
+    return PackFile(path)
 
 
-def open_pack(path: Path | str) -> CropCache:
-    """A pack that is opened once in each process, and again when it has changed.
+def open_pack(path: Path | str) -> PackFile:
+    """Open a pack: once per process, and again when it has changed.
 
     Raises:
-        LeanposeError: as `CropCache`.
+        LeanposeError: as `PackFile`.
     """
     try:
         status = os.stat(path)
@@ -413,7 +417,7 @@ def is_pack_file(path: Path | str) -> bool:
 
 
 def packed_image(image: ImageRef) -> bytes | None:
-    """An image of a pack (`CropCache.read_image`) as the bytes of a BMP file; None for an image that is in no pack.
+    """An image of a pack (`PackFile.read_image`) as the bytes of a BMP file; None for an image that is in no pack.
 
     Raises:
         BrokenImageError: it cannot be read.
@@ -435,8 +439,8 @@ def _full_name(image: ImageRef) -> str:
 
 
 def person_key(person: PoseAnnotation) -> int:
-    """What a person is found by: the image's name, the set's ids and the box, wherever the set lies."""
-    name = _full_name(person.image).rsplit("/", 1)[-1]
+    """Identifies a person by the image's name, the set's ids and the box, independent of the set's location."""
+    name = base_name(_full_name(person.image))
     box = ",".join(f"{value:.2f}" for value in person.box)
     text = f"{name}|{person.image_id}|{person.person_id}|{box}"
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "little")

@@ -1,8 +1,8 @@
-"""Making packs: every image is decoded once, and its people's coarse crops are cut, in threads.
+"""Writing packs: every image is decoded once, and its people's coarse crops are cut, in threads.
 
-While a pack is made, `FILE.partial` holds what is done, an image's crops after a frame with their places and a
-checksum. A run that was killed, or that filled the disk, resumes there, and the file is the same, byte for byte, as
-without.
+While a pack is written, `FILE.partial` holds the finished images: for each a frame with the places and a checksum of
+its crops, and the crops. A run that was killed, or that filled the disk, resumes there; the result is the same, byte
+for byte, as without interruption.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ import numpy as np
 from jaxtyping import UInt8
 
 from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
-from leanpose.data.cache import (
+from leanpose.data.image_folder import tar_members
+from leanpose.data.images import BrokenImageError, read_image
+from leanpose.data.label_digest import LabelDigest
+from leanpose.data.pack_file import (
     FINGERPRINT_BYTES,
     IMAGE,
     INDEX,
     MAGIC,
     PLACE,
-    CropCache,
-    CropPlan,
+    PackConfig,
+    PackFile,
     UnusablePackError,
     is_pack_file,
-    pack_file,
+    pack_path,
     person_key,
 )
-from leanpose.data.image_folder import tar_members
-from leanpose.data.images import BrokenImageError, read_image
-from leanpose.data.label_digest import LabelDigest
 from leanpose.data.prefetch import threaded_map
 from leanpose.data.shards import ShardedBytes
 from leanpose.errors import LeanposeError
@@ -62,24 +62,35 @@ _MARK = b"IMG\n"
 
 
 @dataclass(frozen=True)
-class _People:
-    """What is to be packed, in the order of the file: by image, and in each by key."""
+class _OrderedPeople:
+    """The people to be packed in the order of the file: by image, and in each image by key.
+
+    Attributes:
+        people, keys, sets: one entry per person; the key as of `person_key`, the index of the data set.
+        images: each once.
+        groups: the indices of each image's people.
+    """
 
     people: list[PoseAnnotation]
     keys: list[int]
     sets: list[int]
     images: list[ImageRef]
     groups: list[list[int]]
-    """The numbers of each image's people."""
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """What is known of an image once it has been cut; `places` are relative to the end of the frame until it is
-    written."""
+    """The crops of one image, or the reason why it cannot be read.
+
+    Attributes:
+        places: of the crops, as `_PLACE`; offsets count from the end of the frame until it is written.
+        error: a sentence; empty if the image could be read.
+        size: height and width of the image.
+        crops: their bytes; empty once they are written.
+    """
 
     places: np.ndarray
-    sentence: str
+    error: str
     size: tuple[int, int]
     crops: bytes = b""
 
@@ -87,15 +98,15 @@ class _Frame:
 def pack_people(
     sets: Sequence[PoseDataset],
     skeleton: Skeleton,
-    plan: CropPlan,
+    config: PackConfig,
     path: Path | str,
     progress: Callable[[int, int], None] | None = None,
-) -> CropCache:
+) -> PackFile:
     """Cut the coarse crops of all people, decoding every image once, and write them with the labels into one file.
 
     Args:
         sets: their people are in the keypoints of `skeleton`; repeated ones are packed once. People of broken images
-            have no crop (see `CropCache.broken`).
+            have no crop (see `PackFile.broken`).
         path: the file to write.
         progress: called with the number of people done and of all, image by image.
 
@@ -104,7 +115,7 @@ def pack_people(
             it.
     """
     path = Path(path)
-    chosen = _in_order(sets)
+    chosen = _in_file_order(sets)
     with lock_file(path):
         if path.exists() and not is_pack_file(path):
             raise LeanposeError(f"{path} is there already and no pack; name another file.")
@@ -112,11 +123,11 @@ def pack_people(
         files = dict.fromkeys(each.labels for each in sets if each.labels is not None)
         # A pack's own checksum is not looked at again: what it was made of may be gone.
         labels = [LabelDigest.of(file, path.parent) for file in files if not is_pack_file(file)]
-        tables = _Tables(sets, skeleton, plan, chosen, stats, labels)
+        tables = _Tables(sets, skeleton, config, chosen, stats, labels)
         header = MAGIC + tables.fingerprint()
         partial = path.with_name(f"{path.name}.partial")
         frames, end = _read_partial(partial, header, chosen.groups)
-        _require_space(path, chosen, plan, len(frames), end)
+        _require_space(path, chosen, config, len(frames), end)
         done = sum(len(group) for group in chosen.groups[: len(frames)])
         if progress is not None:
             progress(done, len(chosen.people))
@@ -126,7 +137,7 @@ def pack_people(
                 file.seek(end)
                 file.write(b"" if end else header)
                 rest = chosen.groups[len(frames) :]
-                for group, frame in threaded_map(lambda group: _cut_image(group, chosen, plan), rest):
+                for group, frame in threaded_map(lambda group: _cut_image(group, chosen, config), rest):
                     frames.append(_write_frame(file, frame))
                     done += len(group)
                     if progress is not None:
@@ -142,40 +153,40 @@ def pack_people(
                     "pack again, which resumes there."
                 ) from error
             raise describe_os_error(path, error) from error
-    return CropCache(path)
+    return PackFile(path)
 
 
-def cached_crops(
+def ensure_pack(
     sets: Sequence[PoseDataset],
     skeleton: Skeleton,
-    plan: CropPlan,
+    config: PackConfig,
     path: Path | str,
     say: Callable[[str], None] = LOG.warning,
-) -> CropCache | None:
-    """The pack at `path` if it fits the people whose images are files, otherwise one made there now; None where
-    nobody's is.
+) -> PackFile | None:
+    """The pack at `path` if it contains all people whose images are files; otherwise it is written first. None if all
+    people come from packs.
 
-    It does not fit where it holds less than these people, or where an image has changed since. Labels are not looked
-    at: whoever trains takes them from the sets.
+    A pack is written again if it lacks people or if an image has changed since. Its labels are not compared: training
+    takes the labels from the sets.
 
     Args:
-        say: gets a sentence where an existing pack is made again.
+        say: receives a sentence if an existing pack is written again.
 
     Raises:
         LeanposeError: as `pack_people`; or there is another file.
     """
-    path = pack_file(path)
+    path = pack_path(path)
     sets = [replace(each, people=[p for p in each.people if p.row is None]) for each in sets]
     people = [person for each in sets for person in each.people]
     if not people:
         return None
     if path.exists():
         try:
-            cache = CropCache(path)
+            cache = PackFile(path)
         except UnusablePackError as error:
             say(f"{error} This is done now.")
         else:
-            reason = _misfit(cache, people, plan)
+            reason = _mismatch(cache, people, config)
             if reason is None:
                 return cache
             if isinstance(cache.data, ShardedBytes):
@@ -183,14 +194,14 @@ def cached_crops(
                     f"The shards of {path} do not fit: {reason}; pack the people and cut that pack again."
                 )
             say(f"The pack {path} is made again: {reason}.")
-    return pack_people(sets, skeleton, plan, path)
+    return pack_people(sets, skeleton, config, path)
 
 
-def _misfit(cache: CropCache, people: Sequence[PoseAnnotation], plan: CropPlan) -> str | None:
-    """Why a pack cannot stand in for these people's images; None where it can."""
-    # Margin, density and encoding are the choice of whoever packed it.
-    if cache.plan.input_size != plan.input_size:
-        (height, width), (h, w) = cache.plan.input_size, plan.input_size
+def _mismatch(cache: PackFile, people: Sequence[PoseAnnotation], config: PackConfig) -> str | None:
+    """Why a pack cannot replace the images of these people; None if it can."""
+    # Margin, density and encoding are chosen when packing.
+    if cache.config.input_size != config.input_size:
+        (height, width), (h, w) = cache.config.input_size, config.input_size
         return f"it is for crops of {height}×{width} pixels, not of {h}×{w}"
     rows = cache.find(people)
     if missing := int((rows < 0).sum()):
@@ -206,7 +217,7 @@ def _misfit(cache: CropCache, people: Sequence[PoseAnnotation], plan: CropPlan) 
     return None
 
 
-def _in_order(sets: Sequence[PoseDataset]) -> _People:
+def _in_file_order(sets: Sequence[PoseDataset]) -> _OrderedPeople:
     """The people of several sets, each once."""
     unique: dict[tuple[int, ImageRef], tuple[PoseAnnotation, int]] = {}
     for number, each in enumerate(sets):
@@ -218,7 +229,7 @@ def _in_order(sets: Sequence[PoseDataset]) -> _People:
         images.append(image)
         groups.append(list(group))
     people, numbers = [unique[item][0] for item in ordered], [unique[item][1] for item in ordered]
-    return _People(people, [key for key, _ in ordered], numbers, images, groups)
+    return _OrderedPeople(people, [key for key, _ in ordered], numbers, images, groups)
 
 
 def _stat(image: ImageRef) -> tuple[int, int, int, int]:
@@ -233,7 +244,7 @@ def _stat(image: ImageRef) -> tuple[int, int, int, int]:
 
 
 class _Tables:
-    """All of a pack that is not crops.
+    """The tables and the description of a pack: everything but the crops.
 
     Args:
         stats: of the images, as `_stat` gives them.
@@ -244,8 +255,8 @@ class _Tables:
         self,
         sets: Sequence[PoseDataset],
         skeleton: Skeleton,
-        plan: CropPlan,
-        chosen: _People,
+        config: PackConfig,
+        chosen: _OrderedPeople,
         stats: np.ndarray,
         labels: Sequence[LabelDigest],
     ) -> None:
@@ -260,33 +271,33 @@ class _Tables:
             self.index["box"] = np.stack([person.box for person in people])
         points = [person.keypoints for person in people]
         self.keypoints = np.array(points, np.float32).reshape(count, len(skeleton), 3)
-        accounts = [account for each in sets for account in each.accounts]
+        summaries = [summary for each in sets for summary in each.summaries]
         self.description = {
-            "plan": asdict(plan),
+            "plan": asdict(config),
             "skeleton": skeleton.to_dict(),
             "sets": [each.name for each in sets],
             "image_names": _names_of(chosen.images),
             "labels": [asdict(digest) for digest in labels],
-            "left_out": dict(sum((+account.left_out for account in accounts), Counter())),
-            "notes": dict(sum((+account.notes for account in accounts), Counter())),
+            "left_out": dict(sum((+summary.left_out for summary in summaries), Counter())),
+            "notes": dict(sum((+summary.notes for summary in summaries), Counter())),
         }
 
     def fingerprint(self) -> bytes:
-        """What a part of a pack is recognised by: of other people, images or settings it is another."""
+        """Identifies the people, images and settings, so that only a partial file of the same ones is continued."""
         state = hashlib.blake2b(json.dumps(self.description).encode(), digest_size=FINGERPRINT_BYTES)
         for table in (self.index, self.keypoints, self.images):
             state.update(table.tobytes())
         return state.digest()
 
     def encoded(self, header: bytes, frames: Sequence[_Frame]) -> bytes:
-        """What follows the crops."""
+        """The bytes behind the crops."""
         names, broken = self.description["image_names"], {}
         for number, frame in enumerate(frames):
             self.images["height"][number], self.images["width"][number] = frame.size
             for field, _, *_ in PLACE:
                 self.index[field][frame.places["person"]] = frame.places[field]
-            if frame.sentence:
-                broken[names[number]] = frame.sentence
+            if frame.error:
+                broken[names[number]] = frame.error
         order = np.argsort(self.index["key"], kind="stable")
         tables = b"".join(table.tobytes() for table in (self.index[order], self.keypoints[order], self.images))
         counts = {"people": len(self.index), "images": len(self.images)}
@@ -308,7 +319,7 @@ def _names_of(images: Sequence[ImageRef]) -> list[str]:
     return [os.path.normpath(os.path.join(folders[folder], name)).replace(os.sep, "/") for folder, name in places]
 
 
-def _cut_image(group: list[int], chosen: _People, plan: CropPlan) -> _Frame:
+def _cut_image(group: list[int], chosen: _OrderedPeople, config: PackConfig) -> _Frame:
     """The coarse crops of one image's people, or why it cannot be read."""
     import cv2
 
@@ -319,15 +330,15 @@ def _cut_image(group: list[int], chosen: _People, plan: CropPlan) -> _Frame:
     places, crops = np.zeros(len(group), _PLACE), []
     for place, number in zip(places, group, strict=True):
         place["person"] = number
-        centers, scales = bbox_to_center_scale(chosen.people[number].box[None], plan.input_size, plan.padding)
-        half = scales[0] * plan.margin / 2
+        centers, scales = bbox_to_center_scale(chosen.people[number].box[None], config.input_size, config.padding)
+        half = scales[0] * config.margin / 2
         limits = np.array([image.shape[1], image.shape[0]])
         x0, y0 = np.clip(np.floor(centers[0] - half), 0, limits).astype(int)
         x1, y1 = np.clip(np.ceil(centers[0] + half) + 1, 0, limits).astype(int)
         if x1 <= x0 or y1 <= y0:
             continue  # the box lies outside its image: the crop is black either way
         crop = image[y0:y1, x0:x1]
-        fineness = min(1.0, plan.density * plan.input_size[1] / scales[0][0])
+        fineness = min(1.0, config.density * config.input_size[1] / scales[0][0])
         width, height = max(1, round((x1 - x0) * fineness)), max(1, round((y1 - y0) * fineness))
         if (height, width) != crop.shape[:2]:
             crop = cv2.resize(crop, (width, height), interpolation=cv2.INTER_AREA)
@@ -335,14 +346,14 @@ def _cut_image(group: list[int], chosen: _People, plan: CropPlan) -> _Frame:
         sx, sy = width / (x1 - x0), height / (y1 - y0)
         place["height"], place["width"], place["scale"] = height, width, (sx, sy)
         place["shift"] = ((0.5 - x0) * sx - 0.5, (0.5 - y0) * sy - 0.5)
-        data = _encode(crop, plan)
+        data = _encode(crop, config)
         place["offset"], place["length"], place["crc"] = sum(map(len, crops)), len(data), zlib.crc32(data)
         crops.append(data)
     return _Frame(places, "", (image.shape[0], image.shape[1]), b"".join(crops))
 
 
-def _encode(crop: UInt8[np.ndarray, "h w 3"], plan: CropPlan) -> bytes:
-    if plan.encoding == "raw":
+def _encode(crop: UInt8[np.ndarray, "h w 3"], config: PackConfig) -> bytes:
+    if config.encoding == "raw":
         return crop.tobytes()
     import cv2
 
@@ -353,12 +364,12 @@ def _encode(crop: UInt8[np.ndarray, "h w 3"], plan: CropPlan) -> bytes:
 
 
 def _write_frame(file: BinaryIO, frame: _Frame) -> _Frame:
-    """Append an image's frame and crops; the frame with their places in the file."""
-    sentence = frame.sentence.encode()
-    sizes = (len(frame.places), len(sentence), *frame.size)
-    told = frame.places.tobytes() + sentence
-    mark = zlib.crc32(told, zlib.crc32(_FRAME.pack(_MARK, *sizes, 0)))
-    file.write(_FRAME.pack(_MARK, *sizes, mark) + told)
+    """Append an image's frame and crops; return the frame with the places of the crops in the file."""
+    error = frame.error.encode()
+    sizes = (len(frame.places), len(error), *frame.size)
+    payload = frame.places.tobytes() + error
+    crc = zlib.crc32(payload, zlib.crc32(_FRAME.pack(_MARK, *sizes, 0)))
+    file.write(_FRAME.pack(_MARK, *sizes, crc) + payload)
     start = file.tell()
     file.write(frame.crops)
     return _placed(frame, start)
@@ -372,8 +383,8 @@ def _placed(frame: _Frame, start: int) -> _Frame:
 
 
 def _read_partial(path: Path, header: bytes, groups: Sequence[list[int]]) -> tuple[list[_Frame], int]:
-    """The frames that a run has left that was stopped, and where the last whole one ends; none, and 0, where it had
-    others to pack."""
+    """The frames that an interrupted run has written, and where the last complete one ends; none, and 0, if that run
+    packed something else."""
     frames: list[_Frame] = []
     try:
         with path.open("rb") as file:
@@ -397,19 +408,19 @@ def _frames_of(file: BinaryIO, groups: Sequence[list[int]]) -> Iterator[_Frame]:
         mark, count, length, height, width, crc = _FRAME.unpack(start)
         if mark != _MARK or count not in (0, len(group)) or length > 1 << 20:
             return
-        told = file.read(count * _PLACE.itemsize + length)
-        if zlib.crc32(told, zlib.crc32(_FRAME.pack(mark, count, length, height, width, 0))) != crc:
+        payload = file.read(count * _PLACE.itemsize + length)
+        if zlib.crc32(payload, zlib.crc32(_FRAME.pack(mark, count, length, height, width, 0))) != crc:
             return
-        places = np.frombuffer(told[: count * _PLACE.itemsize], _PLACE)
+        places = np.frombuffer(payload[: count * _PLACE.itemsize], _PLACE)
         begin = file.tell()
         for place in places:
             if zlib.crc32(file.read(int(place["length"]))) != place["crc"]:
                 return
-        sentence = told[count * _PLACE.itemsize :].decode(errors="replace")
-        yield _placed(_Frame(places, sentence, (height, width)), begin)
+        error = payload[count * _PLACE.itemsize :].decode(errors="replace")
+        yield _placed(_Frame(places, error, (height, width)), begin)
 
 
-def _require_space(path: Path, chosen: _People, plan: CropPlan, images_done: int, bytes_done: int) -> None:
+def _require_space(path: Path, chosen: _OrderedPeople, config: PackConfig, images_done: int, bytes_done: int) -> None:
     """Check that a pack fits the disk, estimated from some of its images where the greatest possible size does not fit.
 
     Raises:
@@ -420,18 +431,18 @@ def _require_space(path: Path, chosen: _People, plan: CropPlan, images_done: int
     left = [number for group in groups for number in group]
     if not left:
         return
-    _, scales = bbox_to_center_scale(np.stack([chosen.people[i].box for i in left]), plan.input_size, plan.padding)
-    fineness = np.minimum(1.0, plan.density * plan.input_size[1] / scales[:, :1])
-    most = 3 * float(((scales * plan.margin + 3) * fineness + 1).prod(axis=1).sum())
+    _, scales = bbox_to_center_scale(np.stack([chosen.people[i].box for i in left]), config.input_size, config.padding)
+    fineness = np.minimum(1.0, config.density * config.input_size[1] / scales[:, :1])
+    most = 3 * float(((scales * config.margin + 3) * fineness + 1).prod(axis=1).sum())
     if most < free:
         return
     some = groups[:: -(-len(groups) // _SAMPLE)]
-    cut = sum(len(frame.crops) for _, frame in threaded_map(lambda group: _cut_image(group, chosen, plan), some))
+    cut = sum(len(frame.crops) for _, frame in threaded_map(lambda group: _cut_image(group, chosen, config), some))
     needed = _SPARE * cut / sum(map(len, some)) * len(left)
     if needed > free:
         done = f" beside the {_size(bytes_done)} that are there" if bytes_done else ""
         raise LeanposeError(
-            f"The pack {path} takes about {_size(needed)} ({plan.encoding}){done}, but {_size(free)} are free there: "
+            f"The pack {path} takes about {_size(needed)} ({config.encoding}){done}, but {_size(free)} are free there: "
             "choose another place, --encoding jpeg or a smaller --margin."
         )
 
