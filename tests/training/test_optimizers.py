@@ -130,10 +130,9 @@ def test_tfposes_transformer_learns_at_a_tenth_of_the_rate() -> None:
 def test_muon_is_torchs_but_for_rounding(shape: tuple[int, int]) -> None:
     start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    settings = {"lr": 0.05, "weight_decay": 0.1}
     optimizers = [
-        Muon([{"params": [ours]}], **settings),
-        torch.optim.Muon([theirs], adjust_lr_fn="match_rms_adamw", **settings),
+        Muon([{"params": [ours]}], lr=0.05, weight_decay=0.1),
+        torch.optim.Muon([theirs], lr=0.05, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
     ]
     for step in range(5):
         gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step + 1))
