@@ -196,11 +196,16 @@ def test_what_cannot_be_planned_is_said(
 
 
 @pytest.mark.parametrize(
-    "setting", ["data.train=5", "data.train=[]", "data.train=[5]", "data.root=5", "validation=off", "optimizer.lr=fast"]
+    "setting", ["data.train=5", "data.train=[5]", "data.root=5", "validation=off", "optimizer.lr=fast"]
 )
 def test_settings_of_a_wrong_type_are_named(teacher: str, data: Path, setting: str) -> None:
     with pytest.raises(LeanposeError, match=rf"The plan of this distillation: {setting.partition('=')[0]}.* = "):
         plan(teacher, data, setting)
+
+
+def test_without_sets_there_is_nobody_to_train_on(teacher: str, data: Path) -> None:
+    with pytest.raises(LeanposeError, match=r"data\.train of the recipe has no usable people"):
+        plan(teacher, data, "data.train=[]")
 
 
 def test_budgets(teacher: str, data: Path, tmp_path: Path) -> None:

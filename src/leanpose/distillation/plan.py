@@ -239,8 +239,8 @@ def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, A
 
 def _labelled_skeleton(recipe: Recipe) -> Skeleton | None:
     """The known skeleton that the first training set names; None if it is not a known one."""
-    first = recipe.data.train[0]
-    if first.annotations is None:
+    first = next(iter(recipe.data.train), None)
+    if first is None or first.annotations is None:
         return None
     labelled = labelled_skeleton(recipe.data.root / first.annotations, first.format)
     return next((s for s in SKELETONS.values() if labelled is not None and s.keypoints == labelled.keypoints), None)

@@ -39,7 +39,7 @@ class LoaderSection(Section):
 class DataSection(LoaderSection):
     """The training and validation people."""
 
-    train: list[DatasetConfig] = Field(min_length=1)
+    train: list[DatasetConfig]
     val: DatasetConfig | None = None
     cache: Path | None = None
     """Pack of the training people's crops; created if missing (or beforehand by `leanpose data pack RECIPE`). None
