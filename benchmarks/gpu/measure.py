@@ -23,7 +23,7 @@ from leanpose.data.pack_file import PackConfig
 from leanpose.data.pack_writer import pack_people
 from leanpose.data.readers import DatasetConfig, read_people
 from leanpose.demo.demo import PEOPLE
-from leanpose.device import choose_device
+from leanpose.device import choose_device, emulates_bfloat16
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.evaluate import coco_ap, ground_truth_of, predict_people
 from leanpose.inference.choice import benchmark_backends
@@ -190,6 +190,11 @@ def measure_decoding(results: Results, folder: Path, device: torch.device, *, co
     results.decoding[f"torchvision on {device} ({unit})"] = count / min(times[1:])
 
 
+def precision_of(device: torch.device) -> str:
+    """The recipe's override; float32 where a step of a rehearsal would take a minute in emulated bfloat16."""
+    return f"precision={'fp32' if emulates_bfloat16(device) else 'bf16'}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dry", action="store_true")
@@ -220,7 +225,7 @@ def main() -> None:
                 f"data.train={json.dumps([{**source, 'repeat': 1 if options.dry else 200}])}",
                 f"data.num_workers={0 if options.dry else 14}",
                 f"data.cache={options.out / 'cache.pack' if crops is None else 'null'}",
-                f"compile={json.dumps(compiled)}", "precision=bf16", "data.warp_on_device=true",
+                f"compile={json.dumps(compiled)}", precision_of(device), "data.warp_on_device=true",
                 *(TEACHERLESS if recipe_name.startswith("body") else []),
                 *([f"batch_size={size}"] if size else []),
             ]  # fmt: skip
@@ -267,7 +272,7 @@ def train_body(
     changes = [
         f"data.train={json.dumps([source])}", f"data.val={json.dumps(val)}", "data.root=/",
         f"data.num_workers={0 if options.dry else 14}", *([] if packed else [f"data.cache={options.out / 'cache.pack'}"]),
-        "init_from=leanpose-body-s", f"batch_size={batch}", "precision=bf16",
+        "init_from=leanpose-body-s", f"batch_size={batch}", precision_of(device),
         f"optimizer.lr={1.5e-4 * batch / 32}",
     ]  # fmt: skip
     recipe = load_recipe(find_recipe("body/tinypose_body_s_tight"), changes)
