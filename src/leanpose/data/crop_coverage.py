@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -13,6 +14,9 @@ from leanpose.data.pack_file import CropLookup
 from leanpose.errors import LeanposeError
 from leanpose.geometry import PADDING, apply_affine, bbox_to_center_scale, invert_affine, warp_matrix
 from leanpose.skeleton import Skeleton
+
+if TYPE_CHECKING:
+    from leanpose.data.dataset import TopDownDataset
 
 MAX_OUTSIDE = 0.02
 """The share of the pixels that may be missing (black) before it is worth a warning."""
@@ -108,3 +112,20 @@ def _edges(crops: CropLookup, index: int) -> tuple[Float[np.ndarray, " 4"], Floa
 
 def _inside(points: Float[np.ndarray, "N 2"], edges: Float[np.ndarray, " 4"]) -> Bool[np.ndarray, " N"]:
     return np.all((points >= edges[:2]) & (points <= edges[2:]), axis=1)
+
+
+def coverage_warnings(dataset: TopDownDataset) -> Iterator[str]:
+    """Whether a data set's packed crops cover or resolve less than training would use."""
+    people, crops, size, padding = dataset.people, dataset.coarse_crops, dataset.input_size, dataset.padding
+    if dataset.augmentation is not None:
+        share = outside_share(people, crops, dataset.augmentation, dataset.skeleton, size, padding)
+        if share > MAX_OUTSIDE:
+            yield (
+                f"Warning: {share:.1%} of the pixels of this recipe's augmented crops are outside the packed crops and "
+                "black; pack with a larger --margin."
+            )
+    if coarser := coarser_share(people, crops, size, padding):
+        yield (
+            f"Warning: {coarser:.0%} of the packed crops have a lower resolution than the training crops of "
+            f"{size[0]}×{size[1]}."
+        )

@@ -20,7 +20,7 @@ from leanpose.codecs import Codec, ScoreCalibration, build_codec
 from leanpose.console import say_nothing
 from leanpose.data.annotations import PoseDataset
 from leanpose.data.augmentation import Augmentation
-from leanpose.data.crop_coverage import MAX_OUTSIDE, coarser_share, outside_share
+from leanpose.data.crop_coverage import coverage_warnings
 from leanpose.data.dataset import TopDownDataset
 from leanpose.data.jpeg_records import has_decoder, why_not_decoded
 from leanpose.data.mixing import Mixture, distinct
@@ -377,7 +377,8 @@ def build_trainer(
     dataset = _training_dataset(recipe, people, task, cache, mixture, on_gpu=fabric.device.type == "cuda")
     dataset.decode_on_device = _decodes_on_device(recipe, dataset, fabric.device, say)
     if not resume:
-        _say_what_packs_lack(dataset, say)
+        for sentence in coverage_warnings(dataset):
+            say(sentence)
     write_recipe(recipe, folder, fabric, resume=resume)
     validation = None if val is None else Validation(val.name, lambda measured: validate_model(recipe, measured, val))
     return Trainer(
@@ -474,22 +475,6 @@ def _decodes_on_device(
     if reason is not None:
         say(f"JPEG crops are decoded by the DataLoader workers, since torchvision cannot do it on {device}: {reason}")
     return reason is None
-
-
-def _say_what_packs_lack(dataset: TopDownDataset, say: Callable[[str], None]) -> None:
-    """Warn if packed crops cover or resolve less than training would use."""
-    people, crops, size, padding = dataset.people, dataset.coarse_crops, dataset.input_size, dataset.padding
-    if dataset.augmentation is not None:
-        share = outside_share(people, crops, dataset.augmentation, dataset.skeleton, size, padding)
-        if share > MAX_OUTSIDE:
-            say(
-                f"Warning: {share:.1%} of the pixels of this recipe's augmented crops are outside the packed crops and "
-                "black; pack with a larger --margin."
-            )
-    if coarser := coarser_share(people, crops, size, padding):
-        say(
-            f"Warning: {coarser:.0%} of the packed crops have a lower resolution than the training crops of {size[0]}×{size[1]}."
-        )
 
 
 def _augmentation(recipe: Recipe) -> tuple[Augmentation | None, tuple[int, Augmentation] | None]:
