@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leanpose.cli.data import label_wholebody
+from leanpose.cli.data_label import label_wholebody
 from leanpose.errors import LeanposeError
 from leanpose.pseudo_labels import AcceptanceThresholds
 

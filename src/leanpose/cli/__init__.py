@@ -13,6 +13,7 @@ from leanpose.cli.bench import bench
 from leanpose.cli.calibrate import calibrate
 from leanpose.cli.convert import convert
 from leanpose.cli.data import data_app
+from leanpose.cli.data_label import label, label_wholebody
 from leanpose.cli.demo import demo
 from leanpose.cli.distill import distill
 from leanpose.cli.eval import evaluate
@@ -116,4 +117,6 @@ COMMANDS = {
 }  # fmt: skip
 for name, command in COMMANDS.items():
     app.command(name)(command)
+data_app.command()(label)
+data_app.command("label-wholebody")(label_wholebody)
 app.add_typer(data_app, name="data", help="Check, convert, pack, render or label data sets.")
