@@ -9,6 +9,9 @@ import argparse
 import json
 import shutil
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +61,7 @@ class Results:
         evaluation: model, precision, people, seconds for their poses (loaded, flip test), seconds for AP, AP.
         decoding: by what → JPEG crops a second.
         body: how the training of the body model went.
+        failed: part → the error that ended it.
     """
 
     device: str
@@ -67,6 +71,7 @@ class Results:
     evaluation: list[tuple[str, str, int, float, float, float]] = field(default_factory=list)
     decoding: dict[str, float] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """As `gpu.json` and `gpu.md`."""
@@ -114,6 +119,7 @@ class Results:
         lines += [f"- {what}: {rate:,.0f}" for what, rate in self.decoding.items()]
         lines += ["", "## A training of `leanpose-body-s`", ""]
         lines += [f"- {key}: {value}" for key, value in self.body.items()] or ["There was no time left."]
+        lines += [f"\nThe part `{name}` failed: {error}" for name, error in self.failed.items()]
         return "\n".join(lines) + "\n"
 
 
@@ -216,50 +222,63 @@ def main() -> None:
 
     crops = {"format": "pack", "annotations": str(options.pack.resolve())} if options.pack else None
     source = crops or {**PHOTOS, "annotations": str(PEOPLE / "train.json")}
-    for recipe_name in PAPERS:
-        for compiled in (False, True):
-            if (compiled and options.dry) or time.monotonic() > ends - 0.5 * options.seconds:
-                continue
-            size = 4 if options.dry else None
-            changes = [
-                f"data.train={json.dumps([{**source, 'repeat': 1 if options.dry else 200}])}",
-                f"data.num_workers={0 if options.dry else 14}",
-                f"data.cache={options.out / 'cache.pack' if crops is None else 'null'}",
-                f"compile={json.dumps(compiled)}", precision_of(device), "data.warp_on_device=true",
-                *(TEACHERLESS if recipe_name.startswith("body") else []),
-                *([f"batch_size={size}"] if size else []),
-            ]  # fmt: skip
-            if crops is not None:
-                changes.remove("data.cache=null")
-                changes.remove("data.warp_on_device=true")
-            try:
-                steps = 1 if options.dry else 30
-                times: StepTimes | str = bench_training(
-                    recipe_of(recipe_name, changes), steps=steps, device=str(device)
-                )
-            except (LeanposeError, RuntimeError) as error:
-                times = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-            results.training.append((recipe_name, compiled, times))
-            results.write(options.out)
+    rows = [(recipe_name, compiled) for compiled in (False, True) for recipe_name in PAPERS]
+    for recipe_name, compiled in rows:
+        if compiled and (options.dry or time.monotonic() > ends - 0.5 * options.seconds):
+            continue
+        size = 4 if options.dry else None
+        changes = [
+            f"data.train={json.dumps([{**source, 'repeat': 1 if options.dry else 200}])}",
+            f"data.num_workers={0 if options.dry else 14}",
+            f"data.cache={options.out / 'cache.pack' if crops is None else 'null'}",
+            f"compile={json.dumps(compiled)}", precision_of(device), "data.warp_on_device=true",
+            *(TEACHERLESS if recipe_name.startswith("body") else []),
+            *([f"batch_size={size}"] if size else []),
+        ]  # fmt: skip
+        if crops is not None:
+            changes.remove("data.cache=null")
+            changes.remove("data.warp_on_device=true")
+        try:
+            steps = 1 if options.dry else 30
+            times: StepTimes | str = bench_training(recipe_of(recipe_name, changes), steps=steps, device=str(device))
+        except (LeanposeError, RuntimeError) as error:
+            times = sentence_of(error)
+        results.training.append((recipe_name, compiled, times))
+        results.write(options.out)
 
-    for model_name in MODELS[: 1 if options.dry else None]:
-        for where in dict.fromkeys((device, torch.device("cpu"))):
-            model = load_model(model_name).to(where).eval()
-            batches = (1,) if options.dry else BATCHES if where.type == "cuda" else BATCHES[:2]
-            for found in benchmark_backends(model, where, batches=batches, time_budget=1 if options.dry else 6):
-                if found.reason is None:
-                    results.inference.append((model_name, str(where), str(found.setup), dict(found.milliseconds)))
-            results.write(options.out)
-
-    size = {"count": 8, "batch_size": 4, "num_workers": 0} if options.dry else EVALUATION
-    measure_evaluation(results, MODELS[0], device, **size)
-    measure_decoding(results, options.out, device, count=16 if options.dry else 2048)
-    results.write(options.out)
-
-    train_body(results, source if crops is None else crops, options, device, ends)
+    with part(results, "inference", options.out):
+        for model_name in MODELS[: 1 if options.dry else None]:
+            for where in dict.fromkeys((device, torch.device("cpu"))):
+                model = load_model(model_name).to(where).eval()
+                batches = (1,) if options.dry else BATCHES if where.type == "cuda" else BATCHES[:2]
+                for found in benchmark_backends(model, where, batches=batches, time_budget=1 if options.dry else 6):
+                    if found.reason is None:
+                        results.inference.append((model_name, str(where), str(found.setup), dict(found.milliseconds)))
+    with part(results, "evaluation", options.out):
+        size = {"count": 8, "batch_size": 4, "num_workers": 0} if options.dry else EVALUATION
+        measure_evaluation(results, MODELS[0], device, **size)
+    with part(results, "decoding", options.out):
+        measure_decoding(results, options.out, device, count=16 if options.dry else 2048)
+    with part(results, "body", options.out):
+        train_body(results, source if crops is None else crops, options, device, ends)
     (options.out / "cache.pack").unlink(missing_ok=True)
-    results.write(options.out)
     print((options.out / "gpu.md").read_text())
+
+
+def sentence_of(error: Exception) -> str:
+    """The kind of an error and the beginning of its first line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+
+
+@contextmanager
+def part(results: Results, name: str, folder: Path) -> Iterator[None]:
+    """Write what the block measured; an error in it is noted and does not keep the next parts from being measured."""
+    try:
+        yield
+    except (LeanposeError, RuntimeError) as error:
+        results.failed[name] = sentence_of(error)
+        traceback.print_exc()
+    results.write(folder)
 
 
 def train_body(

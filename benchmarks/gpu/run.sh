@@ -26,14 +26,18 @@ export PYTHONPATH=$PWD/src:$scratch/wheels${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBU
 if [ -n "${WHEELS:-}" ]; then
     "$python" -m pip install --quiet --no-index --no-deps --no-cache-dir --target "$scratch/wheels" "$WHEELS"/*.whl
 fi
-tests=(tests/gpu)
+tests=(tests/gpu -p no:xdist)
+# Compiling takes most of the tests' time, and a machine with a GPU has cores enough.
+if "$python" -c "import xdist" 2>/dev/null; then
+    tests=(tests/gpu -n 4)
+fi
 if [ ${#dry[@]} -gt 0 ]; then
     export LEANPOSE_GPU_TESTS=cpu OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} OMP_WAIT_POLICY=passive
-    tests=(tests/gpu -k "augmentation or waits_for or codecs or rtmpose_t-bf16")
+    tests=(tests/gpu -p no:xdist -k "augmentation or waits_for or codecs or rtmpose_t-bf16")
 fi
 # A failing or hanging test must not take the measurements with it; what failed is in the log and in gpu.md.
 status=0
-timeout 170 "$python" -m pytest -v -x -p no:cacheprovider -p no:xdist -m gpu "${tests[@]}" >"$out/tests.log" 2>&1 || status=$?
+timeout 170 "$python" -m pytest -v -p no:cacheprovider -m gpu "${tests[@]}" >"$out/tests.log" 2>&1 || status=$?
 tail -n 3 "$out/tests.log"
 left=$((60 * minutes - ($(date +%s) - began) - 15))
 timeout "$left" "$python" benchmarks/gpu/measure.py "${dry[@]}" "${pack[@]}" --seconds "$((left - 20))" \
