@@ -20,7 +20,6 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from leanpose.data.batch import Batch
 from leanpose.data.dataset import ImageDataset
@@ -151,9 +150,7 @@ class Trainer:
             cast(Task, torch.compile(task, dynamic=False)) if recipe.compile else task,
             *build_optimizers(recipe.optimizer, task),
         )
-        self.ema = AveragedModel(task.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema)) if recipe.ema else None
-        if self.ema is not None:
-            self.ema.n_averaged = torch.zeros((), dtype=torch.int64)  # needed each step, which must not wait for a GPU
+        self.ema = deepcopy(task.model).requires_grad_(False) if recipe.ema else None
         self.state = RunState()
         self.broken: dict[str, str] = {}
         self.metrics: dict[str, float] = {}
@@ -330,10 +327,20 @@ class Trainer:
             for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            if self.ema is not None:
-                self.ema.update_parameters(self.model)
+            self._average_weights()
         self._averaged_steps += 1
         return total
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        """The exponential moving average, which starts as the weights after the first step.
+
+        `torch.optim.swa_utils.AveragedModel` counts its updates in a tensor, and so waits for a GPU at every step.
+        """
+        if self.ema is None or self.recipe.ema is None:
+            return
+        weight = 1 - self.recipe.ema if self.state.step > 0 else 1.0
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), weight)
 
     def _refuse_non_finite(self, parts: list[Batch], total: float) -> None:
         """Stop before the weights become invalid: the saved state is the one before this step."""
@@ -394,10 +401,9 @@ class Trainer:
         """The weights that are validated and saved: the averaged ones, if any."""
         if self.ema is None:
             return self.model.eval()
-        averaged: ImageModel = self.ema.module  # pyright: ignore[reportAssignmentType]
-        for mine, current in zip(averaged.buffers(), self.model.buffers(), strict=True):
+        for mine, current in zip(self.ema.buffers(), self.model.buffers(), strict=True):
             mine.copy_(current)
-        return averaged.eval()
+        return self.ema.eval()
 
     def _save_weights(self, name: str) -> None:
         metrics = {k: float(v) for k, v in self.metrics.items()}
