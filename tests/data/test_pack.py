@@ -82,6 +82,30 @@ def test_what_was_left_out_in_packing_is_said(labels: Path, tmp_path: Path) -> N
     )
 
 
+def test_evaluation_ignores_the_same_regions(labels: Path, tmp_path: Path) -> None:
+    """Without crowds and people without keypoints, AP on a pack is lower: what lies there counts as wrong."""
+    sets, skeleton, _ = read_sets([labels])
+    pack_people(sets, skeleton, CONFIG, tmp_path / "people.pack")
+    shutil.copy(tmp_path / "people.pack", tmp_path / "again.pack")
+    repacked = read_sets([tmp_path / "again.pack"])[0]
+    pack_people(repacked, skeleton, CONFIG, tmp_path / "twice.pack")
+
+    def ignored(path: Path) -> list[tuple[object, ...]]:
+        content = read(path, training=False).ground_truth
+        assert content is not None
+        assert len({record["id"] for record in content["annotations"]}) == len(content["annotations"]) == 6
+        return sorted(
+            (record["image_id"], record["bbox"], record["area"], record["iscrowd"])
+            for record in content["annotations"]
+            if record["iscrowd"] or not record["num_keypoints"]
+        )
+
+    expected = ignored(labels)
+    assert [row[0] for row in expected] == [2, 3]
+    assert ignored(tmp_path / "people.pack") == expected
+    assert ignored(tmp_path / "twice.pack") == expected
+
+
 def test_keypoints_are_matched_by_name(labels: Path, tmp_path: Path) -> None:
     pack(read(labels).people, CONFIG, tmp_path / "people.pack")
     people = read(tmp_path / "people.pack", MPII16).people

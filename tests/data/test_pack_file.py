@@ -149,7 +149,7 @@ def test_what_is_no_whole_pack_of_this_version_is_refused(people: list[PoseAnnot
         (whole[: len(whole) // 2], "is truncated"),
         (MAGIC, "is truncated"),
         (whole[:index] + bytes([whole[index] ^ 1]) + whole[index + 1 :], "is corrupt: its checksum differs"),
-        (MAGIC.replace(b"4", b"3") + whole[16:-16] + MAGIC.replace(b"4", b"3"), "is of another version"),
+        (MAGIC.replace(b"5", b"3") + whole[16:-16] + MAGIC.replace(b"5", b"3"), "is of another version"),
         (bytes(500) + b"leanpose-crops-3", "is of another version"),
     ):
         packed.write_bytes(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +64,20 @@ class PoseAnnotation:
     row: int | None = None
 
 
+IGNORED = np.dtype([("image_id", "<i8"), ("box", "<f8", (4,)), ("area", "<f8"), ("crowd", "?")])
+"""A crowd, or a person without a labelled keypoint: OKS evaluation ignores predictions there. The box is xyxy."""
+
+
+def ignored_regions(
+    image_ids: Sequence[int], boxes: Float[np.ndarray, "N 4"], areas: Sequence[float], crowds: Sequence[bool]
+) -> np.ndarray:
+    """Rows of `IGNORED`."""
+    rows = np.zeros(len(image_ids), IGNORED)
+    rows["image_id"], rows["area"], rows["crowd"] = image_ids, areas, crowds
+    rows["box"] = np.reshape(boxes, (-1, 4))
+    return rows
+
+
 @dataclass(frozen=True)
 class PoseDataset:
     """The people of one data set (or of several), in one skeleton.
@@ -75,6 +89,7 @@ class PoseDataset:
             for evaluation; None where there is none to evaluate against, and of COCO's files in training.
         summaries: of the sets that it was read from: how many people are used, and why others are not.
         labels: the file or folder that it was read from; None where it was read from none, or from several.
+        ignored: regions of its images where predictions are ignored (`IGNORED`), also where there is no `ground_truth`.
     """
 
     name: str
@@ -82,6 +97,7 @@ class PoseDataset:
     ground_truth: dict | None = None
     summaries: tuple[DataSummary, ...] = ()
     labels: Path | None = None
+    ignored: np.ndarray = field(default_factory=lambda: np.zeros(0, IGNORED), compare=False)
 
 
 def stack_keypoints(people: Sequence[PoseAnnotation]) -> Float[np.ndarray, "N K 3"]:

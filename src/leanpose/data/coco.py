@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset, ignored_regions
 from leanpose.data.coco_boxes import (
     clip_boxes,
     image_size,
@@ -34,7 +34,7 @@ from leanpose.data.summary import DataSummary, start_summary
 from leanpose.data.wholebody import mark_hidden_parts, valid_points
 from leanpose.errors import LeanposeError
 from leanpose.files import load_json
-from leanpose.geometry import box_area
+from leanpose.geometry import box_area, xywh_to_xyxy
 from leanpose.skeleton import CROWDPOSE14, Skeleton
 
 
@@ -77,7 +77,8 @@ def _read(
     images = {image_id: record for image_id, record in file.images.items() if group_of[image_id] in chosen}
     summary = start_summary(config.title, skeleton, file.skeleton, config.split)
     truth = not training
-    people, annotations = collect_people(file, images, folder, skeleton, summary, truth=truth)
+    found = collect_people(file, images, folder, skeleton, summary, truth=truth)
+    people = found.people
     if config.bbox_file is not None:
         title = f"{config.bbox_file} for {summary.title}"
         summary = DataSummary(title, skeleton.keypoints, file.skeleton.keypoints, noun="boxes", notes=summary.notes)
@@ -85,8 +86,8 @@ def _read(
     summary.notes.update(folder.notes)
     some = people[:: max(1, len(people) // 100)]
     note_other_sizes(((person.image, *image_size(images[person.image_id])) for person in some), summary.notes)
-    content = coco_content(images.values(), annotations, skeleton) if truth else None
-    return PoseDataset(config.title, people, content, (summary,))
+    content = coco_content(images.values(), found.annotations, skeleton) if truth else None
+    return PoseDataset(config.title, people, content, (summary,), ignored=found.ignored)
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,21 @@ def _wanted_people(file: CocoFile, images: dict[int, dict[str, Any]], summary: D
     return _People(records, clean_points(raw, sizes, summary.notes, scores=file.in_parts), valid, sizes)
 
 
+@dataclass(frozen=True)
+class CollectedPeople:
+    """What a file says of people, in the skeleton of a model.
+
+    Attributes:
+        people: for training.
+        annotations: for evaluation.
+        ignored: the regions that evaluation ignores (`IGNORED`).
+    """
+
+    people: list[PoseAnnotation]
+    annotations: list[dict[str, Any]]
+    ignored: np.ndarray
+
+
 def collect_people(
     file: CocoFile,
     images: dict[int, dict[str, Any]],
@@ -133,8 +149,8 @@ def collect_people(
     summary: DataSummary,
     *,
     truth: bool = True,
-) -> tuple[list[PoseAnnotation], list[dict[str, Any]]]:
-    """The people of a file for training, and the annotations for evaluation, in the skeleton of a model.
+) -> CollectedPeople:
+    """The people of a file.
 
     Args:
         images: those of the file that are wanted.
@@ -169,14 +185,19 @@ def collect_people(
         record, image_id = records[i], records[i]["image_id"]
         image = image_ref(str(images[image_id]["file_name"]))
         people.append(PoseAnnotation(image, boxes[i], learnt[i], image_id, record["id"], listed[i]))
+    left = np.flatnonzero(crowd | unlabelled)
+    ignored = ignored_regions(
+        [records[i]["image_id"] for i in left], xywh_to_xyxy(xywh[left]), areas[left].tolist(), crowd[left].tolist()
+    )
     if not truth:
-        return people, []
+        return CollectedPeople(people, [], ignored)
     values = targets.astype(np.float64).round(4).reshape(len(targets), 3 * len(skeleton)).tolist()
     columns = zip(records, xywh.tolist(), listed, values, counts.tolist(), crowd.tolist(), strict=True)
-    return people, [
+    annotations = [
         coco_record(record["id"], record["image_id"], box, area, points, count, crowd=is_crowd)
         for record, box, area, points, count, is_crowd in columns
     ]
+    return CollectedPeople(people, annotations, ignored)
 
 
 def _counts(

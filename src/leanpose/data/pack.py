@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset
+from leanpose.data.annotations import ImageRef, PoseAnnotation, PoseDataset, ignored_regions
 from leanpose.data.ground_truth import labelled_dataset
 from leanpose.data.keypoints import map_keypoints, match_keypoints
 from leanpose.data.label_digest import LabelDigest
@@ -80,7 +80,11 @@ def read_pack(config: DatasetConfig, skeleton: Skeleton, root: Path, *, training
         | {side: int(pack.images[side][number]) for side in ("width", "height")}
         for image_id, number in ids.items()
     ]
-    return labelled_dataset(summary, people, images, skeleton)
+    id_of = {number: image_id for image_id, number in ids.items()}
+    ignored = pack.ignored[np.isin(pack.ignored["image"], list(id_of))]
+    image_ids = [id_of[number] for number in ignored["image"].tolist()]
+    regions = ignored_regions(image_ids, ignored["box"], ignored["area"].tolist(), ignored["crowd"].tolist())
+    return labelled_dataset(summary, people, images, skeleton, regions)
 
 
 def _warn_of_changed_labels(pack: PackFile) -> None:

@@ -5,7 +5,7 @@ keeps its context, and at most as fine as the model can use. `leanpose.data.pack
 
     MAGIC │ fingerprint │ an image's crops … │ tables │ description (JSON) │ lengths of these two │ checksum │ MAGIC
 
-The tables are numpy arrays: `INDEX` (a row per person), the keypoints and `IMAGE`. The checksum (CRC-32) is of all but
+The tables are numpy arrays: `INDEX` (a row per person), the keypoints, `IMAGE` and `IGNORED_REGION`. The checksum (CRC-32) is of all but
 the crops; each crop has its own in the index, which is verified whenever it is read.
 """
 
@@ -34,7 +34,7 @@ from leanpose.files import open_regular
 from leanpose.geometry import PADDING
 from leanpose.skeleton import Skeleton
 
-MAGIC = b"leanpose-pack-4\n"
+MAGIC = b"leanpose-pack-5\n"
 FINGERPRINT_BYTES = 16
 FILE_NAME = "crops.pack"
 """Default file name of a pack, if only a folder is given."""
@@ -57,6 +57,9 @@ INDEX = np.dtype(
 
 IMAGE = np.dtype([("bytes", "<u8"), ("mtime", "<i8"), ("height", "<u4"), ("width", "<u4")])
 """One row per image: size and modification time (ns) of its file, its sides in pixels; 0 if it could not be read."""
+
+IGNORED_REGION = np.dtype([("image", "<u4"), ("box", "<f8", (4,)), ("area", "<f8"), ("crowd", "?")])
+"""As `leanpose.data.annotations.IGNORED`, with the image by index."""
 
 
 class UnusablePackError(LeanposeError):
@@ -97,6 +100,7 @@ class PackFile:
         index: one row (`INDEX`) a person, sorted by key.
         keypoints: theirs, in `skeleton`.
         images: one row (`IMAGE`) an image.
+        ignored: regions of the images where OKS evaluation ignores predictions (`IGNORED_REGION`).
         image_names: theirs, below the folder that all of them were in; each once.
         sets: the names of the data sets.
         skeleton: what is labelled.
@@ -167,6 +171,8 @@ class PackFile:
         self.index = np.frombuffer(tables, INDEX, people)
         self.keypoints = np.frombuffer(tables, "<f4", people * len(self.skeleton) * 3, self.index.nbytes)
         self.images = np.frombuffer(tables, IMAGE, images, self.index.nbytes + self.keypoints.nbytes)
+        begin = self.index.nbytes + self.keypoints.nbytes + self.images.nbytes
+        self.ignored = np.frombuffer(tables, IGNORED_REGION, int(description["ignored"]), begin)
         self.keypoints = self.keypoints.reshape(people, len(self.skeleton), 3)
         self.config = PackConfig(**{**description["plan"], "input_size": tuple(description["plan"]["input_size"])})
         self.image_names: list[str] = description["image_names"]
@@ -190,6 +196,7 @@ class PackFile:
         pixels = index["height"].astype(np.uint64) * index["width"]
         possible = (
             (index["image"] < len(self.images)).all()
+            and (self.ignored["image"] < len(self.images)).all()
             and (index["set"] < len(self.sets)).all()
             and len(self.images) == len(self.image_names)
             and (index["offset"] + index["length"] <= len(self.data)).all()

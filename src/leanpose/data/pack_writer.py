@@ -31,6 +31,7 @@ from leanpose.data.images import BrokenImageError, read_image
 from leanpose.data.label_digest import LabelDigest
 from leanpose.data.pack_file import (
     FINGERPRINT_BYTES,
+    IGNORED_REGION,
     IMAGE,
     INDEX,
     MAGIC,
@@ -269,6 +270,7 @@ class _Tables:
             self.index[field] = [getattr(person, field) for person in people]
         if people:
             self.index["box"] = np.stack([person.box for person in people])
+        self.ignored = _ignored_in(sets, chosen, self.index["image"].tolist())
         points = [person.keypoints for person in people]
         self.keypoints = np.array(points, np.float32).reshape(count, len(skeleton), 3)
         summaries = [summary for each in sets for summary in each.summaries]
@@ -285,7 +287,7 @@ class _Tables:
     def fingerprint(self) -> bytes:
         """Identifies the people, images and settings, so that only a partial file of the same ones is continued."""
         state = hashlib.blake2b(json.dumps(self.description).encode(), digest_size=FINGERPRINT_BYTES)
-        for table in (self.index, self.keypoints, self.images):
+        for table in (self.index, self.keypoints, self.images, self.ignored):
             state.update(table.tobytes())
         return state.digest()
 
@@ -299,11 +301,32 @@ class _Tables:
             if frame.error:
                 broken[names[number]] = frame.error
         order = np.argsort(self.index["key"], kind="stable")
-        tables = b"".join(table.tobytes() for table in (self.index[order], self.keypoints[order], self.images))
-        counts = {"people": len(self.index), "images": len(self.images)}
+        sorted_by_key = self.index[order], self.keypoints[order]
+        tables = b"".join(table.tobytes() for table in (*sorted_by_key, self.images, self.ignored))
+        counts = {"people": len(self.index), "images": len(self.images), "ignored": len(self.ignored)}
         description = json.dumps({**self.description, **counts, "broken": broken}).encode()
         content = tables + description + len(tables).to_bytes(8, "little") + len(description).to_bytes(8, "little")
         return content + zlib.crc32(content, zlib.crc32(header)).to_bytes(4, "little") + MAGIC
+
+
+def _ignored_in(sets: Sequence[PoseDataset], chosen: _OrderedPeople, images: Sequence[int]) -> np.ndarray:
+    """The regions that evaluation ignores in the packed images, as `IGNORED_REGION`.
+
+    Args:
+        images: the index of each person's image.
+    """
+    image_ids = [person.image_id for person in chosen.people]
+    number_of = dict(zip(zip(chosen.sets, image_ids, strict=True), images, strict=True))
+    tables = [np.zeros(0, IGNORED_REGION)]
+    for place, each in enumerate(sets):
+        numbers = [number_of.get((place, image_id)) for image_id in each.ignored["image_id"].tolist()]
+        rows = [row for row, number in enumerate(numbers) if number is not None]
+        table = np.zeros(len(rows), IGNORED_REGION)
+        table["image"] = [numbers[row] for row in rows]
+        for field in ("box", "area", "crowd"):
+            table[field] = each.ignored[field][rows]
+        tables.append(table)
+    return np.concatenate(tables)
 
 
 def _names_of(images: Sequence[ImageRef]) -> list[str]:

@@ -44,20 +44,23 @@ def read_ubody(config: DatasetConfig, skeleton: Skeleton, root: Path, *, trainin
     people: list[PoseAnnotation] = []
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
+    ignored: list[np.ndarray] = []
     first_image = first_person = 0
     summary = start_summary(config.title, skeleton, WHOLEBODY133, config.split)
     for scene in scenes:
         file = _renumbered(load_coco(scene, in_parts=True), first_image, first_person)
         chosen = _chosen_frames(file, config, val_videos)
         image_ref = _find_frames(image_path, scene.parent.name, file, config.title)
-        new_people, new_annotations = collect_people(file, chosen, image_ref, skeleton, summary)
-        people += new_people
-        annotations += new_annotations
+        found = collect_people(file, chosen, image_ref, skeleton, summary)
+        people += found.people
+        annotations += found.annotations
+        ignored.append(found.ignored)
         images += chosen.values()
         if len(scenes) > 1:
             first_image = max(file.images, default=first_image) + 1
             first_person = max((record["id"] for record in file.annotations), default=first_person) + 1
-    return PoseDataset(config.title, people, coco_content(images, annotations, skeleton), (summary,))
+    content = coco_content(images, annotations, skeleton)
+    return PoseDataset(config.title, people, content, (summary,), ignored=np.concatenate(ignored))
 
 
 def scene_files(path: Path) -> list[Path]:

@@ -163,7 +163,7 @@ def _summarise_coco(checked: CheckedSet, file: CocoFile) -> None:
     """Add the data summary, as if the set was read for training."""
     summary = start_summary(checked.file.stem, file.skeleton, file.skeleton)
     try:
-        people, _ = collect_people(file, file.images, ImageRef, file.skeleton, summary, truth=False)
+        found = collect_people(file, file.images, ImageRef, file.skeleton, summary, truth=False)
     except LeanposeError as error:
         # A garbled record is a finding of its own.
         if "fractions of the image" in str(error):
@@ -171,7 +171,7 @@ def _summarise_coco(checked: CheckedSet, file: CocoFile) -> None:
         elif "where x, y, width, height are expected" in str(error):
             checked.add("corners", str(error))
         return
-    summary.count_used(stack_keypoints(people))
+    summary.count_used(stack_keypoints(found.people))
     _add_summary(checked, summary)
 
 
