@@ -220,6 +220,20 @@ def main() -> None:
     results = Results(name, verdict)
     results.write(options.out)
 
+    with part(results, "inference", options.out):
+        for model_name in MODELS[: 1 if options.dry else None]:
+            for where in dict.fromkeys((device, torch.device("cpu"))):
+                model = load_model(model_name).to(where).eval()
+                batches = (1,) if options.dry else BATCHES if where.type == "cuda" else BATCHES[:2]
+                for found in benchmark_backends(model, where, batches=batches, time_budget=1 if options.dry else 6):
+                    if found.reason is None:
+                        results.inference.append((model_name, str(where), str(found.setup), dict(found.milliseconds)))
+    with part(results, "evaluation", options.out):
+        size = {"count": 8, "batch_size": 4, "num_workers": 0} if options.dry else EVALUATION
+        measure_evaluation(results, MODELS[0], device, **size)
+    with part(results, "decoding", options.out):
+        measure_decoding(results, options.out, device, count=16 if options.dry else 2048)
+
     crops = {"format": "pack", "annotations": str(options.pack.resolve())} if options.pack else None
     source = crops or {**PHOTOS, "annotations": str(PEOPLE / "train.json")}
     rows = [(recipe_name, compiled) for compiled in (False, True) for recipe_name in PAPERS]
@@ -246,19 +260,6 @@ def main() -> None:
         results.training.append((recipe_name, compiled, times))
         results.write(options.out)
 
-    with part(results, "inference", options.out):
-        for model_name in MODELS[: 1 if options.dry else None]:
-            for where in dict.fromkeys((device, torch.device("cpu"))):
-                model = load_model(model_name).to(where).eval()
-                batches = (1,) if options.dry else BATCHES if where.type == "cuda" else BATCHES[:2]
-                for found in benchmark_backends(model, where, batches=batches, time_budget=1 if options.dry else 6):
-                    if found.reason is None:
-                        results.inference.append((model_name, str(where), str(found.setup), dict(found.milliseconds)))
-    with part(results, "evaluation", options.out):
-        size = {"count": 8, "batch_size": 4, "num_workers": 0} if options.dry else EVALUATION
-        measure_evaluation(results, MODELS[0], device, **size)
-    with part(results, "decoding", options.out):
-        measure_decoding(results, options.out, device, count=16 if options.dry else 2048)
     with part(results, "body", options.out):
         train_body(results, source if crops is None else crops, options, device, ends)
     (options.out / "cache.pack").unlink(missing_ok=True)
@@ -291,7 +292,7 @@ def train_body(
     changes = [
         f"data.train={json.dumps([source])}", f"data.val={json.dumps(val)}", "data.root=/",
         f"data.num_workers={0 if options.dry else 14}", *([] if packed else [f"data.cache={options.out / 'cache.pack'}"]),
-        "init_from=leanpose-body-s", f"batch_size={batch}", precision_of(device),
+        "init_from=leanpose-body-s", f"batch_size={batch}",
         f"optimizer.lr={1.5e-4 * batch / 32}",
     ]  # fmt: skip
     recipe = load_recipe(find_recipe("body/tinypose_body_s_tight"), changes)

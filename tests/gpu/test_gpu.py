@@ -233,7 +233,9 @@ def test_a_flip_test_waits_once(people: Any) -> None:
         points, scores = backend.predict_keypoints(crops, flip_test=True)
         if DEVICE == "cuda":
             torch.cuda.set_sync_debug_mode("default")
-    assert len(waited) == (DEVICE == "cuda"), [str(warning.message) for warning in waited]
+    # Torch's first warning in a process says that the mode may miss some.
+    waits = [str(warning.message) for warning in waited if "called a synchronizing" in str(warning.message)]
+    assert len(waits) == (DEVICE == "cuda"), waits
     backend.one_pass = not backend.one_pass
     others, other_scores = backend.predict_keypoints(crops, flip_test=True)
     np.testing.assert_allclose(points, others, atol=0.05)

@@ -16,6 +16,7 @@ from leanpose.choices import Cycle
 from leanpose.classification.data import ClassDataset, ClassFolder
 from leanpose.classification.deit import DeiT
 from leanpose.data.dataset import start_worker
+from leanpose.device import loader_workers
 from leanpose.errors import LeanposeError
 
 TOP_K = 5  # of the second metric
@@ -67,7 +68,7 @@ def evaluate_classes(
     folder: ClassFolder,
     *,
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     cycle: Cycle = "first",
     precision: Literal["fp32", "bf16"] = "fp32",
     advance: Callable[[int], None] | None = None,
@@ -86,7 +87,11 @@ def evaluate_classes(
     device = model.device
     dataset = ClassDataset(folder, model.input_size)
     loader = DataLoader(
-        dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=dataset.collate, worker_init_fn=start_worker
+        dataset,
+        batch_size=batch_size,
+        num_workers=loader_workers(num_workers, device),
+        collate_fn=dataset.collate,
+        worker_init_fn=start_worker,
     )
     broken: dict[str, str] = {}
     ranks, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]

@@ -7,9 +7,9 @@ from typer import Option
 
 from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import (
-    AtLeast0,
     AtLeast1,
     DeviceOption,
+    LoaderWorkers,
     SavedModelArgument,
     SplitOption,
     counted,
@@ -39,7 +39,7 @@ def calibrate(
     flip_test: Annotated[bool, Option(help="Calibrate the scores of the flip test.")] = False,
     folds: Annotated[int, Option(min=2, help="Number of cross-validation folds (over images).")] = 5,
     batch_size: AtLeast1 = 32,
-    num_workers: AtLeast0 = 0,
+    num_workers: LoaderWorkers = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Calibrate a model's keypoint scores to probabilities.

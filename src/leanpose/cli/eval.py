@@ -9,11 +9,11 @@ from typer import Argument, Option
 from leanpose.choices import Cycle, Scoring, Suppression
 from leanpose.cli.exit_codes import exit_if_skipped
 from leanpose.cli.options import (
-    AtLeast0,
     AtLeast1,
     BboxFileOption,
     DeviceOption,
     ForeignSkeletonOption,
+    LoaderWorkers,
     SplitOption,
     counting,
     new_table,
@@ -48,7 +48,7 @@ def evaluate(
     flip_test: Annotated[bool, Option(help="Flip test: average with the mirrored crop.")] = True,
     cycle: Annotated[Cycle, Option(help="last: run all cycles of a multi-cycle model.")] = "first",
     batch_size: AtLeast1 = 32,
-    num_workers: AtLeast0 = 0,
+    num_workers: LoaderWorkers = None,
     device: DeviceOption = "auto",
     out: Annotated[Path | None, Option("--out", "-o", help="Write every number to this JSON file.")] = None,
     results: Annotated[Path | None, Option(help="Write the poses to this COCO results JSON file.")] = None,

@@ -40,7 +40,10 @@ ForeignSkeletonOption = Annotated[
 ]
 SettingsArgument = Annotated[list[str] | None, Argument(help="Recipe overrides: key=value, with dotted keys.")]
 SplitOption = Annotated[Split, Option(help="val (every tenth image), train (the others) or all.")]
-AtLeast0 = Annotated[int, Option(min=0)]
+LoaderWorkers = Annotated[
+    int | None,
+    Option(min=0, help="Loader processes. [default: up to 8 for a GPU, 2 or none for a CPU]", show_default=False),
+]
 AtLeast1 = Annotated[int, Option(min=1)]
 
 

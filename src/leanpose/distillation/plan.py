@@ -201,12 +201,12 @@ def _data_values(data: Path, row: list[str], said: list[str]) -> dict[str, Any]:
                 key.split(".")[0] == "data" for changes in values.get("rows", {}).values() for key in changes
             ):
                 values = read_recipe(data, row)
-            return {"num_workers": 0, **values["data"]}
+            return values["data"]
     if row:
         raise LeanposeError(f"{row[0]} chooses a row of a recipe, but neither the student nor --data is one.")
     values, sentences = training_sets(data)
     said += sentences
-    return {"num_workers": 0, **values}
+    return values
 
 
 def _with_defaults(values: dict[str, Any], said: list[str]) -> tuple[dict[str, Any], int]:

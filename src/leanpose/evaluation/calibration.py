@@ -133,7 +133,7 @@ def calibration_report(
     flip_test: bool = False,
     folds: int = FOLDS,
     batch_size: int = 32,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     advance: Callable[[int, int], None] = lambda count, total: None,
 ) -> CalibrationReport:
     """Fit a calibration to a model's raw scores on a set with ground-truth boxes; the model is not changed.

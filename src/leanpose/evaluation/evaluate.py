@@ -19,6 +19,7 @@ from leanpose.choices import Cycle, Metric, OksMetric
 from leanpose.data.annotations import PoseAnnotation, PoseDataset
 from leanpose.data.crop_coverage import require_whole_views
 from leanpose.data.dataset import TopDownDataset, start_worker
+from leanpose.device import loader_workers
 from leanpose.errors import LeanposeError
 from leanpose.evaluation.ap import (
     Ranking,
@@ -49,7 +50,7 @@ def predict_people(
     people: Sequence[PoseAnnotation],
     *,
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     flip_test: bool = True,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[PosePredictions, dict[str, str]]:
@@ -58,6 +59,7 @@ def predict_people(
     Args:
         backend: a model in torch, or an exported file.
         people: the people, whose boxes are used; labels are not.
+        num_workers: loader processes; None: by the device (`leanpose.device.loader_workers`).
         flip_test: average with the mirrored crop.
         advance: called with the number of people done, after each batch.
 
@@ -73,7 +75,7 @@ def predict_people(
     loader = DataLoader(
         dataset,
         batch_size=batch_size,
-        num_workers=num_workers,
+        num_workers=loader_workers(num_workers, backend.device),
         collate_fn=dataset.collate,
         worker_init_fn=start_worker,
         pin_memory=backend.device.type == "cuda",
@@ -147,7 +149,7 @@ def evaluate(
     people: PoseDataset,
     *,
     batch_size: int = 64,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     flip_test: bool = True,
     cycle: Cycle = "first",
     precision: Precision = "fp32",

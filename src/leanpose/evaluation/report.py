@@ -86,7 +86,7 @@ def evaluation_report(
     flip_test: bool = True,
     cycle: Cycle = "first",
     batch_size: int = 32,
-    num_workers: int = 0,
+    num_workers: int | None = 0,
     advance: Callable[[int, int], None] = lambda count, total: None,
 ) -> EvaluationReport:
     """Run a model over a data set and evaluate it.

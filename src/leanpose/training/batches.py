@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from leanpose.data.batch import Batch
 from leanpose.data.dataset import ImageDataset, start_worker
+from leanpose.device import loader_workers
 from leanpose.training.recipe import TrainingRecipe
 from leanpose.training.resume import ResumableBatchSampler
 
@@ -54,14 +55,15 @@ def epoch_batches(
         start=start,
         shards=dataset.shards(),
     )
+    num_workers = loader_workers(recipe.data.num_workers, fabric.device)
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=batches,
-        num_workers=recipe.data.num_workers,
+        num_workers=num_workers,
         collate_fn=dataset.collate_for_device,
         pin_memory=fabric.device.type == "cuda",
         worker_init_fn=start_worker,
-        prefetch_factor=4 if recipe.data.num_workers else None,
+        prefetch_factor=4 if num_workers else None,
     )
     return on_device(loader, fabric.device, clock)
 

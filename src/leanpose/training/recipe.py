@@ -32,8 +32,9 @@ class LoaderSection(Section):
 
     root: Path = Path()
     """Folder that the paths of `train` and `val` are relative to."""
-    num_workers: int = Field(default=2, ge=0, le=256)
-    """DataLoader workers; the result does not depend on their number."""
+    num_workers: int | None = Field(default=None, ge=0, le=256)
+    """DataLoader workers; the result does not depend on their number. None: up to 8 for a GPU, 2 on a CPU with more
+    than two cores, else 0."""
 
 
 class DataSection(LoaderSection):
