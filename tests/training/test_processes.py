@@ -38,6 +38,15 @@ def test_the_named_gpu_is_the_one_used(
     assert fabric.call_args.kwargs["devices"] == devices
 
 
+def test_fabric_gives_the_user_no_advice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In bf16 it announces its precision, and on some GPUs it recommends a call of torch."""
+    recipe = load_recipe(write_tiny_recipe(tmp_path / "r.yaml", tmp_path, precision="bf16"))
+    with caplog.at_level("INFO"):
+        fabric = processes.make_fabric(recipe, "cpu")
+    assert fabric.device.type == "cpu"
+    assert not caplog.records
+
+
 def test_one_gpu_for_several_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "choose_device", torch.device)
     monkeypatch.setenv("WORLD_SIZE", "2")

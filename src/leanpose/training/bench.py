@@ -164,7 +164,7 @@ def _busy_share(trainer: Trainer, parts: Iterator[Batch], steps: int = 5) -> flo
     from torch.profiler import ProfilerActivity, profile
 
     _wait_for(trainer.fabric.device)
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
         began = time.perf_counter()
         for _ in range(steps):
             trainer.take_step(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 
@@ -58,6 +59,8 @@ def make_fabric(recipe: TrainingRecipe, device: str = "auto") -> Fabric:
         )
     # A 1×1 kernel is the same in both memory formats; DDP warns about their different strides.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    # Its messages at a lower level tell the user to change a program that is not theirs.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator=chosen.type,
         devices=[chosen.index] if one_gpu else local,
