@@ -104,6 +104,10 @@ def test_evaluation_ignores_the_same_regions(labels: Path, tmp_path: Path) -> No
     assert [row[0] for row in expected] == [2, 3]
     assert ignored(tmp_path / "people.pack") == expected
     assert ignored(tmp_path / "twice.pack") == expected
+    convert_labels(tmp_path / "people.pack", tmp_path / "converted.json", "coco")
+    records = json.loads((tmp_path / "converted.json").read_text())["annotations"]
+    left_out = [record for record in records if record["iscrowd"] or not record["num_keypoints"]]
+    assert sorted(record["bbox"] for record in left_out) == sorted(row[1] for row in expected)
 
 
 def test_keypoints_are_matched_by_name(labels: Path, tmp_path: Path) -> None:

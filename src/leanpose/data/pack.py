@@ -48,6 +48,13 @@ def load_pack(path: Path) -> LabelSet:
         LabelledPerson(int(image), points.astype(np.float64), box, area=float(area))
         for image, box, area, points in zip(*columns, pack.keypoints[rows], strict=True)
     ]
+    nowhere = np.zeros((len(pack.skeleton), 3))
+    people += [
+        LabelledPerson(
+            int(region["image"]), nowhere, region["box"], area=float(region["area"]), crowd=bool(region["crowd"])
+        )
+        for region in pack.ignored
+    ]
     return LabelSet(path, pack.skeleton, images, people, _without_crop(pack), packing_notes(pack), located=True)
 
 
