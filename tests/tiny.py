@@ -13,6 +13,7 @@ import yaml
 from leanpose.skeleton import COCO17
 
 TINY_MODEL = {"input_size": [64, 48], "stem_width": 8, "stage1_width": 8, "stage1_blocks": 1, "embed_dim": 16, "depth": 1, "num_heads": 2, "head_hidden": 16}  # fmt: skip
+TINY_SETTINGS = [*(f"model_options.{key}={value}" for key, value in TINY_MODEL.items()), "batch_size=4"]
 
 
 def write_tiny_coco(folder: Path, people: int = 12, size: tuple[int, int] = (64, 48), seed: int = 0) -> Path:

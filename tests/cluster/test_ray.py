@@ -64,7 +64,7 @@ def _label(worker: PartLabeller, images: Any) -> Any:
     return worker.label([image.row for image in images])
 
 
-def test_a_image_that_kills_every_worker_ends_the_run(
+def test_an_image_that_kills_every_worker_ends_the_run(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Dying:  # local, so that its code travels to the workers

@@ -258,7 +258,7 @@ def test_names_outweigh_a_flip_idx_that_changes_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_a_image_in_both_splits_of_one_file_is_a_leak(tmp_path: Path) -> None:
+def test_an_image_in_both_splits_of_one_file_is_a_leak(tmp_path: Path) -> None:
     write_yolo(tmp_path, val="images/val")
     write_images(tmp_path / "images" / "val", 1)
     report = check_data([tmp_path])

@@ -278,7 +278,7 @@ def test_what_was_guessed_or_left_out_is_told_by_image(estimator: PoseEstimator,
     }
 
 
-def test_a_image_too_wide_for_its_format_is_counted_but_not_drawn(estimator: PoseEstimator, tmp_path: Path):
+def test_an_image_too_wide_for_its_format_is_counted_but_not_drawn(estimator: PoseEstimator, tmp_path: Path):
     (tmp_path / "in").mkdir()
     Image.fromarray(scene(0, 1).image).save(tmp_path / "in" / "1.png")
     Image.new("RGB", (70_000, 8)).save(tmp_path / "in" / "2.tif")
