@@ -240,9 +240,10 @@ class ImageModel(nn.Module):
 
         The result keeps the input's channels-last memory format, which is fastest for convolutions.
         """
-        scale = device_constant([255 * s for s in self.std], images.device)
-        shift = device_constant([255 * m for m in self.mean], images.device)
-        return ((images - shift) / scale).permute(0, 3, 1, 2)
+        scale = device_constant([[[255 * s]] for s in self.std], images.device)
+        shift = device_constant([[[255 * m]] for m in self.mean], images.device)
+        # In this order an exported file takes the bytes apart by channel, and computes over whole planes.
+        return (images.permute(0, 3, 1, 2) - shift) / scale
 
 
 class PoseModel(ImageModel):
