@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def test_evaluation_ignores_the_same_regions(labels: Path, tmp_path: Path) -> No
     repacked = read_sets([tmp_path / "again.pack"])[0]
     pack_people(repacked, skeleton, CONFIG, tmp_path / "twice.pack")
 
-    def ignored(path: Path) -> list[tuple[object, ...]]:
+    def ignored(path: Path) -> list[tuple[Any, ...]]:
         content = read(path, training=False).ground_truth
         assert content is not None
         assert len({record["id"] for record in content["annotations"]}) == len(content["annotations"]) == 6
