@@ -56,6 +56,7 @@ def test_the_demo_looks_trains_measures_and_reports(
     assert "from the labels alone" in first
     assert any(verdict in first for verdict in ("distilled wins", "made it worse", "no gain shown"))
     assert "Both took 20 steps from the same start" in second
+    assert (demo.WHY_NO_GAIN in result.summary) == ("distilled wins" not in first)
 
     page = result.report.read_text()
     assert (

@@ -44,6 +44,10 @@ PEOPLE = Path(__file__).with_name("files") / "free_people"
 GROUP_PHOTOS = ("000000247917.jpg", "000000507223.jpg", "000000286553.jpg")  # of the people to evaluate on
 COMPARED_PHOTOS = (*GROUP_PHOTOS, "000000345466.jpg", "000000343218.jpg")
 MAX_EPOCHS = 100
+WHY_NO_GAIN = (
+    "Why no gain: the teacher says little about people whose labels the student has, and 86 people cannot show a small "
+    "difference. In larger studies its gain came with people who have no labels (docs/results/distillation.md)."
+)
 DRAWN_FROM = 0.2  # the score; a student's are lower than its teacher's
 
 
@@ -169,6 +173,7 @@ def _summary(
         f"minutes, and cost the same at inference. The teacher itself reaches {teacher.ap} AP.",
         "AP in ground-truth boxes, without flip test, after the last epoch; in brackets 95 % intervals of a bootstrap "
         f"over the photos ({DRAWS} draws). One seed: the interval does not cover other initialisations or orders.",
+        *([WHY_NO_GAIN] if gain.interval[0] <= 0 else []),
     ]
 
 
