@@ -45,8 +45,8 @@ GROUP_PHOTOS = ("000000247917.jpg", "000000507223.jpg", "000000286553.jpg")  # o
 COMPARED_PHOTOS = (*GROUP_PHOTOS, "000000345466.jpg", "000000343218.jpg")
 MAX_EPOCHS = 100
 WHY_NO_GAIN = (
-    "Why no gain: the teacher says little about people whose labels the student has, and 86 people cannot show a small "
-    "difference. In larger studies its gain came with people who have no labels (docs/results/distillation.md)."
+    "A likely reason: on few people, seen again and again, a teacher adds little to their labels, and so few unseen people "
+    "cannot show a small difference. In larger studies it gained with more people (docs/results/distillation.md)."
 )
 DRAWN_FROM = 0.2  # the score; a student's are lower than its teacher's
 

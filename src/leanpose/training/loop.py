@@ -30,7 +30,7 @@ from leanpose.models.base import ImageModel
 from leanpose.signals import STOPPING
 from leanpose.training.batches import Clock, epoch_batches, untimed
 from leanpose.training.log import RunLog, RunProgress
-from leanpose.training.optimizers import build_optimizers, frozen_norms, learning_rate_factor
+from leanpose.training.optimizers import build_optimizers, frozen_norms, learning_rate_factor, update_average
 from leanpose.training.processes import any_process, gather_names
 from leanpose.training.recipe import TrainingRecipe, changed_settings
 from leanpose.training.resume import load_state, save_state, steps_per_epoch
@@ -327,20 +327,10 @@ class Trainer:
             for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            self._average_weights()
+            if self.ema is not None and recipe.ema is not None:
+                update_average(self.ema, self.model, 1 - recipe.ema if state.step else 1.0)
         self._averaged_steps += 1
         return total
-
-    @torch.no_grad()
-    def _average_weights(self) -> None:
-        """The exponential moving average, which starts as the weights after the first step.
-
-        `torch.optim.swa_utils.AveragedModel` counts its updates in a tensor, and so waits for a GPU at every step.
-        """
-        if self.ema is None or self.recipe.ema is None:
-            return
-        weight = 1 - self.recipe.ema if self.state.step > 0 else 1.0
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), weight)
 
     def _refuse_non_finite(self, parts: list[Batch], total: float) -> None:
         """Stop before the weights become invalid: the saved state is the one before this step."""

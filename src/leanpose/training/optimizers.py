@@ -1,4 +1,4 @@
-"""The optimisers that a recipe can name, and their learning rate as a pure function of the step."""
+"""The optimisers that a recipe can name, their learning rate as a pure function of the step, and the averaged weights."""
 
 from __future__ import annotations
 
@@ -125,6 +125,15 @@ def _groups(section: OptimizerSection, parameters: Iterable[Named], lr: float, *
 
 def _factor(section: OptimizerSection, name: str) -> float:
     return next((factor for key, factor in section.lr_mult.items() if _fits(name, key)), 1.0)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, weight: float) -> None:
+    """Move the exponential moving average of a model's parameters by `weight` towards the current ones; 1 copies them.
+
+    `torch.optim.swa_utils.AveragedModel` counts its updates in a tensor, and so waits for a GPU at every step.
+    """
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
 
 
 def frozen_norms(model: nn.Module) -> list[nn.Module]:
